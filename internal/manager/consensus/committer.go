@@ -1,0 +1,144 @@
+package consensus
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cuemby/warren/internal/manager/state"
+	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
+)
+
+// committer is the group commit: one goroutine that writes what has gathered, waits for it, and
+// takes what has gathered meanwhile.
+type committer struct {
+	raft    *raft.Raft
+	queue   chan *proposal
+	closing chan struct{}
+	done    sync.WaitGroup
+}
+
+// proposal is one caller's transactions on their way.
+type proposal struct {
+	message []*statev1.Transaction
+	bytes   int
+	results []error
+	err     error
+	done    chan struct{} // closed when results and err are set
+}
+
+// queued bounds the proposals waiting for their turn; callers beyond it wait to get in.
+const queued = 1024
+
+func startCommitter(r *raft.Raft) *committer {
+	c := &committer{raft: r, queue: make(chan *proposal, queued), closing: make(chan struct{})}
+	c.done.Go(c.run)
+	return c
+}
+
+func (c *committer) propose(ctx context.Context, transactions []*state.Transaction) ([]error, error) {
+	p := &proposal{done: make(chan struct{})}
+	for _, t := range transactions {
+		p.message = append(p.message, t.Message())
+		p.bytes += proto.Size(t.Message())
+	}
+	select {
+	case c.queue <- p:
+	case <-c.closing:
+		return nil, ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case <-p.done:
+		return p.results, p.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// stop refuses what is queued and returns when the goroutine has ended.
+func (c *committer) stop() {
+	close(c.closing)
+	c.done.Wait()
+	for {
+		select {
+		case p := <-c.queue:
+			p.settle(nil, ErrClosed)
+		default:
+			return
+		}
+	}
+}
+
+func (c *committer) run() {
+	for {
+		select {
+		case p := <-c.queue:
+			c.commit(c.gather(p))
+		case <-c.closing:
+			return
+		}
+	}
+}
+
+// gather takes what waits behind first, up to the size of an entry.
+func (c *committer) gather(first *proposal) []*proposal {
+	group, size := []*proposal{first}, first.bytes
+	for size < maxEntryBytes {
+		select {
+		case p := <-c.queue:
+			group, size = append(group, p), size+p.bytes
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// commit writes a group as one raft entry and tells each proposer its part of the outcome.
+func (c *committer) commit(group []*proposal) {
+	var entry statev1.Entry
+	for _, p := range group {
+		entry.Transactions = append(entry.Transactions, p.message...)
+	}
+	results, err := c.write(&entry)
+	for _, p := range group {
+		if err != nil {
+			p.settle(nil, err)
+			continue
+		}
+		p.settle(results[:len(p.message)], nil)
+		results = results[len(p.message):]
+	}
+}
+
+func (c *committer) write(entry *statev1.Entry) ([]error, error) {
+	data, err := proto.Marshal(entry)
+	if err != nil {
+		return nil, fmt.Errorf("encode transactions: %w", err)
+	}
+	future := c.raft.Apply(data, proposalTimeout)
+	if err := future.Error(); err != nil {
+		return nil, translate(err)
+	}
+	results, ok := future.Response().([]error)
+	if !ok || len(results) != len(entry.GetTransactions()) {
+		return nil, fmt.Errorf("apply transactions: unexpected response %v", future.Response())
+	}
+	return results, nil
+}
+
+// settle wakes the proposer. Its results are nil where nothing was refused.
+func (p *proposal) settle(results []error, err error) {
+	p.err = err
+	for _, r := range results {
+		if r != nil {
+			p.results = results
+		}
+	}
+	close(p.done)
+}

@@ -1,0 +1,119 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cuemby/warren/internal/manager/state"
+)
+
+// Proposer writes transactions; the consensus node is one. The results are as of
+// consensus.Node.Propose.
+type Proposer interface {
+	Propose(ctx context.Context, transactions ...*state.Transaction) ([]error, error)
+}
+
+// Loop is a control loop. Its methods are called from one goroutine.
+type Loop interface {
+	// Name is the loop's name in logs and metrics.
+	Name() string
+	// Reset makes the loop forget all it has observed and begin with the snapshot.
+	Reset(state.Snapshot)
+	// Observe tells the loop what has changed, oldest first, and the state after it.
+	Observe(state.Snapshot, []state.Change)
+	// Decide returns what should be written now. It is called after every Observe.
+	Decide(state.Snapshot, time.Time) Decision
+	// Refused tells the loop that one of its proposals was refused because the state has moved on.
+	Refused(Proposal)
+}
+
+// Decision is what a loop wants done.
+type Decision struct {
+	Proposals []Proposal
+	// Wake is when the loop must decide again even if nothing changes; zero for never.
+	Wake time.Time
+}
+
+// Proposal is one transaction of a decision.
+type Proposal struct {
+	// Key says what the transaction is about, in the loop's own terms.
+	Key         string
+	Transaction *state.Transaction
+}
+
+// Run drives l until ctx ends or proposals can no longer be written, which is when this manager
+// stops leading. It never returns nil.
+func Run(ctx context.Context, store *state.Store, proposer Proposer, l Loop, logger *slog.Logger) error {
+	logger = logger.With("loop", l.Name())
+	snapshot, feed := store.Watch()
+	l.Reset(snapshot)
+	for {
+		decision := l.Decide(snapshot, time.Now())
+		refused, err := propose(ctx, proposer, l, decision.Proposals, logger)
+		if err != nil {
+			return fmt.Errorf("%s loop: %w", l.Name(), err)
+		}
+		if !refused {
+			if err := sleep(ctx, feed, decision.Wake); err != nil {
+				return fmt.Errorf("%s loop: %w", l.Name(), err)
+			}
+		}
+		batch := feed.Take()
+		snapshot = batch.Snapshot
+		if batch.Reset {
+			l.Reset(snapshot)
+		} else {
+			l.Observe(snapshot, batch.Changes)
+		}
+	}
+}
+
+// propose writes the proposals and tells whether any was refused. A refusal is no failure: the state
+// moved on, and the loop looks again.
+func propose(ctx context.Context, proposer Proposer, l Loop, proposals []Proposal, logger *slog.Logger) (refused bool, err error) {
+	if len(proposals) == 0 {
+		return false, nil
+	}
+	transactions := make([]*state.Transaction, len(proposals))
+	for i, p := range proposals {
+		transactions[i] = p.Transaction
+	}
+	results, err := proposer.Propose(ctx, transactions...)
+	if err != nil {
+		return false, err
+	}
+	for i, why := range results {
+		switch {
+		case why == nil:
+		case errors.Is(why, state.ErrMalformed):
+			// Looking again would decide the same: say so and leave it until something changes.
+			logger.Error("decision refused", "key", proposals[i].Key, "err", why)
+		default:
+			logger.Debug("decision overtaken", "key", proposals[i].Key, "err", why)
+			l.Refused(proposals[i])
+			refused = true
+		}
+	}
+	return refused, nil
+}
+
+// sleep waits for a change, for the time to wake (zero: never), or for the end of ctx.
+func sleep(ctx context.Context, feed *state.Feed, wake time.Time) error {
+	var alarm <-chan time.Time
+	if !wake.IsZero() {
+		timer := time.NewTimer(time.Until(wake))
+		defer timer.Stop()
+		alarm = timer.C
+	}
+	select {
+	case <-feed.Ready():
+		return nil
+	case <-alarm:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
