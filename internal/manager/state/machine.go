@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/hashicorp/go-memdb"
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
@@ -43,27 +42,30 @@ func (m *Machine) Apply(log *raft.Log) any {
 func (s *Store) apply(index uint64, entry *statev1.Entry) []error {
 	s.write.Lock()
 	defer s.write.Unlock()
-	txn := s.db.Txn(true)
+	w := s.Snapshot().tables.write()
 	results := make([]error, len(entry.GetTransactions()))
 	var changes []Change
 	for i, t := range entry.GetTransactions() {
-		planned, err := plan(txn, t)
+		planned, err := plan(w, t)
 		if err != nil {
 			results[i] = err
 			continue
 		}
 		for _, c := range planned {
-			write(txn, c, index)
+			if c.After != nil {
+				c.After.GetMeta().Version = index
+			}
+			w.put(c.Before, c.After)
 		}
 		changes = append(changes, planned...)
 	}
-	txn.Commit()
-	s.publish(index, changes, false)
+	after := w.commit()
+	s.publish(Snapshot{tables: &after, index: index}, changes, false)
 	return results
 }
 
 // plan works out what t changes, or why it must be refused, and changes nothing itself.
-func plan(txn *memdb.Txn, t *statev1.Transaction) ([]Change, error) {
+func plan(w *writer, t *statev1.Transaction) ([]Change, error) {
 	changes := make([]Change, 0, len(t.GetOperations()))
 	touched := make(map[Key]struct{}, len(t.GetOperations()))
 	for _, op := range t.GetOperations() {
@@ -75,12 +77,12 @@ func plan(txn *memdb.Txn, t *statev1.Transaction) ([]Change, error) {
 			return nil, refuse(k, fmt.Errorf("%w: touched twice", ErrMalformed))
 		}
 		touched[k] = struct{}{}
-		before := lookup(txn, k)
+		before := w.lookup(k)
 		if _, create := op.GetAction().(*statev1.Operation_Create); create {
 			if before != nil {
 				return nil, refuse(k, ErrExists)
 			}
-			if err := nameIsFree(txn, after, changes); err != nil {
+			if err := nameIsFree(w, after, changes); err != nil {
 				return nil, err
 			}
 		} else {
@@ -118,7 +120,7 @@ func operand(op *statev1.Operation) (Key, uint64, Object, error) {
 	}
 	if named != nil {
 		k := Key{named.GetTable(), named.GetId()}
-		if tableName(k.Table) == "" || k.ID == "" {
+		if tableNames[k.Table] == "" || k.ID == "" {
 			return Key{}, 0, nil, fmt.Errorf("%w: operation without an object", ErrMalformed)
 		}
 		return k, named.GetVersion(), nil, nil
@@ -149,13 +151,14 @@ func indexable(o Object) error {
 }
 
 // nameIsFree keeps service names unique, also within the transaction that has planned so far.
-func nameIsFree(txn *memdb.Txn, o Object, planned []Change) error {
+func nameIsFree(w *writer, o Object, planned []Change) error {
 	service, ok := o.(*warrenv1.Service)
 	if !ok {
 		return nil
 	}
 	name := service.GetSpec().GetName()
-	taken := (Snapshot{txn: txn}).ServiceByName(name) != nil
+	it := w.services.indexes[serviceByName].Prefix(str(name))
+	_, _, taken := it.Next()
 	for _, c := range planned {
 		other, ok := c.After.(*warrenv1.Service)
 		taken = taken || ok && other.GetSpec().GetName() == name
@@ -176,20 +179,6 @@ func sameName(before, after Object) error {
 		return refuse(KeyOf(b), fmt.Errorf("%w: the name cannot be changed", ErrMalformed))
 	}
 	return nil
-}
-
-// write puts one planned change into the tables. What go-memdb can refuse, operand has refused before.
-func write(txn *memdb.Txn, c Change, version uint64) {
-	var err error
-	if c.After == nil {
-		err = txn.Delete(tableName(tableOf(c.Before)), c.Before)
-	} else {
-		c.After.GetMeta().Version = version
-		err = txn.Insert(tableName(tableOf(c.After)), c.After)
-	}
-	if err != nil {
-		panic("state: " + err.Error())
-	}
 }
 
 // Snapshot implements raft.FSM. It costs nothing; the work is done in Persist, beside further Applies.
@@ -214,10 +203,7 @@ func (saved) Release() {}
 // object, each behind its length.
 func (s Snapshot) Save(w io.Writer) error {
 	out := bufio.NewWriterSize(w, 1<<20)
-	header := &statev1.SnapshotHeader{Format: snapshotFormat, Index: s.index}
-	for range s.Objects() {
-		header.Objects++
-	}
+	header := &statev1.SnapshotHeader{Format: snapshotFormat, Index: s.index, Objects: uint64(s.count())}
 	if _, err := protodelim.MarshalTo(out, header); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
@@ -249,11 +235,8 @@ func (s *Store) Load(r io.Reader) error {
 	}
 	s.write.Lock()
 	defer s.write.Unlock()
-	fresh, err := memdb.NewMemDB(schema)
-	if err != nil {
-		return fmt.Errorf("read snapshot: %w", err)
-	}
-	txn := fresh.Txn(true)
+	empty := emptyTables()
+	w := empty.write()
 	for i := range header.GetObjects() {
 		var m statev1.Object
 		if err := limits.UnmarshalFrom(in, &m); err != nil {
@@ -266,10 +249,9 @@ func (s *Store) Load(r io.Reader) error {
 		if err := indexable(o); err != nil {
 			return fmt.Errorf("read snapshot: %w", err)
 		}
-		write(txn, Change{After: o}, o.GetMeta().GetVersion())
+		w.put(w.lookup(KeyOf(o)), o)
 	}
-	txn.Commit()
-	s.db = fresh
-	s.publish(header.GetIndex(), nil, true)
+	after := w.commit()
+	s.publish(Snapshot{tables: &after, index: header.GetIndex()}, nil, true)
 	return nil
 }

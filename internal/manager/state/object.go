@@ -29,6 +29,15 @@ func RevisionID(serviceID string, number uint64) string {
 	return fmt.Sprintf("%s.%d", serviceID, number)
 }
 
+// tableNames are the tables as errors name them.
+var tableNames = map[statev1.Table]string{
+	statev1.Table_TABLE_CLUSTER:  "cluster",
+	statev1.Table_TABLE_NODE:     "node",
+	statev1.Table_TABLE_SERVICE:  "service",
+	statev1.Table_TABLE_REVISION: "revision",
+	statev1.Table_TABLE_TASK:     "task",
+}
+
 func tableOf(o Object) statev1.Table {
 	switch o.(type) {
 	case *warrenv1.Cluster:

@@ -3,17 +3,14 @@ package state
 import (
 	"iter"
 
-	"github.com/hashicorp/go-memdb"
-
-	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // Snapshot is the state at one moment. It is immutable, as is everything read out of it; copies are
 // equal. Lookups return nil where there is nothing of that name.
 type Snapshot struct {
-	txn   *memdb.Txn
-	index uint64
+	tables *tables
+	index  uint64
 }
 
 // Index is the raft index of the last entry that is in the snapshot.
@@ -21,7 +18,7 @@ func (s Snapshot) Index() uint64 { return s.index }
 
 // Cluster returns the cluster object, nil before there is a cluster.
 func (s Snapshot) Cluster() *warrenv1.Cluster {
-	for c := range all[*warrenv1.Cluster](s, tableCluster, indexID, nil) {
+	for c := range s.tables.clusters.byID("") {
 		return c
 	}
 	return nil
@@ -29,170 +26,124 @@ func (s Snapshot) Cluster() *warrenv1.Cluster {
 
 // Node returns the node of that id.
 func (s Snapshot) Node(id string) *warrenv1.Node {
-	return first[*warrenv1.Node](s, tableNode, indexID, str(id))
+	return s.tables.nodes.get(id)
 }
 
 // Nodes iterates over all nodes by id.
 func (s Snapshot) Nodes() iter.Seq[*warrenv1.Node] {
-	return all[*warrenv1.Node](s, tableNode, indexID, nil)
+	return s.tables.nodes.byID("")
 }
 
 // NodesByIDPrefix iterates over the nodes whose id begins so.
 func (s Snapshot) NodesByIDPrefix(prefix string) iter.Seq[*warrenv1.Node] {
-	return all[*warrenv1.Node](s, tableNode, indexID, []byte(prefix))
+	return s.tables.nodes.byID(prefix)
 }
 
 // NodesByHostname iterates over the nodes of that hostname, by id. Hostnames need not be unique.
 func (s Snapshot) NodesByHostname(hostname string) iter.Seq[*warrenv1.Node] {
-	return all[*warrenv1.Node](s, tableNode, indexHostname, orNothing(str(hostname)))
+	return s.tables.nodes.by(nodeByHostname, str(hostname))
 }
 
 // NodesInHostnameOrder iterates over the nodes that have a hostname, by it and then by id.
 func (s Snapshot) NodesInHostnameOrder() iter.Seq[*warrenv1.Node] {
-	return all[*warrenv1.Node](s, tableNode, indexHostname, nil)
+	return s.tables.nodes.from(nodeByHostname, nil)
 }
 
 // Service returns the service of that id.
 func (s Snapshot) Service(id string) *warrenv1.Service {
-	return first[*warrenv1.Service](s, tableService, indexID, str(id))
+	return s.tables.services.get(id)
 }
 
 // ServiceByName returns the service of that name.
 func (s Snapshot) ServiceByName(name string) *warrenv1.Service {
-	return first[*warrenv1.Service](s, tableService, indexName, str(name))
+	for service := range s.tables.services.by(serviceByName, str(name)) {
+		return service
+	}
+	return nil
 }
 
 // Services iterates over all services by id.
 func (s Snapshot) Services() iter.Seq[*warrenv1.Service] {
-	return all[*warrenv1.Service](s, tableService, indexID, nil)
+	return s.tables.services.byID("")
 }
 
 // ServicesByIDPrefix iterates over the services whose id begins so.
 func (s Snapshot) ServicesByIDPrefix(prefix string) iter.Seq[*warrenv1.Service] {
-	return all[*warrenv1.Service](s, tableService, indexID, []byte(prefix))
+	return s.tables.services.byID(prefix)
 }
 
 // ServicesFrom iterates by name over the services whose name is `name` or comes after it.
 func (s Snapshot) ServicesFrom(name string) iter.Seq[*warrenv1.Service] {
-	return from[*warrenv1.Service](s, tableService, indexName, []byte(name))
+	return s.tables.services.from(serviceByName, []byte(name))
 }
 
 // Revision returns the service's revision of that number.
 func (s Snapshot) Revision(serviceID string, number uint64) *warrenv1.Revision {
-	return first[*warrenv1.Revision](s, tableRevision, indexID, str(RevisionID(serviceID, number)))
+	return s.tables.revisions.get(RevisionID(serviceID, number))
 }
 
 // Revisions iterates over the revisions kept of a service, in no useful order.
 func (s Snapshot) Revisions(serviceID string) iter.Seq[*warrenv1.Revision] {
-	return all[*warrenv1.Revision](s, tableRevision, indexID, []byte(serviceID+"."))
+	return s.tables.revisions.byID(serviceID + ".")
 }
 
 // Task returns the task of that id.
 func (s Snapshot) Task(id string) *warrenv1.Task {
-	return first[*warrenv1.Task](s, tableTask, indexID, str(id))
+	return s.tables.tasks.get(id)
 }
 
 // Tasks iterates over all tasks by id.
 func (s Snapshot) Tasks() iter.Seq[*warrenv1.Task] {
-	return all[*warrenv1.Task](s, tableTask, indexID, nil)
+	return s.tables.tasks.byID("")
 }
 
 // TasksByIDPrefix iterates over the tasks whose id begins so.
 func (s Snapshot) TasksByIDPrefix(prefix string) iter.Seq[*warrenv1.Task] {
-	return all[*warrenv1.Task](s, tableTask, indexID, []byte(prefix))
+	return s.tables.tasks.byID(prefix)
 }
 
 // TasksByService iterates over a service's tasks by slot, then by id.
 func (s Snapshot) TasksByService(serviceID string) iter.Seq[*warrenv1.Task] {
-	return all[*warrenv1.Task](s, tableTask, indexSlot, orNothing(slotKey(serviceID)))
+	return s.tables.tasks.by(taskBySlot, slotKey(serviceID))
 }
 
 // TasksBySlot iterates over the tasks of one slot of a service, by id.
 func (s Snapshot) TasksBySlot(serviceID string, slot uint32) iter.Seq[*warrenv1.Task] {
-	return all[*warrenv1.Task](s, tableTask, indexSlot, orNothing(slotKey(serviceID, slot)))
+	return s.tables.tasks.by(taskBySlot, slotKey(serviceID, slot))
 }
 
 // TasksByNode iterates over the tasks placed on a node, by id.
 func (s Snapshot) TasksByNode(nodeID string) iter.Seq[*warrenv1.Task] {
-	return all[*warrenv1.Task](s, tableTask, indexNode, orNothing(str(nodeID)))
+	return s.tables.tasks.by(taskByNode, str(nodeID))
 }
-
-// Lookup returns the object of that key, nil where there is none.
-func (s Snapshot) Lookup(k Key) Object { return lookup(s.txn, k) }
 
 // Objects iterates over every object, table by table and by id: what a raft snapshot holds.
 func (s Snapshot) Objects() iter.Seq[Object] {
 	return func(yield func(Object) bool) {
-		for t := statev1.Table_TABLE_CLUSTER; tableName(t) != ""; t++ {
-			for o := range all[Object](s, tableName(t), indexID, nil) {
-				if !yield(o) {
-					return
-				}
-			}
+		_ = pass(s.tables.clusters.byID(""), yield) && pass(s.tables.nodes.byID(""), yield) &&
+			pass(s.tables.services.byID(""), yield) && pass(s.tables.revisions.byID(""), yield) &&
+			pass(s.tables.tasks.byID(""), yield)
+	}
+}
+
+// count is the number of Objects.
+func (s Snapshot) count() int {
+	t := s.tables
+	return t.clusters.objects.Len() + t.nodes.objects.Len() + t.services.objects.Len() + t.revisions.objects.Len() + t.tasks.objects.Len()
+}
+
+// TaskCount returns the number of tasks, ended ones included.
+func (s Snapshot) TaskCount() int { return s.tables.tasks.objects.Len() }
+
+// ServiceCount returns the number of services.
+func (s Snapshot) ServiceCount() int { return s.tables.services.objects.Len() }
+
+// pass yields a sequence's objects and tells whether more are wanted.
+func pass[T Object](objects iter.Seq[T], yield func(Object) bool) bool {
+	for o := range objects {
+		if !yield(o) {
+			return false
 		}
 	}
-}
-
-func lookup(txn *memdb.Txn, k Key) Object {
-	raw, err := txn.First(tableName(k.Table), indexID, str(k.ID))
-	if err != nil || raw == nil {
-		return nil
-	}
-	return raw.(Object)
-}
-
-// nothing is the beginning of no key: identifiers and names hold no such byte.
-var nothing = []byte{0xff}
-
-// orNothing keeps a search for an empty string from being a search for everything.
-func orNothing(k []byte) []byte {
-	if len(k) == 0 {
-		return nothing
-	}
-	return k
-}
-
-// The errors that go-memdb's reads return name a table or index the schema lacks, or an argument of a
-// wrong type: mistakes of this package, all found by its tests.
-
-func first[T Object](s Snapshot, table, index string, key []byte) (none T) {
-	if len(key) == 0 {
-		return none
-	}
-	raw, err := s.txn.First(table, index, key)
-	if err != nil {
-		panic("state: " + err.Error())
-	}
-	if raw == nil {
-		return none
-	}
-	return raw.(T)
-}
-
-func all[T Object](s Snapshot, table, index string, prefix []byte) iter.Seq[T] {
-	return func(yield func(T) bool) {
-		it, err := s.txn.Get(table, index+"_prefix", prefix)
-		if err != nil {
-			panic("state: " + err.Error())
-		}
-		each(it, yield)
-	}
-}
-
-func from[T Object](s Snapshot, table, index string, key []byte) iter.Seq[T] {
-	return func(yield func(T) bool) {
-		it, err := s.txn.LowerBound(table, index, key)
-		if err != nil {
-			panic("state: " + err.Error())
-		}
-		each(it, yield)
-	}
-}
-
-func each[T Object](it memdb.ResultIterator, yield func(T) bool) {
-	for raw := it.Next(); raw != nil; raw = it.Next() {
-		if !yield(raw.(T)) {
-			return
-		}
-	}
+	return true
 }

@@ -4,22 +4,18 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
-
-	"github.com/hashicorp/go-memdb"
 )
 
 // Store holds the tables. Any number of goroutines may read it; only the Machine writes it.
 type Store struct {
 	write sync.Mutex // one writer at a time; readers never wait
-	db    *memdb.MemDB
 	last  atomic.Pointer[commit]
 }
 
 // commit is one link of the feed: the changes of a commit and the state after it. Readers hold the
 // link they have read; the garbage collector takes those that all have passed.
 type commit struct {
-	db      *memdb.MemDB // a read-only snapshot
-	index   uint64
+	after   Snapshot
 	changes []Change
 	reset   bool
 	next    *commit
@@ -34,30 +30,25 @@ type Change struct {
 
 // NewStore returns an empty store.
 func NewStore() *Store {
-	db, err := memdb.NewMemDB(schema)
-	if err != nil {
-		panic("state: " + err.Error()) // the schema is a constant of this package
-	}
-	s := &Store{db: db}
-	s.last.Store(&commit{db: db.Snapshot(), ready: make(chan struct{})})
+	s := &Store{}
+	empty := emptyTables()
+	s.last.Store(&commit{after: Snapshot{tables: &empty}, ready: make(chan struct{})})
 	return s
 }
 
 // Snapshot returns the state as of now. It costs nothing and never changes.
-func (s *Store) Snapshot() Snapshot { return s.last.Load().snapshot() }
+func (s *Store) Snapshot() Snapshot { return s.last.Load().after }
 
 // Watch returns the state as of now and a feed of every change after it.
 func (s *Store) Watch() (Snapshot, *Feed) {
 	at := s.last.Load()
-	return at.snapshot(), &Feed{at: at}
+	return at.after, &Feed{at: at}
 }
 
-func (c *commit) snapshot() Snapshot { return Snapshot{txn: c.db.Txn(false), index: c.index} }
-
-// publish makes what was committed to s.db visible. The caller holds s.write.
-func (s *Store) publish(index uint64, changes []Change, reset bool) {
+// publish makes a commit visible. The caller holds s.write.
+func (s *Store) publish(after Snapshot, changes []Change, reset bool) {
 	before := s.last.Load()
-	next := &commit{db: s.db.Snapshot(), index: index, changes: changes, reset: reset, ready: make(chan struct{})}
+	next := &commit{after: after, changes: changes, reset: reset, ready: make(chan struct{})}
 	s.last.Store(next)
 	before.next = next
 	close(before.ready)
@@ -87,7 +78,7 @@ func (f *Feed) Take() Batch {
 		select {
 		case <-f.at.ready:
 		default:
-			b.Snapshot = f.at.snapshot()
+			b.Snapshot = f.at.after
 			return b
 		}
 		f.at = f.at.next

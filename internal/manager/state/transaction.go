@@ -75,5 +75,5 @@ func key(o Object) *statev1.Key {
 
 // refuse says why an operation on k cannot be applied.
 func refuse(k Key, why error) error {
-	return fmt.Errorf("%s %s: %w", tableName(k.Table), k.ID, why)
+	return fmt.Errorf("%s %s: %w", tableNames[k.Table], k.ID, why)
 }
