@@ -1,0 +1,113 @@
+# Warren's development commands; "make help" lists them. What needs root (machines, containers)
+# asks sudo where make is not run as root.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+# The same commit gives the same binaries: the only date in them is the commit's.
+VERSION = $(shell git describe --tags --always --dirty --match 'v[0-9]*' 2>/dev/null || echo unknown)
+COMMIT  = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+DATE    = $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+
+PROGRAMS   := warren-manager warren-agent warrenctl
+MAX_BINARY := 26214400
+IDENTITY   := github.com/cuemby/warren/internal/version
+LDFLAGS    := -s -w -X $(IDENTITY).Version=$(VERSION) -X $(IDENTITY).Commit=$(COMMIT) -X $(IDENTITY).Date=$(DATE)
+
+# Test binaries are compiled by whoever calls make and run as root.
+SUDO      := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
+TEST_EXEC := $(if $(SUDO),-exec 'sudo -E env "PATH=$(PATH)"')
+
+# Where compatibility of the API is judged from: the main branch, as far as this clone knows it.
+BASE = $(shell git rev-parse -q --verify origin/main 2>/dev/null || git rev-parse -q --verify main 2>/dev/null)
+
+RUN = .
+
+##@ Everyday
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", "make " $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+
+.PHONY: setup
+setup: ## Install what machines and containers need on this host (quick when it is there)
+	@./test/setup.sh
+
+.PHONY: build
+build: ## Build bin/warren-manager, bin/warren-agent and bin/warrenctl
+	@mkdir -p bin
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+	@for program in $(PROGRAMS); do \
+		size=$$(stat -c %s bin/$$program); \
+		printf 'bin/%-16s %5.1f MB\n' $$program "$$(awk "BEGIN { print $$size / 1048576 }")"; \
+		if [ "$$size" -gt $(MAX_BINARY) ]; then echo "bin/$$program is larger than 25 MB" >&2; exit 1; fi; \
+	done
+
+.PHONY: demo
+demo: setup build ## Show a cluster of three machines at work (KEEP=1 leaves it up)
+	@go build -buildvcs=false -o build/demo ./test/demo
+	@$(SUDO) ./build/demo $(if $(KEEP),-keep)
+
+.PHONY: demo-rm
+demo-rm: ## Remove the cluster that "make demo KEEP=1" left up
+	@go build -buildvcs=false -o build/demo ./test/demo
+	@$(SUDO) ./build/demo -remove
+
+##@ Checks
+
+.PHONY: test
+test: setup build bin/gotestsum ## Run all tests, with the race detector, as root
+	@$(as-root)
+	@bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 20m $(TEST_EXEC) ./...
+
+.PHONY: e2e
+e2e: setup build bin/gotestsum ## Run the end-to-end scripts whose name matches RUN=regexp
+	@$(as-root)
+	@bin/gotestsum --format testname -- -count 1 -timeout 20m $(TEST_EXEC) ./test/e2e -run 'TestScripts/$(RUN)'
+
+.PHONY: bench
+bench: setup build ## Measure against the budgets (RUN=regexp); also writes build/bench.json
+	@go build -buildvcs=false -o build/bench ./test/bench
+	@$(SUDO) ./build/bench -run '$(RUN)' -json build/bench.json
+
+.PHONY: lint
+lint: bin/buf bin/golangci-lint ## Check format, style, the API's rules and its compatibility, generated code
+	@echo "gofmt";           files=$$(gofmt -l $(GO_DIRS)); if [ -n "$$files" ]; then echo "not formatted, run gofmt -w:" $$files >&2; exit 1; fi
+	@echo "go vet";          go vet ./...
+	@echo "golangci-lint";   bin/golangci-lint run
+	@echo "buf";             bin/buf lint; bin/buf format --diff --exit-code --path proto/warren
+	@echo "buf breaking";    ./tools/breaking.sh '$(BASE)'
+	@echo "generated code";  ./tools/stale.sh
+
+##@ Code
+
+.PHONY: generate
+generate: bin/buf ## Generate Go code from proto/
+	@bin/buf format -w --path proto/warren
+	@bin/buf generate
+
+.PHONY: tools
+tools: bin/buf bin/golangci-lint bin/gotestsum ## Build the tools pinned in tools/go.mod (minutes, once)
+
+.PHONY: clean
+clean: ## Remove what was built in this checkout
+	@rm -rf bin build
+
+GO_DIRS = $(wildcard cmd internal proto test)
+
+define as-root
+if [ -n '$(SUDO)' ]; then echo "not root: the tests' programs are run with sudo, as they make machines and containers"; fi
+endef
+
+bin/buf:           package := github.com/bufbuild/buf/cmd/buf
+bin/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+bin/gotestsum:     package := gotest.tools/gotestsum
+bin/buf bin/golangci-lint bin/gotestsum: tools/go.mod tools/go.sum
+	@echo "building $@ (once)"
+	@go build -C tools -buildvcs=false -o ../$@ $(package)
+	@touch $@

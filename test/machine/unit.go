@@ -1,0 +1,79 @@
+//go:build linux
+
+package machine
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Unit is a service of a machine's systemd. It is on the machine's disk, and so starts again when the
+// power comes back.
+type Unit struct {
+	// Name without the suffix .service.
+	Name string
+	// Type is systemd's; "notify" makes StartUnit wait until the program says that it is ready.
+	Type string
+	// Command is the program, found in the machine's PATH, with its arguments.
+	Command []string
+}
+
+// StartUnit defines the unit, in place of one of that name, and starts it. It fails as "systemctl
+// start" would, with the last lines of the unit's journal.
+func (m *Machine) StartUnit(ctx context.Context, unit Unit) error {
+	define := m.Command(ctx, "sh", "-ec", `
+		cat >/etc/systemd/system/"$1".service
+		systemctl enable --quiet "$1"
+		systemctl daemon-reload
+		systemctl restart "$1" || { journalctl --unit "$1" --output cat --lines 20; exit 1; }
+		`, "sh", unit.Name)
+	define.Stdin = strings.NewReader(unit.file())
+	if output, err := define.CombinedOutput(); err != nil {
+		return fmt.Errorf("start %s on %s: %w: %s", unit.Name, m.name, err, strings.TrimSpace(string(output)))
+	}
+	return nil
+}
+
+func (u Unit) file() string {
+	var file strings.Builder
+	fmt.Fprintf(&file, "[Unit]\nDescription=%s\nAfter=containerd.service\n\n[Service]\nType=%s\nExecStart=", u.Name, u.Type)
+	for i, arg := range u.Command {
+		if i > 0 {
+			file.WriteByte(' ')
+		}
+		file.WriteString(quoteForUnit(arg))
+	}
+	// Stopping a daemon stops the daemon: what it has started besides is its own affair.
+	file.WriteString("\nKillMode=process\nDelegate=yes\nLimitNOFILE=1048576\nTasksMax=infinity\nTimeoutStartSec=30\n")
+	file.WriteString("\n[Install]\nWantedBy=multi-user.target\n")
+	return file.String()
+}
+
+// quoteForUnit quotes an argument as systemd.service(5) has it.
+func quoteForUnit(arg string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, `%`, `%%`, `$`, `$$`).Replace(arg) + `"`
+}
+
+// StopUnit stops a unit in good order. Starting it again is StartUnit's or "systemctl start"'s.
+func (m *Machine) StopUnit(ctx context.Context, name string) error {
+	_, err := m.Run(ctx, "systemctl", "stop", name)
+	return err
+}
+
+// KillUnit ends a unit's main process with SIGKILL and returns when systemd has seen its end.
+func (m *Machine) KillUnit(ctx context.Context, name string) error {
+	// A stop right after the kill waits for the end, and forbids a restart that the unit may ask for.
+	_, err := m.Run(ctx, "sh", "-ec", `
+		systemctl kill --kill-who=main --signal=KILL "$1"
+		systemctl stop "$1"
+		systemctl reset-failed "$1" 2>/dev/null || true
+		`, "sh", name)
+	return err
+}
+
+// Journal returns the last lines of a unit's journal.
+func (m *Machine) Journal(ctx context.Context, unit string, lines int) (string, error) {
+	return m.Run(ctx, "journalctl", "--unit", unit, "--output", "short-monotonic", "--no-pager", "--lines", strconv.Itoa(lines))
+}
