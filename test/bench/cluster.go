@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"connectrpc.com/connect"
+
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
+)
+
+// cluster is a Warren under test: a manager, and an agent where one is wanted.
+type cluster struct {
+	dir      string
+	addr     string
+	manager  *process
+	agent    *process
+	http     *http.Client
+	cluster  warrenv1connect.ClusterServiceClient
+	services warrenv1connect.ServiceServiceClient
+	nodes    warrenv1connect.NodeServiceClient
+	tasks    warrenv1connect.TaskServiceClient
+}
+
+// startManager makes a cluster of one manager and no agent.
+func (b *bench) startManager(ctx context.Context) (*cluster, error) {
+	dir, err := os.MkdirTemp("", "warren-bench-cluster-")
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{dir: dir}
+	if c.addr, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	c.manager, err = start(dir, filepath.Join(b.bin, "warren-manager"),
+		"--data-dir", filepath.Join(dir, "manager"), "--socket", c.socket(), "--listen-addr", c.addr)
+	if err != nil {
+		return nil, err
+	}
+	c.http = unixClient(c.socket())
+	c.cluster = warrenv1connect.NewClusterServiceClient(c.http, "http://manager")
+	c.services = warrenv1connect.NewServiceServiceClient(c.http, "http://manager")
+	c.nodes = warrenv1connect.NewNodeServiceClient(c.http, "http://manager")
+	c.tasks = warrenv1connect.NewTaskServiceClient(c.http, "http://manager")
+	err = until(ctx, "the manager answers", func() (bool, error) {
+		_, err := c.cluster.GetVersion(ctx, connect.NewRequest(&warrenv1.GetVersionRequest{}))
+		return err == nil, nil
+	})
+	if err == nil {
+		_, err = c.cluster.InitCluster(ctx, connect.NewRequest(&warrenv1.InitClusterRequest{}))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start manager: %w\n%s", errors.Join(err, c.close()), c.manager.output())
+	}
+	return c, nil
+}
+
+// startCluster makes a cluster of one manager and this machine's agent.
+func (b *bench) startCluster(ctx context.Context) (*cluster, error) {
+	h, err := b.host(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := b.startManager(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.agent, err = start(c.dir, filepath.Join(b.bin, "warren-agent"),
+		"--data-dir", filepath.Join(c.dir, "agent"), "--run-dir", filepath.Join(c.dir, "run"),
+		"--manager", c.addr, "--containerd-address", h.address(), "--containerd-namespace", warrenNamespace,
+		"--cgroup-parent", "/warren-bench")
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	err = until(ctx, "the agent is ready", func() (bool, error) {
+		nodes, err := c.nodes.ListNodes(ctx, connect.NewRequest(&warrenv1.ListNodesRequest{}))
+		return err == nil && len(nodes.Msg.GetNodes()) == 1 &&
+			nodes.Msg.GetNodes()[0].GetNode().GetStatus().GetState() == warrenv1.NodeState_NODE_STATE_READY, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start agent: %w\n%s", errors.Join(err, c.close()), c.agent.output())
+	}
+	return c, nil
+}
+
+func (c *cluster) socket() string { return filepath.Join(c.dir, "manager.sock") }
+
+func (c *cluster) close() error {
+	var errs []error
+	if c.agent != nil {
+		errs = append(errs, c.agent.stop())
+	}
+	if c.manager != nil {
+		errs = append(errs, c.manager.stop())
+	}
+	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
+}
+
+// spec is a service of the benchmark's image on the host's network, as the floor's containers are.
+func spec(name, image string, replicas uint32) *warrenv1.ServiceSpec {
+	return &warrenv1.ServiceSpec{
+		Name: name,
+		Mode: &warrenv1.ServiceSpec_Replicated{Replicated: &warrenv1.ReplicatedMode{Replicas: replicas}},
+		Task: &warrenv1.TaskSpec{
+			Container: &warrenv1.ContainerSpec{Image: image, Args: []string{"sleep"}},
+			Network:   warrenv1.NetworkMode_NETWORK_MODE_HOST,
+		},
+	}
+}
+
+func (c *cluster) create(ctx context.Context, s *warrenv1.ServiceSpec) error {
+	_, err := c.services.CreateService(ctx, connect.NewRequest(&warrenv1.CreateServiceRequest{Spec: s}))
+	return err
+}
+
+func (c *cluster) scale(ctx context.Context, name string, replicas uint32) error {
+	_, err := c.services.ScaleService(ctx, connect.NewRequest(&warrenv1.ScaleServiceRequest{Ref: name, Replicas: replicas}))
+	return err
+}
+
+// remove deletes a service and waits until it is gone.
+func (c *cluster) remove(ctx context.Context, name string) error {
+	if _, err := c.services.DeleteService(ctx, connect.NewRequest(&warrenv1.DeleteServiceRequest{Ref: name})); err != nil {
+		return err
+	}
+	err := c.watch(ctx, name, func(*warrenv1.ServiceProgress) bool { return false })
+	if connect.CodeOf(err) == connect.CodeNotFound {
+		return nil
+	}
+	return err
+}
+
+// watch follows a service's progress until it is enough, or the service is gone.
+func (c *cluster) watch(ctx context.Context, name string, enough func(*warrenv1.ServiceProgress) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	stream, err := c.services.WatchService(ctx, connect.NewRequest(&warrenv1.WatchServiceRequest{Ref: name}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		if stream.Msg().GetRemoved() || enough(stream.Msg().GetProgress()) {
+			return nil
+		}
+	}
+	return stream.Err()
+}
+
+// unixClient speaks HTTP/2 without TLS over a unix socket.
+func unixClient(path string) *http.Client {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Transport: &http.Transport{
+		Protocols: &protocols,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// until asks again and again whether a daemon has come up; nothing that is timed uses it.
+func until(ctx context.Context, what string, ready func() (bool, error)) error {
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		ok, err := ready()
+		if ok || err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited 30 s in vain until %s", what)
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,131 @@
+// Command bench measures Warren on this machine, in one run with what it is compared to: the floor,
+// which is containerd driven directly by a small client, and Docker Swarm where dockerd is installed.
+//
+// Every benchmark prints rows of a table and adds figures to a flat JSON object of name → number, by
+// which runs are compared over time. Figures that end in _ratio are Warren's time over the floor's,
+// pair by pair, median. It needs root, containerd and runc; it starts a containerd of its own and leaves
+// nothing behind. `make bench RUN=regexp` is how it is called.
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"syscall"
+)
+
+// benchmark is one measurement; it is run when its name matches.
+type benchmark struct {
+	name    string
+	measure func(context.Context, *bench) error
+}
+
+var benchmarks = []benchmark{
+	{"start", measureStart},
+	{"crash", measureCrash},
+	{"api", measureAPI},
+	{"scheduler", measureScheduler},
+	{"memory", measureMemory},
+	{"load100k", measureLoad},
+	{"swarm", measureSwarm},
+}
+
+// bench is what benchmarks share.
+type bench struct {
+	bin     string
+	rounds  int
+	machine *host // made when first asked for
+	figures map[string]float64
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) (err error) {
+	pattern := flag.String("run", "", "measure only what matches this regular expression")
+	file := flag.String("json", "build/bench.json", "where the figures are written")
+	bin := flag.String("bin", "bin", "folder of the binaries to measure")
+	rounds := flag.Int("rounds", 5, "rounds of each timing; the median is quoted")
+	flag.Parse()
+	chosen, err := regexp.Compile(*pattern)
+	if err != nil {
+		return fmt.Errorf("-run: %w", err)
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("containers need root: run it as root")
+	}
+	b := &bench{bin: *bin, rounds: max(1, *rounds), figures: map[string]float64{}}
+	defer func() { err = errors.Join(err, b.close()) }()
+	for _, m := range benchmarks {
+		if !chosen.MatchString(m.name) {
+			continue
+		}
+		fmt.Printf("\n%s\n", m.name)
+		if err := m.measure(ctx, b); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+	}
+	return b.save(*file)
+}
+
+// row prints one figure and keeps it under its name.
+func (b *bench) row(name string, value float64, unit, remark string) {
+	b.figures[name] = value
+	fmt.Printf("  %-28s %12.*f %-6s %s\n", name, digits(value), value, unit, remark)
+}
+
+func digits(v float64) int {
+	switch {
+	case v >= 1000:
+		return 0
+	case v >= 10:
+		return 1
+	}
+	return 3
+}
+
+// save adds this run's figures to those of earlier runs in the file.
+func (b *bench) save(path string) error {
+	all := map[string]float64{}
+	if old, err := os.ReadFile(path); err == nil {
+		if err := json.Unmarshal(old, &all); err != nil {
+			return fmt.Errorf("read %s: %w", path, err)
+		}
+	}
+	maps.Copy(all, b.figures)
+	out, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(out, '\n'), 0o644)
+}
+
+func (b *bench) close() error {
+	if b.machine == nil {
+		return nil
+	}
+	return b.machine.close()
+}
+
+func median[T cmp.Ordered](values []T) T {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}

@@ -1,0 +1,269 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cuemby/warren/test/cluster"
+	"github.com/cuemby/warren/test/machine"
+)
+
+// commands are what scripts can say beside testscript's own commands. $HELLO is the test image
+// without its tag (:1 and :2 are two versions of it), $REGISTRY the registry that has it.
+//
+//	cluster M...           boot machines; the first is the manager; each runs an agent; wait until
+//	                       all nodes are ready
+//	machines M...          boot machines with no daemon running
+//	on M COMMAND...        run a command on a machine; stdout, stderr and ! work as for exec
+//	until RE on M COMMAND...
+//	                       run a command on a machine until its output matches the regular
+//	                       expression; it is then stdout. With "! until" until it does not match.
+//	until RE*N ...         until it matches exactly N times
+//	start NAME on M COMMAND...
+//	                       run a command in the background, under a name of its own
+//	until RE of NAME       wait until the output of a background command matches
+//	finish NAME            wait for the end of a background command; its output becomes stdout
+//	interrupt NAME         send a background command what Ctrl-C sends
+//	unit kill|stop|start M UNIT
+//	                       SIGKILL a service's main process, stop it in good order, start it
+//	machine kill|boot|shutdown|partition|heal M
+//	                       pull the plug, put it back, power off in good order, pull the network
+//	                       cable, plug it in
+var commands = map[string]func(*testscript.TestScript, bool, []string){
+	"cluster":   tell(startCluster),
+	"machines":  tell(func(s *story, args []string) error { _, err := s.lab.BootAll(s.ctx, args...); return err }),
+	"on":        runOn,
+	"until":     runUntil,
+	"start":     tell(startInBackground),
+	"finish":    finish,
+	"interrupt": tell(interrupt),
+	"unit":      tell(changeUnit),
+	"machine":   tell(changeMachine),
+}
+
+var errUsage = errors.New("wrong arguments: see the list of commands in test/e2e")
+
+func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*story) }
+
+// tell makes a script command of something that either succeeds or ends the script.
+func tell(do func(*story, []string) error) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg {
+			ts.Fatalf("this command cannot be negated")
+		}
+		ts.Check(do(storyOf(ts), args))
+	}
+}
+
+func startCluster(s *story, names []string) error {
+	if len(names) == 0 {
+		return errUsage
+	}
+	machines, err := s.lab.BootAll(s.ctx, names...)
+	if err != nil {
+		return err
+	}
+	return cluster.Start(s.ctx, s.lab.Registry(), machines...)
+}
+
+func runOn(ts *testscript.TestScript, neg bool, args []string) {
+	s := storyOf(ts)
+	if len(args) < 2 {
+		ts.Fatalf("%v", errUsage)
+	}
+	m, err := s.machine(args[0])
+	ts.Check(err)
+	command := m.Command(s.ctx, args[1:]...)
+	command.Stdout, command.Stderr = ts.Stdout(), ts.Stderr()
+	err = command.Run()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		ts.Fatalf("%v", err)
+	}
+	switch {
+	case err != nil && !neg:
+		ts.Fatalf("%s: %v", strings.Join(args, " "), err)
+	case err == nil && neg:
+		ts.Fatalf("%s: it succeeded", strings.Join(args, " "))
+	}
+}
+
+// pattern is a regular expression and how often it has to match: -1 is once or more.
+type pattern struct {
+	*regexp.Regexp
+	times int
+}
+
+var timesSuffix = regexp.MustCompile(`^(.*)\*(\d+)$`)
+
+func parsePattern(text string) (pattern, error) {
+	p := pattern{times: -1}
+	if parts := timesSuffix.FindStringSubmatch(text); parts != nil {
+		times, err := strconv.Atoi(parts[2])
+		if err != nil {
+			return p, err
+		}
+		text, p.times = parts[1], times
+	}
+	var err error
+	p.Regexp, err = regexp.Compile("(?m)" + text)
+	return p, err
+}
+
+func (p pattern) matches(text string) bool {
+	if p.times < 0 {
+		return p.MatchString(text)
+	}
+	return len(p.FindAllStringIndex(text, -1)) == p.times
+}
+
+func runUntil(ts *testscript.TestScript, neg bool, args []string) {
+	s := storyOf(ts)
+	if len(args) < 3 {
+		ts.Fatalf("%v", errUsage)
+	}
+	wanted, err := parsePattern(args[0])
+	ts.Check(err)
+	look, err := s.observer(args[1], args[2:])
+	ts.Check(err)
+	var seen string
+	ts.Check(cluster.Await(s.ctx, args[0], func(ctx context.Context) error {
+		if seen = look(ctx); wanted.matches(seen) == neg {
+			return fmt.Errorf("the last output was:\n%s", seen)
+		}
+		return nil
+	}))
+	fmt.Fprint(ts.Stdout(), seen)
+}
+
+// observer makes a function that shows how things are now.
+func (s *story) observer(source string, args []string) (func(context.Context) string, error) {
+	switch {
+	case source == "on" && len(args) >= 2:
+		m, err := s.machine(args[0])
+		return func(ctx context.Context) string {
+			var output bytes.Buffer
+			command := m.Command(ctx, args[1:]...)
+			command.Stdout, command.Stderr = &output, &output
+			if err := command.Run(); err != nil {
+				fmt.Fprintln(&output, err)
+			}
+			return output.String()
+		}, err
+	case source == "of" && len(args) == 1:
+		b, err := s.backgroundOf(args)
+		return func(context.Context) string { return b.output.String() }, err
+	}
+	return nil, errUsage
+}
+
+func startInBackground(s *story, args []string) error {
+	if len(args) < 4 || args[1] != "on" {
+		return errUsage
+	}
+	name := args[0]
+	if slices.Contains(s.names(), name) {
+		return fmt.Errorf("there is a background command %q", name)
+	}
+	m, err := s.machine(args[2])
+	if err != nil {
+		return err
+	}
+	b, err := s.startBackground(m, args[3:])
+	if err != nil {
+		return err
+	}
+	s.background[name] = b
+	return nil
+}
+
+func (s *story) backgroundOf(args []string) (*background, error) {
+	if len(args) != 1 {
+		return nil, errUsage
+	}
+	b := s.background[args[0]]
+	if b == nil {
+		return nil, fmt.Errorf("there is no background command %q, only %q", args[0], s.names())
+	}
+	return b, nil
+}
+
+func finish(ts *testscript.TestScript, neg bool, args []string) {
+	s := storyOf(ts)
+	b, err := s.backgroundOf(args)
+	ts.Check(err)
+	ts.Check(cluster.Await(s.ctx, "the end of "+args[0], func(context.Context) error {
+		select {
+		case <-b.done:
+			return nil
+		default:
+			return fmt.Errorf("so far it printed:\n%s", b.output)
+		}
+	}))
+	fmt.Fprint(ts.Stdout(), b.output)
+	delete(s.background, args[0])
+	if (b.err != nil) != neg {
+		ts.Fatalf("%s ended with %v", args[0], b.err)
+	}
+}
+
+func interrupt(s *story, args []string) error {
+	b, err := s.backgroundOf(args)
+	if err != nil {
+		return err
+	}
+	return machine.Interrupt(b.command)
+}
+
+func changeUnit(s *story, args []string) error {
+	if len(args) != 3 {
+		return errUsage
+	}
+	m, err := s.machine(args[1])
+	if err != nil {
+		return err
+	}
+	switch unit := args[2]; args[0] {
+	case "kill":
+		return m.KillUnit(s.ctx, unit)
+	case "stop":
+		return m.StopUnit(s.ctx, unit)
+	case "start":
+		_, err := m.Run(s.ctx, "systemctl", "start", unit)
+		return err
+	}
+	return errUsage
+}
+
+func changeMachine(s *story, args []string) error {
+	if len(args) != 2 {
+		return errUsage
+	}
+	m, err := s.machine(args[1])
+	if err != nil {
+		return err
+	}
+	switch args[0] {
+	case "kill":
+		return m.Kill()
+	case "boot":
+		return m.PowerOn(s.ctx)
+	case "shutdown":
+		return m.Shutdown(s.ctx)
+	case "partition":
+		return m.Partition()
+	case "heal":
+		return m.Heal()
+	}
+	return errUsage
+}
