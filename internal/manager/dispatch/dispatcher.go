@@ -1,0 +1,164 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cuemby/warren/internal/manager/loop"
+	"github.com/cuemby/warren/internal/manager/state"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// ErrNoSession says that a node's agent has no session with this manager.
+var ErrNoSession = errors.New("its agent is not connected")
+
+// helloTimeout bounds how long a stream may stay open without a hello.
+const helloTimeout = 10 * time.Second
+
+// Dispatcher serves the agents' sessions while this manager leads.
+type Dispatcher struct {
+	store    *state.Store
+	proposer loop.Proposer
+	logger   *slog.Logger
+
+	mu   sync.Mutex
+	term *term // nil while Run is not running
+}
+
+// New returns a dispatcher. It serves nobody until Run runs.
+func New(store *state.Store, proposer loop.Proposer, logger *slog.Logger) *Dispatcher {
+	return &Dispatcher{store: store, proposer: proposer, logger: logger}
+}
+
+// Run serves sessions until ctx ends or nothing can be written any more, which is when this manager
+// stops leading. Then it ends every session, so that the agents look for the new leader. It must run
+// at most once at a time, and never returns nil.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	snapshot, feed := d.store.Watch()
+	t := newTerm(ctx, snapshot, d.store, d.proposer, d.logger)
+	group.Go(func() error { return t.follow(feed) })
+	group.Go(func() error { return t.registrar.run(ctx) })
+	group.Go(func() error { return t.giveUpOnAbsent(snapshot.Cluster()) })
+	d.swap(t)
+	err := group.Wait()
+	d.swap(nil)
+	t.close()
+	return fmt.Errorf("dispatch: %w", err)
+}
+
+func (d *Dispatcher) swap(t *term) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.term = t
+}
+
+func (d *Dispatcher) current() *term {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.term
+}
+
+// Send queues m for the agent of a node and does not wait. The channel is closed when the session
+// that took m has ended. It fails with ErrNoSession, or where the agent has not read what was queued
+// before.
+func (d *Dispatcher) Send(node string, m *warrenv1.AttendResponse) (ended <-chan struct{}, err error) {
+	t := d.current()
+	if t == nil {
+		return nil, ErrNoSession
+	}
+	s := t.session(node)
+	if s == nil {
+		return nil, ErrNoSession
+	}
+	if err := s.post(m); err != nil {
+		return nil, err
+	}
+	return s.ended, nil
+}
+
+// Await waits while the agent of a node is expected back: the node was ready when this manager became
+// leader, and its agent has not found its way here yet.
+func (d *Dispatcher) Await(ctx context.Context, node string) {
+	if t := d.current(); t != nil {
+		t.await(ctx, node)
+	}
+}
+
+// Attend implements the procedure of warrenv1connect.SessionServiceHandler.
+func (d *Dispatcher) Attend(ctx context.Context, stream *connect.BidiStream[warrenv1.AttendRequest, warrenv1.AttendResponse]) error {
+	addr := stream.Peer().Addr
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		addr = host // the port changes with every connection
+	}
+	return d.attend(ctx, stream, addr)
+}
+
+// wire is the stream under a session. A blocked Receive returns once the handler has returned.
+type wire interface {
+	Receive() (*warrenv1.AttendRequest, error)
+	Send(*warrenv1.AttendResponse) error
+}
+
+func (d *Dispatcher) attend(ctx context.Context, w wire, addr string) error {
+	t := d.current()
+	if t == nil {
+		return notLeading()
+	}
+	hello, err := receiveHello(ctx, w)
+	if err != nil {
+		return err
+	}
+	cluster := d.store.Snapshot().Cluster()
+	if cluster == nil {
+		return notLeading()
+	}
+	if claimed := hello.GetClusterId(); claimed != "" && claimed != cluster.GetMeta().GetId() {
+		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf(
+			"node %s belongs to cluster %s, this manager to %s: give the agent the address of its own managers, or an empty data folder to join this cluster",
+			hello.GetNodeId(), claimed, cluster.GetMeta().GetId()))
+	}
+	return t.serve(ctx, w, hello, cluster, addr)
+}
+
+// receiveHello waits for a stream's first message.
+func receiveHello(ctx context.Context, w wire) (*warrenv1.Hello, error) {
+	type received struct {
+		message *warrenv1.AttendRequest
+		err     error
+	}
+	first := make(chan received, 1)
+	go func() { // ends with the handler at the latest: see wire
+		m, err := w.Receive()
+		first <- received{m, err}
+	}()
+	timer := time.NewTimer(helloTimeout)
+	defer timer.Stop()
+	select {
+	case r := <-first:
+		if r.err != nil {
+			return nil, r.err
+		}
+		hello := r.message.GetHello()
+		if hello == nil {
+			return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("a session's first message must be hello"))
+		}
+		return hello, nil
+	case <-timer.C:
+		return nil, connect.NewError(connect.CodeDeadlineExceeded, fmt.Errorf("no hello within %v", helloTimeout))
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func notLeading() error {
+	return connect.NewError(connect.CodeUnavailable, errors.New("this manager does not lead the cluster: try another, or again in a moment"))
+}

@@ -1,0 +1,123 @@
+package dispatch
+
+import (
+	"iter"
+	"log/slog"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cuemby/warren/internal/manager/state"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// An Assignments message is closed at the first of these.
+const (
+	maxPieceTasks = 1000
+	maxPieceBytes = 1 << 20
+)
+
+// told is what an agent must know of a task. What else changes of it the agent has reported itself,
+// and is not sent back to it.
+type told struct {
+	desired warrenv1.DesiredState
+	lost    bool // the manager has given the task up
+}
+
+func toTell(t *warrenv1.Task) told {
+	return told{t.GetDesired(), t.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_LOST}
+}
+
+// assigned tells whether t is among its node's assignments. A task that has its node from the start
+// is not before the scheduler has agreed.
+func assigned(t *warrenv1.Task) bool {
+	return t.GetNodeId() != "" && t.GetStatus().GetState() >= warrenv1.TaskState_TASK_STATE_ASSIGNED
+}
+
+// newsToAgent tells whether a change of a task may have to be sent to its node.
+func newsToAgent(c state.Change) bool {
+	before, _ := c.Before.(*warrenv1.Task)
+	after, _ := c.After.(*warrenv1.Task)
+	return assigned(before) != assigned(after) || toTell(before) != toTell(after)
+}
+
+// ledger is what one session's agent has been told, and works out what it must be told next.
+type ledger struct {
+	node   string
+	logger *slog.Logger
+	told   map[string]told // by task
+}
+
+func newLedger(node string, logger *slog.Logger) *ledger {
+	return &ledger{node: node, logger: logger, told: map[string]told{}}
+}
+
+// everything yields the node's full set in pieces, at least one.
+func (l *ledger) everything(s state.Snapshot) iter.Seq[*warrenv1.Assignments] {
+	return func(yield func(*warrenv1.Assignments) bool) {
+		clear(l.told)
+		piece, size := &warrenv1.Assignments{Full: true}, 0
+		for t := range s.TasksByNode(l.node) {
+			if !assigned(t) {
+				continue
+			}
+			a := l.assignment(s, t)
+			if size += proto.Size(a); len(piece.Tasks) > 0 && (len(piece.Tasks) >= maxPieceTasks || size > maxPieceBytes) {
+				piece.More = true
+				if !yield(piece) {
+					return
+				}
+				piece, size = &warrenv1.Assignments{}, proto.Size(a)
+			}
+			piece.Tasks = append(piece.Tasks, a)
+			l.told[t.GetMeta().GetId()] = toTell(t)
+		}
+		yield(piece)
+	}
+}
+
+// changes yields, in pieces, what the agent does not know yet of the tasks of those ids; nothing
+// where it knows all.
+func (l *ledger) changes(s state.Snapshot, ids map[string]struct{}) iter.Seq[*warrenv1.Assignments] {
+	return func(yield func(*warrenv1.Assignments) bool) {
+		piece, size := &warrenv1.Assignments{}, 0
+		for id := range ids {
+			t := s.Task(id)
+			before, known := l.told[id]
+			switch {
+			case t.GetNodeId() != l.node || !assigned(t):
+				if !known {
+					continue
+				}
+				delete(l.told, id)
+				piece.Removed = append(piece.Removed, id)
+				size += len(id)
+			case known && before == toTell(t):
+				continue
+			default:
+				a := l.assignment(s, t)
+				l.told[id] = toTell(t)
+				piece.Tasks = append(piece.Tasks, a)
+				size += proto.Size(a)
+			}
+			if len(piece.Tasks)+len(piece.Removed) >= maxPieceTasks || size >= maxPieceBytes {
+				if !yield(piece) {
+					return
+				}
+				piece, size = &warrenv1.Assignments{}, 0
+			}
+		}
+		if len(piece.Tasks)+len(piece.Removed) > 0 {
+			yield(piece)
+		}
+	}
+}
+
+func (l *ledger) assignment(s state.Snapshot, t *warrenv1.Task) *warrenv1.Assignment {
+	spec := s.Revision(t.GetServiceId(), t.GetRevision()).GetTask()
+	if spec == nil {
+		l.logger.Error("a task's revision is missing: its node gets an empty template",
+			"task", t.GetMeta().GetId(), "service", t.GetServiceId(), "revision", t.GetRevision())
+		spec = &warrenv1.TaskSpec{}
+	}
+	return &warrenv1.Assignment{Task: t, Spec: spec}
+}

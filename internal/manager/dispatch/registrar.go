@@ -1,0 +1,189 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/cuemby/warren/internal/manager/loop"
+	"github.com/cuemby/warren/internal/manager/state"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// registrar writes what sessions mean for the nodes' objects. It alone does, with one proposal on its
+// way at a time, so that of two things that happened to a node the later one is what stays. Nodes
+// that come or go while a proposal is on its way gather for the next.
+type registrar struct {
+	store    *state.Store
+	proposer loop.Proposer
+	logger   *slog.Logger
+	wake     chan struct{}
+
+	mu      sync.Mutex
+	entries map[string]*entry // what is to be written, by node
+}
+
+// entry is what is to be written of one node.
+type entry struct {
+	state   warrenv1.NodeState
+	since   time.Time // not of a ready node: it is ready since it is written
+	message string
+	addr    string              // where set
+	facts   *warrenv1.NodeFacts // where set
+	join    bool                // a node nobody knows is a new one
+
+	done chan struct{} // closed when it is written, or overtaken by a later one
+	err  error         // why it could not be written
+}
+
+func unknown(since time.Time, why string) entry {
+	return entry{state: warrenv1.NodeState_NODE_STATE_UNKNOWN, since: since, message: why}
+}
+
+func newRegistrar(store *state.Store, proposer loop.Proposer, logger *slog.Logger) *registrar {
+	return &registrar{
+		store: store, proposer: proposer, logger: logger,
+		wake: make(chan struct{}, 1), entries: map[string]*entry{},
+	}
+}
+
+// put has e written; it overtakes what has not been written yet of that node.
+func (r *registrar) put(node string, e entry) *entry {
+	e.done = make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if before := r.entries[node]; before != nil {
+		close(before.done)
+	}
+	r.entries[node] = &e
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+	return &e
+}
+
+// run writes entries until ctx ends or nothing can be written any more.
+func (r *registrar) run(ctx context.Context) error {
+	for {
+		select {
+		case <-r.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for {
+			entries := r.take()
+			if len(entries) == 0 {
+				break
+			}
+			if err := r.write(ctx, entries); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (r *registrar) take() map[string]*entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	taken := r.entries
+	r.entries = map[string]*entry{}
+	return taken
+}
+
+// write proposes what the entries change. Those that the state has overtaken are put back, to be
+// decided anew, unless there is a later one of that node by now.
+func (r *registrar) write(ctx context.Context, entries map[string]*entry) error {
+	snapshot, now := r.store.Snapshot(), time.Now()
+	var nodes []string
+	var transactions []*state.Transaction
+	for node, e := range entries {
+		if t := decideNode(snapshot, node, e, now); t != nil {
+			nodes, transactions = append(nodes, node), append(transactions, t)
+		} else {
+			close(e.done)
+		}
+	}
+	if len(transactions) == 0 {
+		return nil
+	}
+	results, err := r.proposer.Propose(ctx, transactions...)
+	for i, node := range nodes {
+		e := entries[node]
+		switch {
+		case err != nil:
+			e.err = err
+			close(e.done)
+		case results == nil || results[i] == nil:
+			close(e.done)
+		case errors.Is(results[i], state.ErrMalformed):
+			r.logger.Error("node not written", "node", node, "err", results[i])
+			e.err = results[i]
+			close(e.done)
+		default:
+			r.putBack(node, e)
+		}
+	}
+	return err
+}
+
+func (r *registrar) putBack(node string, e *entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.entries[node] != nil {
+		close(e.done)
+		return
+	}
+	r.entries[node] = e
+}
+
+// decideNode returns what e changes of a node, nil for nothing.
+func decideNode(s state.Snapshot, id string, e *entry, now time.Time) *state.Transaction {
+	transaction := state.New(now)
+	node := s.Node(id)
+	if node == nil {
+		if !e.join {
+			return nil
+		}
+		transaction.Create(&warrenv1.Node{
+			Meta:   &warrenv1.Meta{Id: id},
+			Spec:   &warrenv1.NodeSpec{Availability: warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE},
+			Status: &warrenv1.NodeStatus{State: e.state, Since: timestamppb.New(now), Addr: e.addr},
+			Facts:  e.facts,
+		})
+		return transaction
+	}
+	ready := e.state == warrenv1.NodeState_NODE_STATE_READY
+	was := node.GetStatus().GetState() == warrenv1.NodeState_NODE_STATE_READY
+	if !ready && !was {
+		return nil // it was gone before, and since then
+	}
+	if ready && was && (e.addr == "" || e.addr == node.GetStatus().GetAddr()) && (e.facts == nil || proto.Equal(e.facts, node.GetFacts())) {
+		return nil
+	}
+	state.Update(transaction, node, func(n *warrenv1.Node) {
+		if e.facts != nil {
+			n.Facts = e.facts
+		}
+		if n.Status == nil {
+			n.Status = &warrenv1.NodeStatus{}
+		}
+		if e.addr != "" {
+			n.Status.Addr = e.addr
+		}
+		if ready && was {
+			return
+		}
+		since := now
+		if !ready {
+			since = e.since
+		}
+		n.Status.State, n.Status.Since, n.Status.Message = e.state, timestamppb.New(since), e.message
+	})
+	return transaction
+}

@@ -1,0 +1,270 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/cuemby/warren/internal/manager/loop"
+	"github.com/cuemby/warren/internal/manager/state"
+	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+const sessionBroke = "its agent's session broke"
+
+// term is one period of leadership with the sessions held in it. A node has at most one.
+type term struct {
+	ctx       context.Context // ends with the term
+	store     *state.Store
+	proposer  loop.Proposer
+	registrar *registrar
+	logger    *slog.Logger
+	clerks    sync.WaitGroup // the goroutines that write reports
+
+	mu       sync.Mutex
+	over     bool
+	sessions map[string]*session // by node
+	// The nodes that were ready when the term began and have not come yet; closed when they come or are
+	// given up.
+	absent map[string]chan struct{}
+}
+
+func newTerm(ctx context.Context, s state.Snapshot, store *state.Store, proposer loop.Proposer, logger *slog.Logger) *term {
+	t := &term{
+		ctx: ctx, store: store, proposer: proposer, logger: logger,
+		registrar: newRegistrar(store, proposer, logger),
+		sessions:  map[string]*session{}, absent: map[string]chan struct{}{},
+	}
+	for n := range s.Nodes() {
+		if n.GetStatus().GetState() == warrenv1.NodeState_NODE_STATE_READY {
+			t.absent[n.GetMeta().GetId()] = make(chan struct{})
+		}
+	}
+	return t
+}
+
+// serve holds an agent's session from its hello to its end.
+func (t *term) serve(ctx context.Context, w wire, hello *warrenv1.Hello, cluster *warrenv1.Cluster, addr string) error {
+	s, entered := t.enter(hello, addr)
+	if s == nil {
+		return notLeading()
+	}
+	// Whatever ends it without a better account of the node was a broken stream.
+	defer func() { t.leave(s, nil, unknown(time.Now(), sessionBroke)) }()
+	select {
+	case <-entered.done:
+		if entered.err != nil {
+			return connect.NewError(connect.CodeUnavailable, entered.err)
+		}
+	case <-s.ended:
+		return s.cause
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	interval := t.interval()
+	if err := w.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Welcome{Welcome: &warrenv1.Welcome{
+		ClusterId: cluster.GetMeta().GetId(), HeartbeatInterval: durationpb.New(interval),
+	}}}); err != nil {
+		return err
+	}
+	s.pulse.start(interval, func(last time.Time) {
+		t.leave(s, connect.NewError(connect.CodeDeadlineExceeded, errors.New("nothing heard of the agent for too long")),
+			unknown(last, "its agent has fallen silent"))
+	})
+	defer s.pulse.stop()
+	go t.listen(s, w) // ends with the handler at the latest: see wire
+	return s.send(w)
+}
+
+// enter makes a session the node's one, and has the node written as ready.
+func (t *term) enter(hello *warrenv1.Hello, addr string) (*session, *entry) {
+	node := hello.GetNodeId()
+	s := newSession(t, node)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return nil, nil
+	}
+	if before := t.sessions[node]; before != nil {
+		before.end(connect.NewError(connect.CodeAborted, errors.New("the node's agent has opened another session")))
+	}
+	t.sessions[node] = s
+	if awaited := t.absent[node]; awaited != nil {
+		close(awaited)
+		delete(t.absent, node)
+	}
+	t.logger.Info("node connected", "node", node, "hostname", hello.GetFacts().GetHostname(), "addr", addr)
+	return s, t.registrar.put(node, entry{state: warrenv1.NodeState_NODE_STATE_READY, addr: addr, facts: hello.GetFacts(), join: true})
+}
+
+// leave ends s for that cause. Where s still was its node's session, the node is written as e says.
+func (t *term) leave(s *session, cause error, e entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sessions[s.node] == s {
+		delete(t.sessions, s.node)
+		t.registrar.put(s.node, e)
+		t.logger.Info("node disconnected", "node", s.node, "why", e.message)
+	}
+	s.end(cause)
+}
+
+func (t *term) session(node string) *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sessions[node]
+}
+
+// interval is the heartbeat interval as of now.
+func (t *term) interval() time.Duration {
+	t.mu.Lock()
+	sessions := len(t.sessions)
+	t.mu.Unlock()
+	return heartbeatInterval(t.store.Snapshot().Cluster(), sessions)
+}
+
+// listen takes in what the agent says.
+func (t *term) listen(s *session, w wire) {
+	for {
+		m, err := w.Receive()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = connect.NewError(connect.CodeUnavailable, errors.New("the agent left without a goodbye"))
+			}
+			t.leave(s, err, unknown(time.Now(), sessionBroke))
+			return
+		}
+		s.pulse.beat()
+		switch m := m.GetMessage().(type) {
+		case *warrenv1.AttendRequest_Heartbeat:
+			if !s.answerHeartbeat() {
+				t.leave(s, connect.NewError(connect.CodeUnavailable, errBusy), unknown(time.Now(), errBusy.Error()))
+				return
+			}
+		case *warrenv1.AttendRequest_Report:
+			t.note(s, m.Report)
+		case *warrenv1.AttendRequest_Facts:
+			t.update(s, m.Facts)
+		case *warrenv1.AttendRequest_Goodbye:
+			t.leave(s, nil, entry{state: warrenv1.NodeState_NODE_STATE_DISCONNECTED, since: time.Now(), message: "its agent said goodbye"})
+			return
+		default:
+			t.leave(s, connect.NewError(connect.CodeInvalidArgument, errors.New("a session has one hello, its first message")),
+				unknown(time.Now(), sessionBroke))
+			return
+		}
+	}
+}
+
+// update has new facts of the node written.
+func (t *term) update(s *session, facts *warrenv1.NodeFacts) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sessions[s.node] == s {
+		t.registrar.put(s.node, entry{state: warrenv1.NodeState_NODE_STATE_READY, facts: facts})
+	}
+}
+
+// follow marks in each session what its node must hear of. It never waits for a session.
+func (t *term) follow(feed *state.Feed) error {
+	for {
+		batch, err := feed.Next(t.ctx)
+		if err != nil {
+			return err
+		}
+		if batch.Reset {
+			t.each(func(s *session) { s.markAll() })
+		}
+		for _, c := range batch.Changes {
+			t.observe(batch.Snapshot, c)
+		}
+	}
+}
+
+func (t *term) observe(now state.Snapshot, c state.Change) {
+	object := c.After
+	if object == nil {
+		object = c.Before
+	}
+	switch key := state.KeyOf(object); key.Table {
+	case statev1.Table_TABLE_TASK:
+		// A task keeps its node once it has one, so the later of the two knows it.
+		if node := object.(*warrenv1.Task).GetNodeId(); node != "" && newsToAgent(c) {
+			if s := t.session(node); s != nil {
+				s.mark(key.ID)
+			}
+		}
+	case statev1.Table_TABLE_NODE:
+		// Its agent may be back already, as a new node.
+		if s := t.session(key.ID); s != nil && c.After == nil && now.Node(key.ID) == nil {
+			why := "it was removed from the cluster"
+			t.leave(s, connect.NewError(connect.CodeAborted, errors.New(why)), unknown(time.Now(), why))
+		}
+	}
+}
+
+func (t *term) each(f func(*session)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sessions {
+		f(s)
+	}
+}
+
+// await waits until a node that is expected back has come or is given up.
+func (t *term) await(ctx context.Context, node string) {
+	t.mu.Lock()
+	awaited := t.absent[node]
+	t.mu.Unlock()
+	if awaited == nil {
+		return
+	}
+	select {
+	case <-awaited:
+	case <-ctx.Done():
+	case <-t.ctx.Done():
+	}
+}
+
+// giveUpOnAbsent gives the nodes that were ready when the term began time to come to this manager.
+// Those that have not come by then are unknown, since the beginning of the term.
+func (t *term) giveUpOnAbsent(c *warrenv1.Cluster) error {
+	began := time.Now()
+	t.mu.Lock()
+	nodes := len(t.absent)
+	t.mu.Unlock()
+	timer := time.NewTimer(max(nodeGrace(c), silenceLimit(heartbeatInterval(c, nodes))))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.ctx.Done():
+		return t.ctx.Err()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for node, awaited := range t.absent {
+		t.registrar.put(node, unknown(began, "its agent has not come to the new leader"))
+		close(awaited)
+	}
+	clear(t.absent)
+	return nil
+}
+
+// close ends every session and waits for what is being written.
+func (t *term) close() {
+	t.mu.Lock()
+	t.over = true
+	for _, s := range t.sessions {
+		s.end(notLeading())
+	}
+	clear(t.sessions)
+	t.mu.Unlock()
+	t.clerks.Wait()
+}
