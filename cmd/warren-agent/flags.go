@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"strconv"
+
+	"github.com/alecthomas/kong"
+	"github.com/docker/go-units"
+
+	"github.com/cuemby/warren/internal/agent"
+)
+
+// flags is the single definition of what can be said to an agent: as a flag, as WARREN_AGENT_… in the
+// environment, or as a key of the configuration file. The first of these that says it wins.
+type flags struct {
+	Config configFile `default:"${config}" env:"WARREN_AGENT_CONFIG" placeholder:"FILE" help:"YAML file with any of these flags as keys, without the dashes. The default file may be missing."`
+
+	DataDir string `default:"/var/lib/warren/agent" placeholder:"DIR" help:"What must survive a reboot: the node's identity, its assignments, its tasks' output."`
+	RunDir  string `default:"/run/warren/agent" placeholder:"DIR" help:"What must survive a restart of the agent: the containers' pipes and small files."`
+
+	Manager  []string `placeholder:"HOST:PORT" help:"A manager to attend at. Repeat it for each; they are tried in turn."`
+	Insecure bool     `help:"Speak to managers beyond this machine although nothing is encrypted yet. Only for networks where everyone is trusted."`
+
+	Hostname string            `placeholder:"NAME" help:"The node's name. Default: the machine's."`
+	Label    map[string]string `placeholder:"KEY=VALUE" help:"A label of this node for placement constraints, as engine.labels.KEY. Repeat it for each."`
+
+	ContainerdAddress   string   `default:"/run/containerd/containerd.sock" placeholder:"PATH" help:"containerd's socket."`
+	ContainerdNamespace string   `default:"warren" placeholder:"NAME" help:"containerd's namespace for this agent's containers. Agents that share a containerd need one each."`
+	Snapshotter         string   `default:"overlayfs" placeholder:"NAME" help:"containerd's snapshotter for root file systems."`
+	CgroupParent        string   `default:"/warren" placeholder:"PATH" help:"Control group above those of the containers."`
+	InsecureRegistry    []string `placeholder:"HOST[:PORT]|CIDR" help:"A registry to speak to by plain HTTP; those on this machine's loopback always are. Repeat it for each."`
+	DockerConfig        string   `default:"/root/.docker/config.json" placeholder:"FILE" help:"Docker config.json with the credentials of registries. It may be missing."`
+
+	MaxParallelStarts int     `default:"${starts}" placeholder:"N" help:"How many containers are started at once; further ones wait their turn. The default grows with the processors."`
+	ReserveCPU        float64 `name:"reserve-cpu" default:"0" placeholder:"CPUS" help:"Processors kept back from tasks, such as 0.5."`
+	ReserveMemory     size    `default:"0" placeholder:"SIZE" help:"Memory kept back from tasks, such as 512m."`
+
+	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
+	LogFormat string `default:"text" enum:"text,json" help:"text or json."`
+	Version   bool   `env:"-" help:"Print the version."`
+}
+
+// newParser makes the parser of f. exit is called where parsing itself was all there is to do.
+func newParser(f *flags, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
+	return kong.New(f,
+		kong.Name("warren-agent"),
+		kong.Description("The Warren agent runs the containers that the managers assign to this machine."),
+		kong.DefaultEnvars("WARREN_AGENT"),
+		kong.Vars{
+			"config": defaultConfig,
+			// 4 to 8 at a time is best on two processors; more of them bear more.
+			"starts": strconv.Itoa(min(max(8, 4*runtime.NumCPU()), 32)),
+		},
+		kong.ValueFormatter(withDefault),
+		kong.Writers(stdout, stderr),
+		kong.Exit(exit),
+	)
+}
+
+// withDefault is kong's help of a flag with its default, which kong leaves out where there is a placeholder.
+func withDefault(value *kong.Value) string {
+	if value.Flag != nil && value.Flag.PlaceHolder != "" && value.HasDefault && value.Default != "0" {
+		described := *value
+		described.Help += " Default: " + value.Default + "."
+		value = &described
+	}
+	return kong.DefaultHelpValueFormatter(value)
+}
+
+// Validate implements kong's check of what was said as a whole.
+func (f *flags) Validate() error {
+	if f.Version {
+		return nil
+	}
+	if len(f.Manager) == 0 {
+		return errors.New("no manager to attend at: give --manager HOST:PORT, or WARREN_AGENT_MANAGER, or manager in " + string(f.Config))
+	}
+	for _, manager := range f.Manager {
+		host, _, err := net.SplitHostPort(manager)
+		if err != nil || host == "" {
+			return fmt.Errorf("--manager %s: it must be HOST:PORT, such as 10.0.0.5:7480", manager)
+		}
+		if !f.Insecure && !loopback(host) {
+			return fmt.Errorf("--manager %s: it is not on this machine, and nothing would be encrypted on the way: if everyone on the network is trusted, give --insecure", manager)
+		}
+	}
+	if f.MaxParallelStarts < 1 {
+		return fmt.Errorf("--max-parallel-starts %d: it must be at least 1", f.MaxParallelStarts)
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+func (f *flags) logger(to io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(f.LogLevel)) // one of the enum's
+	options := &slog.HandlerOptions{Level: level}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(to, options))
+	}
+	return slog.New(slog.NewTextHandler(to, options))
+}
+
+func (f *flags) agent(logger *slog.Logger) agent.Config {
+	return agent.Config{
+		DataDir:             f.DataDir,
+		RunDir:              f.RunDir,
+		Managers:            f.Manager,
+		Hostname:            f.Hostname,
+		Labels:              f.Label,
+		ReserveCPUs:         f.ReserveCPU,
+		ReserveMemory:       int64(f.ReserveMemory),
+		ContainerdAddress:   f.ContainerdAddress,
+		ContainerdNamespace: f.ContainerdNamespace,
+		Snapshotter:         f.Snapshotter,
+		CgroupParent:        f.CgroupParent,
+		InsecureRegistries:  f.InsecureRegistry,
+		DockerConfig:        f.DockerConfig,
+		MaxParallelStarts:   f.MaxParallelStarts,
+		Logger:              logger,
+	}
+}
+
+// size is a number of bytes, written as people do: 512m, 2GiB.
+type size int64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *size) UnmarshalText(text []byte) error {
+	bytes, err := units.RAMInBytes(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a size: write it as 512m or 2g", text)
+	}
+	*s = size(bytes)
+	return nil
+}

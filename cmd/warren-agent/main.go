@@ -1,0 +1,90 @@
+// Command warren-agent is a node's daemon: it runs the containers the managers assign to this machine.
+//
+// Everything is in package internal/agent; here are flags, logging, signals and the exit code.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/cuemby/warren/internal/agent"
+	"github.com/cuemby/warren/internal/agent/initproc"
+	"github.com/cuemby/warren/internal/version"
+)
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	if initproc.Invoked(os.Args) { // in a container, where this program is process 1
+		os.Exit(initproc.Run(os.Args[1:]))
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	var f flags
+	exit := -1 // set when parsing itself was all there is to do, as with --help
+	parser, err := newParser(&f, stdout, stderr, func(code int) { exit = code })
+	if err == nil {
+		_, err = parser.Parse(args)
+	}
+	if exit >= 0 {
+		return exit
+	}
+	if f.Version {
+		fmt.Fprintln(stdout, version.String("warren-agent"))
+		return exitDone
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "warren-agent: %v\n", err)
+		var usage *kong.ParseError
+		if errors.As(err, &usage) {
+			fmt.Fprintln(stderr, "See warren-agent --help.")
+		}
+		return exitUsage
+	}
+
+	tuneMemory()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	logger := f.logger(stderr)
+	context.AfterFunc(ctx, func() {
+		stop() // a second signal ends the process at once
+		notify(logger, daemon.SdNotifyStopping)
+	})
+	if err := agent.Run(ctx, f.agent(logger), func() { notify(logger, daemon.SdNotifyReady) }); err != nil {
+		logger.Error("the agent cannot run", "error", err)
+		return exitFailed
+	}
+	return exitDone
+}
+
+// tuneMemory trades a little processor time for memory: an agent is idle most of its life, and the
+// machine is there for the containers. GOGC in the environment overrides it.
+func tuneMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+}
+
+// notify tells systemd, where it started us.
+func notify(logger *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		logger.Warn("cannot notify systemd", "error", err)
+	}
+}

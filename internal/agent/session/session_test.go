@@ -1,0 +1,391 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// fakeAgent is everything a session works with.
+type fakeAgent struct {
+	mu      sync.Mutex
+	cluster string
+	reports []*warrenv1.TaskReport
+	unsent  []*warrenv1.TaskReport
+	log     bytes.Buffer
+
+	applied chan *warrenv1.Assignments
+	ready   chan struct{}
+	changed chan struct{}
+	label   string
+	reading chan context.Context
+}
+
+func newFakeAgent() *fakeAgent {
+	return &fakeAgent{
+		applied: make(chan *warrenv1.Assignments, 16),
+		ready:   make(chan struct{}, 1),
+		changed: make(chan struct{}, 1),
+		reading: make(chan context.Context, 256),
+	}
+}
+
+func (a *fakeAgent) NodeID() string { return "abcdefghijklmnop" }
+
+func (a *fakeAgent) ClusterID() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cluster
+}
+
+func (a *fakeAgent) JoinCluster(cluster string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cluster = cluster
+	return nil
+}
+
+func (a *fakeAgent) Apply(assignments *warrenv1.Assignments) { a.applied <- assignments }
+
+func (a *fakeAgent) Ready() <-chan struct{} { return a.ready }
+
+func (a *fakeAgent) Rewind() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unsent = a.reports
+	a.wake()
+}
+
+func (a *fakeAgent) Take(int) []*warrenv1.TaskReport {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	taken := a.unsent
+	a.unsent = nil
+	return taken
+}
+
+func (a *fakeAgent) report(task string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	report := &warrenv1.TaskReport{TaskId: task, Status: &warrenv1.TaskStatus{}}
+	a.reports, a.unsent = append(a.reports, report), append(a.unsent, report)
+	a.wake()
+}
+
+func (a *fakeAgent) wake() {
+	select {
+	case a.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (a *fakeAgent) Collect(context.Context) *warrenv1.NodeFacts {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return &warrenv1.NodeFacts{Hostname: "host", OsName: a.label}
+}
+
+func (a *fakeAgent) Changed() <-chan struct{} { return a.changed }
+
+// Read implements Logs: two lines and then, when followed, silence.
+func (a *fakeAgent) Read(ctx context.Context, task string, selection *warrenv1.LogSelection, emit func([]*warrenv1.LogLine, bool) error) error {
+	if task == "unknown" {
+		return errors.New("no output of task unknown is kept on this node")
+	}
+	lines := []*warrenv1.LogLine{{TaskId: task, Line: []byte("one")}, {TaskId: task, Line: []byte("two")}}
+	if err := emit(lines, true); err != nil {
+		return err
+	}
+	if !selection.GetFollow() {
+		return nil
+	}
+	a.reading <- ctx
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (a *fakeAgent) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.log.Write(p)
+}
+
+func (a *fakeAgent) logged() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.log.String()
+}
+
+// attend runs the agent's side until the test ends, or the returned function is called.
+func attend(t *testing.T, a *fakeAgent, managers ...string) (leave func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		Run(ctx, Options{Managers: managers, Identity: a, Tasks: a, Reports: a, Facts: a, Logs: a,
+			Logger: slog.New(slog.NewTextHandler(a, nil))})
+	}()
+	leave = func() {
+		cancel()
+		<-done
+	}
+	t.Cleanup(leave)
+	return leave
+}
+
+// next takes one from a channel.
+func next[T any](t *testing.T, from <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v, ok := <-from:
+		if !ok {
+			t.Fatalf("waiting for %s: it has ended", what)
+		}
+		return v
+	case <-time.After(15 * time.Second):
+		t.Fatalf("waiting for %s: it did not come", what)
+		panic("unreachable")
+	}
+}
+
+func untilClosed[T any](t *testing.T, from <-chan T, what string) {
+	t.Helper()
+	timeout := time.After(15 * time.Second)
+	for {
+		select {
+		case _, ok := <-from:
+			if !ok {
+				return
+			}
+		case <-timeout:
+			t.Fatalf("waiting for the end of %s: it did not come", what)
+		}
+	}
+}
+
+func TestASessionCarriesAssignmentsInAndStatusesOut(t *testing.T) {
+	m := startManager(t, &fakeManager{interval: time.Hour})
+	a := newFakeAgent()
+	a.report("before")
+	attend(t, a, m.addr)
+	s := next(t, m.sessions, "session")
+	if s.hello.GetNodeId() != a.NodeID() || s.hello.GetFacts().GetHostname() != "host" || s.hello.GetClusterId() != "" {
+		t.Errorf("hello: %v", s.hello)
+	}
+	if r := next(t, s.heard, "report"); len(r.GetReport().GetTasks()) != 1 || r.GetReport().GetTasks()[0].GetTaskId() != "before" {
+		t.Errorf("first report: %v", r)
+	}
+	if err := s.stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Assignments{
+		Assignments: &warrenv1.Assignments{Full: true, Removed: []string{"x"}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := next(t, a.applied, "assignments"); !got.GetFull() {
+		t.Errorf("assignments: %v", got)
+	}
+	a.report("after")
+	if r := next(t, s.heard, "report"); r.GetReport().GetTasks()[0].GetTaskId() != "after" {
+		t.Errorf("second report: %v", r)
+	}
+	if a.ClusterID() != "cluster" {
+		t.Errorf("the agent joined %q", a.ClusterID())
+	}
+}
+
+func TestABrokenSessionIsTakenUpAgainAndEverythingReportedAnew(t *testing.T) {
+	m := startManager(t, &fakeManager{interval: time.Hour})
+	a := newFakeAgent()
+	a.report("a")
+	attend(t, a, m.addr)
+	for range 2 {
+		s := next(t, m.sessions, "session")
+		if r := next(t, s.heard, "report"); len(r.GetReport().GetTasks()) != 1 {
+			t.Errorf("report: %v", r)
+		}
+		s.hangUp()
+	}
+	if s := next(t, m.sessions, "session"); s.hello.GetClusterId() != "cluster" {
+		t.Errorf("hello of a member: %v", s.hello)
+	}
+}
+
+func TestManagersAreTriedInTurn(t *testing.T) {
+	down, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	down.Close()
+	m := startManager(t, &fakeManager{interval: time.Hour})
+	attend(t, newFakeAgent(), down.Addr().String(), m.addr)
+	next(t, m.sessions, "session")
+}
+
+func TestHeartbeatsComeAsOftenAsTheManagerWants(t *testing.T) {
+	m := startManager(t, &fakeManager{interval: 10 * time.Millisecond})
+	attend(t, newFakeAgent(), m.addr)
+	s := next(t, m.sessions, "session")
+	for range 5 {
+		next(t, s.beats, "heartbeat")
+	}
+}
+
+func TestAManagerThatFallsSilentIsLeft(t *testing.T) {
+	m := startManager(t, &fakeManager{interval: 10 * time.Millisecond, mute: true})
+	attend(t, newFakeAgent(), m.addr)
+	next(t, m.sessions, "session")
+	next(t, m.sessions, "another session")
+}
+
+func TestAnAgentThatLeavesSaysGoodbye(t *testing.T) {
+	m := startManager(t, &fakeManager{interval: time.Hour})
+	leave := attend(t, newFakeAgent(), m.addr)
+	s := next(t, m.sessions, "session")
+	leave()
+	for message := range s.heard {
+		if message.GetGoodbye() != nil {
+			return
+		}
+	}
+	t.Error("no goodbye came")
+}
+
+func TestChangedFactsAreSentAndUnchangedOnesAreNot(t *testing.T) {
+	m := startManager(t, &fakeManager{interval: time.Hour})
+	a := newFakeAgent()
+	attend(t, a, m.addr)
+	s := next(t, m.sessions, "session")
+	a.changed <- struct{}{}
+	a.report("a") // whatever comes first is not facts
+	if first := next(t, s.heard, "message"); first.GetFacts() != nil {
+		t.Errorf("facts that had not changed were sent: %v", first)
+	}
+	a.mu.Lock()
+	a.label = "new"
+	a.mu.Unlock()
+	a.changed <- struct{}{}
+	if second := next(t, s.heard, "message"); second.GetFacts().GetOsName() != "new" {
+		t.Errorf("changed facts were not sent, but %v", second)
+	}
+}
+
+func TestANodeOfAnotherClusterIsToldWhatToDo(t *testing.T) {
+	for name, m := range map[string]*fakeManager{
+		"the manager refuses": {refusal: connect.NewError(connect.CodeFailedPrecondition, errors.New("node of another cluster"))},
+		"the agent refuses":   {cluster: "other"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := startManager(t, m)
+			a := newFakeAgent()
+			a.cluster = "mine"
+			leave := attend(t, a, m.addr)
+			deadline := time.After(15 * time.Second)
+			for !strings.Contains(a.logged(), "remedy=") {
+				select {
+				case <-deadline:
+					t.Fatalf("no remedy was logged: %s", a.logged())
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+			leave()
+			if a.ClusterID() != "mine" {
+				t.Errorf("the agent joined %q", a.ClusterID())
+			}
+		})
+	}
+}
+
+func open(t *testing.T, s *managerSession, id, task string, follow bool) {
+	t.Helper()
+	err := s.stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_OpenStream{OpenStream: &warrenv1.OpenStream{
+		StreamId: id,
+		Purpose: &warrenv1.OpenStream_Logs{Logs: &warrenv1.LogsPurpose{
+			TaskId: task, Selection: &warrenv1.LogSelection{Follow: follow},
+		}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAStreamOnDemandIsDialledBackAndServed(t *testing.T) {
+	m := startManager(t, &fakeManager{interval: time.Hour})
+	attend(t, newFakeAgent(), m.addr)
+	s := next(t, m.sessions, "session")
+	open(t, s, "stream", "task", false)
+	r := next(t, m.relays, "relay")
+	if first := next(t, r.heard, "first message"); first.GetStreamId() != "stream" {
+		t.Errorf("first message: %v", first)
+	}
+	if second := next(t, r.heard, "second message"); len(second.GetLogs().GetLines()) != 2 || !second.GetLogs().GetCaughtUp() || second.GetStreamId() != "" {
+		t.Errorf("second message: %v", second)
+	}
+	untilClosed(t, r.heard, "the relay")
+}
+
+func TestAStreamThatCannotBeServedSaysWhy(t *testing.T) {
+	m := startManager(t, &fakeManager{interval: time.Hour})
+	attend(t, newFakeAgent(), m.addr)
+	s := next(t, m.sessions, "session")
+	open(t, s, "stream", "unknown", false)
+	r := next(t, m.relays, "relay")
+	next(t, r.heard, "first message")
+	if second := next(t, r.heard, "second message"); second.GetError() == "" {
+		t.Errorf("second message: %v", second)
+	}
+}
+
+func TestAStreamEndsWhenItsReaderIsGone(t *testing.T) {
+	for name, end := range map[string]func(*managerSession, *managerRelay, func()){
+		"the manager hangs up":  func(_ *managerSession, r *managerRelay, _ func()) { r.hangUp() },
+		"the manager closes it": func(s *managerSession, _ *managerRelay, _ func()) { closeStream(s, "stream") },
+		"the agent leaves":      func(_ *managerSession, _ *managerRelay, leave func()) { leave() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := startManager(t, &fakeManager{interval: time.Hour})
+			a := newFakeAgent()
+			leave := attend(t, a, m.addr)
+			s := next(t, m.sessions, "session")
+			open(t, s, "stream", "task", true)
+			r := next(t, m.relays, "relay")
+			reading := next(t, a.reading, "reader")
+			end(s, r, leave)
+			<-reading.Done()
+		})
+	}
+}
+
+func closeStream(s *managerSession, id string) {
+	_ = s.stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_CloseStream{
+		CloseStream: &warrenv1.CloseStream{StreamId: id},
+	}})
+}
+
+func TestTooManyStreamsAreRefused(t *testing.T) {
+	m := startManager(t, &fakeManager{interval: time.Hour})
+	a := newFakeAgent()
+	attend(t, a, m.addr)
+	s := next(t, m.sessions, "session")
+	for i := range maxStreams {
+		open(t, s, fmt.Sprint(i), "task", true)
+		next(t, a.reading, "reader")
+		next(t, m.relays, "relay")
+	}
+	open(t, s, "one more", "task", true)
+	r := next(t, m.relays, "relay")
+	next(t, r.heard, "first message")
+	if second := next(t, r.heard, "second message"); !strings.Contains(second.GetError(), "too many streams") {
+		t.Errorf("second message: %v", second)
+	}
+}

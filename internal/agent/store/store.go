@@ -1,0 +1,342 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cuemby/warren/internal/id"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// ErrInUse: another agent has the data folder open.
+var ErrInUse = errors.New("another agent uses this data folder")
+
+const (
+	lockTimeout = 500 * time.Millisecond // long enough for an agent that is just leaving
+	retryDelay  = time.Second            // before a write is tried again that the disk refused
+	noteDelay   = time.Second            // how long a note may wait for company
+)
+
+// The file's buckets. Keys are task ids, but for identity, whose two keys stand below.
+var (
+	identityBucket   = []byte("identity")
+	assignmentBucket = []byte("assignments")
+	statusBucket     = []byte("statuses")
+	restartBucket    = []byte("restarts")
+
+	nodeKey    = []byte("node")
+	clusterKey = []byte("cluster")
+)
+
+// Task is what the store keeps of one task.
+type Task struct {
+	// Assignment is the task as the manager last gave it.
+	Assignment *warrenv1.Assignment
+	// Progress is how far it had come.
+	Progress Progress
+}
+
+// Progress is how far a task has come on this node.
+type Progress struct {
+	// Status is nil before the agent has begun with the task.
+	Status *warrenv1.TaskStatus
+	// Restarts counts the restarts in place since the program last ran for a whole window.
+	Restarts uint32
+}
+
+// Store is an agent's durable state. Its messages belong to it once given: they must not be changed.
+type Store struct {
+	db      *bbolt.DB
+	logger  *slog.Logger
+	node    string
+	cluster string
+
+	mu      sync.Mutex
+	pending *Commit     // what the next write to the disk takes with it; nil if nothing waits
+	later   *time.Timer // wakes the writer for notes; nil if no note waits alone
+	wake    chan struct{}
+	closing chan struct{}
+	done    sync.WaitGroup
+}
+
+// Open opens the store in the folder dir, which is made if missing, and draws the node's id when it
+// is new. It fails with ErrInUse if another agent has it open.
+func Open(dir string, logger *slog.Logger) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data folder: %w", err)
+	}
+	path := filepath.Join(dir, "agent.db")
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:        lockTimeout,
+		NoFreelistSync: true, // rebuilt at start instead of written with every commit
+		FreelistType:   bbolt.FreelistMapType,
+	})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("open %s: %w: stop it, or give this one its own --data-dir", path, ErrInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	s := &Store{db: db, logger: logger, wake: make(chan struct{}, 1), closing: make(chan struct{})}
+	if err := s.prepare(); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	s.done.Go(s.run)
+	return s, nil
+}
+
+func (s *Store) prepare() error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{identityBucket, assignmentBucket, statusBucket, restartBucket} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		identity := tx.Bucket(identityBucket)
+		s.node, s.cluster = string(identity.Get(nodeKey)), string(identity.Get(clusterKey))
+		if s.node != "" {
+			return nil
+		}
+		s.node = id.New()
+		return identity.Put(nodeKey, []byte(s.node))
+	})
+}
+
+// NodeID is the node's identifier, drawn when the store was made.
+func (s *Store) NodeID() string { return s.node }
+
+// ClusterID is the cluster this node belongs to; empty before it has joined one.
+func (s *Store) ClusterID() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cluster
+}
+
+// JoinCluster records the cluster this node belongs to and returns when that is durable.
+func (s *Store) JoinCluster(cluster string) error {
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(identityBucket).Put(clusterKey, []byte(cluster))
+	})
+	if err != nil {
+		return fmt.Errorf("record the cluster: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cluster = cluster
+	return nil
+}
+
+// Tasks reads all tasks, by id.
+func (s *Store) Tasks() (map[string]Task, error) {
+	tasks := map[string]Task{}
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		statuses, restarts := tx.Bucket(statusBucket), tx.Bucket(restartBucket)
+		return tx.Bucket(assignmentBucket).ForEach(func(key, value []byte) error {
+			task := Task{Assignment: &warrenv1.Assignment{}}
+			if err := proto.Unmarshal(value, task.Assignment); err != nil {
+				return fmt.Errorf("assignment %s: %w", key, err)
+			}
+			if value := statuses.Get(key); value != nil {
+				task.Progress.Status = &warrenv1.TaskStatus{}
+				if err := proto.Unmarshal(value, task.Progress.Status); err != nil {
+					return fmt.Errorf("status of task %s: %w", key, err)
+				}
+			}
+			if value := restarts.Get(key); len(value) == 4 {
+				task.Progress.Restarts = binary.BigEndian.Uint32(value)
+			}
+			tasks[string(key)] = task
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the tasks: %w", err)
+	}
+	return tasks, nil
+}
+
+// Assign records assignments as the manager gave them.
+func (s *Store) Assign(assignments ...*warrenv1.Assignment) *Commit {
+	return s.queue(0, func(c *Commit) {
+		for _, a := range assignments {
+			c.assignments[a.GetTask().GetMeta().GetId()] = a
+		}
+	})
+}
+
+// Advance records how far a task has come. The record of a task that is not assigned goes with the
+// next Forget.
+func (s *Store) Advance(task string, progress Progress) *Commit {
+	return s.queue(0, func(c *Commit) { c.progress[task] = progress })
+}
+
+// Note records how far a task has come where that can be found out again from its container: it
+// goes with the next write, or within a second, so that a burst of starts is not a burst of syncs.
+func (s *Store) Note(task string, progress Progress) *Commit {
+	return s.queue(noteDelay, func(c *Commit) { c.progress[task] = progress })
+}
+
+// Forget drops all that is recorded of a task.
+func (s *Store) Forget(task string) *Commit {
+	return s.queue(0, func(c *Commit) {
+		c.assignments[task] = nil
+		c.progress[task] = Progress{}
+	})
+}
+
+// Close writes what waits and closes the file.
+func (s *Store) Close() error {
+	close(s.closing)
+	s.done.Wait()
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close the store: %w", err)
+	}
+	return nil
+}
+
+// queue adds to the pending commit, which is to be written within the delay.
+func (s *Store) queue(delay time.Duration, add func(*Commit)) *Commit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pending == nil {
+		s.pending = &Commit{
+			assignments: map[string]*warrenv1.Assignment{},
+			progress:    map[string]Progress{},
+			done:        make(chan struct{}),
+		}
+	}
+	add(s.pending)
+	switch {
+	case delay == 0:
+		s.wakeWriter()
+	case s.later == nil:
+		s.later = time.AfterFunc(delay, s.wakeWriter)
+	}
+	return s.pending
+}
+
+func (s *Store) wakeWriter() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake already
+	}
+}
+
+// take returns what waits to be written, nil if nothing does.
+func (s *Store) take() *Commit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	commit := s.pending
+	s.pending = nil
+	if s.later != nil {
+		s.later.Stop()
+		s.later = nil
+	}
+	return commit
+}
+
+// Commit is a group of writes on their way to the disk.
+type Commit struct {
+	assignments map[string]*warrenv1.Assignment // nil: to be deleted
+	progress    map[string]Progress             // without status: to be deleted
+	done        chan struct{}                   // closed when all is durable
+}
+
+// Wait returns when the writes are durable, or with the context's error when that ends first.
+func (c *Commit) Wait(ctx context.Context) error {
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run writes what has gathered, again and again.
+func (s *Store) run() {
+	for {
+		closing := false
+		select {
+		case <-s.wake:
+		case <-s.closing:
+			closing = true
+		}
+		if commit := s.take(); commit != nil && !s.write(commit) || closing {
+			return
+		}
+	}
+}
+
+// write makes a commit durable, however often the disk refuses it. It gives up, with false, only when
+// the store is being closed.
+func (s *Store) write(commit *Commit) bool {
+	for tries := 1; ; tries++ {
+		err := s.db.Update(commit.apply)
+		if err == nil {
+			if tries > 1 {
+				s.logger.Info("the agent's state can be written again")
+			}
+			close(commit.done)
+			return true
+		}
+		if tries == 1 {
+			s.logger.Error("cannot write the agent's state; trying again every second", "error", err)
+		}
+		select {
+		case <-time.After(retryDelay):
+		case <-s.closing:
+			return false
+		}
+	}
+}
+
+func (c *Commit) apply(tx *bbolt.Tx) error {
+	bucket := tx.Bucket(assignmentBucket)
+	for task, assignment := range c.assignments {
+		if assignment == nil {
+			if err := bucket.Delete([]byte(task)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := put(bucket, task, assignment); err != nil {
+			return err
+		}
+	}
+	statuses, restarts := tx.Bucket(statusBucket), tx.Bucket(restartBucket)
+	for task, progress := range c.progress {
+		if progress.Status == nil {
+			if err := errors.Join(statuses.Delete([]byte(task)), restarts.Delete([]byte(task))); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := put(statuses, task, progress.Status); err != nil {
+			return err
+		}
+		if err := restarts.Put([]byte(task), binary.BigEndian.AppendUint32(nil, progress.Restarts)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func put(bucket *bbolt.Bucket, key string, message proto.Message) error {
+	value, err := proto.Marshal(message)
+	if err != nil {
+		return err
+	}
+	return bucket.Put([]byte(key), value)
+}

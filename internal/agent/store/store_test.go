@@ -1,0 +1,88 @@
+package store
+
+import (
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cuemby/warren/internal/id"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+func open(t *testing.T, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func reopen(t *testing.T, s *Store, dir string) *Store {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, dir)
+}
+
+func TestTheNodesIdentityIsDrawnOnceAndKept(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	node := s.NodeID()
+	if len(node) != id.Length || !id.IsPrefix(node) || s.ClusterID() != "" {
+		t.Fatalf("node %q of cluster %q", node, s.ClusterID())
+	}
+	if err := s.JoinCluster("c"); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, s, dir)
+	defer s.Close()
+	if s.NodeID() != node || s.ClusterID() != "c" {
+		t.Errorf("node %q of cluster %q, was %q of c", s.NodeID(), s.ClusterID(), node)
+	}
+}
+
+func TestASecondAgentOnTheFolderIsToldSo(t *testing.T) {
+	dir := t.TempDir()
+	defer open(t, dir).Close()
+	if _, err := Open(dir, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrInUse) {
+		t.Errorf("got %v, want %v", err, ErrInUse)
+	}
+}
+
+func TestWhatIsRecordedIsReadBackAndWhatIsForgottenIsNot(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made", "if", "missing")
+	s := open(t, dir)
+	a := &warrenv1.Assignment{Task: &warrenv1.Task{Meta: &warrenv1.Meta{Id: "a"}}, Spec: &warrenv1.TaskSpec{Force: 7}}
+	b := &warrenv1.Assignment{Task: &warrenv1.Task{Meta: &warrenv1.Meta{Id: "b"}}}
+	status := &warrenv1.TaskStatus{State: warrenv1.TaskState_TASK_STATE_RUNNING, Attempt: 3}
+	s.Assign(a, b)
+	s.Advance("b", Progress{Status: status})
+	s.Advance("a", Progress{Status: &warrenv1.TaskStatus{Attempt: 1}, Restarts: 1})
+	if err := s.Forget("b").Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Note("a", Progress{Status: status, Restarts: 2}) // closing writes it
+	s = reopen(t, s, dir)
+	defer s.Close()
+	tasks, err := s.Tasks()
+	if err != nil || len(tasks) != 1 {
+		t.Fatalf("read %v, %v", tasks, err)
+	}
+	got := tasks["a"]
+	if !proto.Equal(got.Assignment, a) || !proto.Equal(got.Progress.Status, status) || got.Progress.Restarts != 2 {
+		t.Errorf("read %v", got)
+	}
+}
+
+func TestANoteIsWrittenWithoutCompany(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	if err := s.Note("a", Progress{Status: &warrenv1.TaskStatus{}}).Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}

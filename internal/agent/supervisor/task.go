@@ -1,0 +1,543 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/cuemby/warren/internal/agent/store"
+	"github.com/cuemby/warren/internal/lifecycle"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// What is kept in a task's status of the output of a program that failed.
+const (
+	lastLines = 10
+	lastBytes = 2 << 10
+)
+
+// slowStart is when a start is said to be slow.
+const slowStart = 3 * time.Second
+
+// recordTime is how long the report of a task's end may wait for its record.
+const recordTime = 5 * time.Second
+
+// task is one task on this node, from its assignment until nothing is left of it.
+type task struct {
+	*Supervisor
+	id      string
+	claimed bool // it has asked for the containers that were there; guarded by the supervisor's mutex
+
+	// wanted ends when the program shall not run (any more), or the agent leaves.
+	wanted context.Context
+	unwant context.CancelFunc
+	// purged is closed when nothing shall be left of the task.
+	purged    chan struct{}
+	purgeOnce sync.Once
+
+	mu         sync.Mutex
+	assignment *warrenv1.Assignment // nil of a task that is not this node's
+	progress   store.Progress
+	erased     bool
+
+	swept chan struct{} // closed when the last discarded container is gone; nil if none was
+}
+
+// newTask makes a task that knows only what the manager knows of it.
+func newTask(s *Supervisor, id string, a *warrenv1.Assignment) *task {
+	t := &task{Supervisor: s, id: id, purged: make(chan struct{}), assignment: a}
+	t.wanted, t.unwant = context.WithCancel(s.ctx)
+	t.progress.Status = a.GetTask().GetStatus()
+	if !lifecycle.Wanted(a.GetTask()) {
+		t.unwant()
+	}
+	return t
+}
+
+// update takes a newer assignment, and tells whether it says anything new. What is wanted of a task
+// only ever becomes less.
+func (t *task) update(a *warrenv1.Assignment) bool {
+	select {
+	case <-t.purged:
+		return false // nothing may be recorded any more of what is being forgotten
+	default:
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before, after := t.assignment.GetTask(), a.GetTask()
+	t.assignment = a
+	if !lifecycle.Wanted(after) {
+		t.unwant()
+	}
+	if status := after.GetStatus(); lifecycle.Ended(status.GetState()) && !lifecycle.Ended(t.progress.Status.GetState()) {
+		// The manager has given it up, as lost: what has ended never runs again, whatever runs here.
+		t.progress.Status = status
+		t.outbox.drop(t.id)
+		t.Journal.Advance(t.id, t.progress)
+	}
+	return before.GetDesired() != after.GetDesired() ||
+		lifecycle.Ended(before.GetStatus().GetState()) != lifecycle.Ended(after.GetStatus().GetState())
+}
+
+// purge makes the task stop and leave nothing behind.
+func (t *task) purge() {
+	t.unwant()
+	t.purgeOnce.Do(func() { close(t.purged) })
+}
+
+// container is the one in which the task's current attempt runs.
+type container struct {
+	id      string
+	attempt uint32
+	started time.Time
+	ended   <-chan Exit
+}
+
+// run is the task's life. It returns early when the agent leaves, from anywhere, and leaves all as it
+// is: the next agent takes it up from there.
+func (t *task) run() {
+	defer t.unwant()
+	select {
+	case <-t.listed:
+	case <-t.ctx.Done():
+		return
+	}
+	current, next := t.takeUp()
+	for t.ctx.Err() == nil {
+		if current == nil {
+			if current = t.start(next); current == nil {
+				break
+			}
+		}
+		exit, ok := t.await(current)
+		if !ok {
+			return
+		}
+		if next, ok = t.follow(current, exit); !ok {
+			break
+		}
+		current = nil
+	}
+	if t.ctx.Err() != nil {
+		return
+	}
+	// Wanted no more before it came to run (again).
+	t.advance(func(s *warrenv1.TaskStatus) { s.State, s.Message = warrenv1.TaskState_TASK_STATE_SHUTDOWN, "" })
+
+	select {
+	case <-t.purged:
+		t.erase()
+	case <-t.ctx.Done():
+	}
+}
+
+// takeUp finds what an earlier agent has left of the task: a container to go on with, or which attempt
+// to start.
+func (t *task) takeUp() (*container, beginning) {
+	assignment, progress := t.now()
+	if lifecycle.Ended(progress.Status.GetState()) {
+		t.unwant() // also if the manager does not know yet
+	}
+	var b beginning
+	w := t.claim(t, func(found []Found) *Found {
+		b = recall(progress, assignment.GetSpec().GetRestart(), found, time.Now())
+		return b.adopt
+	})
+	for _, id := range b.discard {
+		t.discard(id, nil)
+	}
+	if b.adopt == nil {
+		return nil, b
+	}
+	f := b.adopt
+	t.reattach(f.ID) // also if it has ended: its last output may wait to be read
+	if recorded := progress.Status; f.StartedAt.IsZero() && recorded.GetAttempt() == f.Attempt && recorded.GetStartedAt() != nil {
+		f.StartedAt = recorded.GetStartedAt().AsTime()
+	}
+	if f.StartedAt.IsZero() {
+		f.StartedAt = time.Now()
+	}
+	if _, running := t.advance(func(s *warrenv1.TaskStatus) {
+		if s.GetAttempt() == f.Attempt && s.GetState() >= warrenv1.TaskState_TASK_STATE_RUNNING {
+			return // as recorded
+		}
+		s.Attempt, s.State = f.Attempt, warrenv1.TaskState_TASK_STATE_RUNNING
+		s.ContainerId, s.Pid, s.Message = f.ID, f.Pid, ""
+		s.StartedAt = timestamppb.New(f.StartedAt)
+		if f.ImageDigest != "" {
+			s.ImageDigest = f.ImageDigest
+		}
+	}); running || f.Running {
+		t.log().Info("took up a container", "attempt", f.Attempt, "running", f.Running)
+	}
+	return &container{id: f.ID, attempt: f.Attempt, started: f.StartedAt, ended: w.ended}, b
+}
+
+// start makes the next attempt's container and starts it. It returns nil if the task cannot run or is
+// not wanted any more.
+func (t *task) start(next beginning) *container {
+	if !pause(t.wanted, next.delay, nil) {
+		return nil
+	}
+	assignment, _ := t.now()
+	c := &container{id: containerID(t.id, next.attempt), attempt: next.attempt}
+	w := t.watch(c.id)
+	c.ended = w.ended
+	err := t.retryTelling(t.wanted, func() error { return t.tryStart(c, w, assignment) }, func(tries int, err error) {
+		if tries == 1 {
+			t.log().Warn("cannot start yet", "attempt", c.attempt, "error", err)
+		}
+		t.advance(func(s *warrenv1.TaskStatus) { s.Message = "trying again: " + err.Error() })
+	})
+	switch {
+	case err == nil:
+		return c
+	case t.ctx.Err() != nil:
+		return nil
+	case t.wanted.Err() != nil:
+		t.unwatch(c.id)
+		t.discard(c.id, nil)
+		return nil
+	}
+	if len(w.ended) > 0 {
+		// A try whose outcome was lost did start the program, which has ended since.
+		c.started = time.Now()
+		return c
+	}
+	t.unwatch(c.id)
+	t.log().Warn("cannot start", "attempt", c.attempt, "error", err)
+	commit, _ := t.advance(func(s *warrenv1.TaskStatus) {
+		s.State, s.Error, s.Message, s.Pid = warrenv1.TaskState_TASK_STATE_REJECTED, err.Error(), "", 0
+	})
+	t.discard(c.id, commit)
+	return nil
+}
+
+// tryStart goes all the way from the image to the running program, passing over what is done already.
+func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
+	image := a.GetSpec().GetContainer().GetImage()
+	t.prepare(c, "")
+	pulled, err := t.Runtime.Pull(t.wanted, image, func(progress string) { t.prepare(c, progress) })
+	if err != nil {
+		return err
+	}
+	if err := t.starts.Acquire(t.wanted, 1); err != nil {
+		return err
+	}
+	defer t.starts.Release(1)
+	slow := time.AfterFunc(slowStart, func() {
+		t.prepare(c, "waiting for the container runtime, which is down or slow")
+	})
+	defer slow.Stop()
+	// From here on the steps are short, and half of one is worth less than all of it: only the agent's
+	// leaving interrupts them.
+	if _, err := t.Runtime.Create(t.ctx, t.container(c, a, pulled)); err != nil {
+		return err
+	}
+	if err := t.wanted.Err(); err != nil {
+		return err
+	}
+	t.advance(func(s *warrenv1.TaskStatus) {
+		s.Attempt, s.State, s.Message = c.attempt, warrenv1.TaskState_TASK_STATE_STARTING, ""
+		s.ContainerId, s.ImageDigest = c.id, pulled.Digest
+	})
+	process, err := t.Runtime.Start(t.ctx, c.id)
+	if err != nil {
+		return err
+	}
+	t.started(w)
+	c.started = time.Now()
+	t.advance(func(s *warrenv1.TaskStatus) {
+		s.State, s.Pid, s.StartedAt = warrenv1.TaskState_TASK_STATE_RUNNING, process.Pid, timestamppb.New(c.started)
+		s.Message = ""
+	})
+	t.log().Debug("running", "attempt", c.attempt, "pid", process.Pid)
+	return nil
+}
+
+// prepare reports that the attempt is under way. A restarted task is starting all the while, for its
+// state cannot go back.
+func (t *task) prepare(c *container, message string) {
+	t.advance(func(s *warrenv1.TaskStatus) {
+		if s.GetState() >= warrenv1.TaskState_TASK_STATE_RUNNING && s.GetAttempt() == c.attempt {
+			return // a late word
+		}
+		if s.GetAttempt() < c.attempt {
+			s.Attempt, s.State = c.attempt, warrenv1.TaskState_TASK_STATE_PREPARING
+			s.ContainerId, s.Pid = "", 0
+		}
+		s.Message = message
+	})
+}
+
+func (t *task) container(c *container, a *warrenv1.Assignment, image Image) Container {
+	task := a.GetTask()
+	return Container{
+		ID:           c.id,
+		TaskID:       t.id,
+		TaskName:     lifecycle.Name(task, t.Hostname),
+		ServiceID:    task.GetServiceId(),
+		ServiceName:  task.GetServiceName(),
+		NodeID:       t.NodeID,
+		NodeHostname: t.Hostname,
+		Slot:         task.GetSlot(),
+		Attempt:      c.attempt,
+		Image:        image,
+		Spec:         a.GetSpec(),
+	}
+}
+
+// await returns how the program ended, by itself or because it is not wanted any more; false if the
+// agent leaves.
+func (t *task) await(c *container) (Exit, bool) {
+	select {
+	case exit := <-c.ended:
+		return exit, true
+	case <-t.wanted.Done():
+	}
+	if t.ctx.Err() != nil {
+		return Exit{}, false
+	}
+	return t.stop(c)
+}
+
+// stop asks the program to end, gives it its time, and then ends it.
+func (t *task) stop(c *container) (Exit, bool) {
+	t.advance(func(s *warrenv1.TaskStatus) {
+		s.State, s.Message = warrenv1.TaskState_TASK_STATE_STOPPING, ""
+	})
+	assignment, _ := t.now()
+	grace := stopGrace(assignment.GetSpec())
+	if grace > 0 {
+		t.signal(c, 0)
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case exit := <-c.ended:
+			return exit, true
+		case <-t.ctx.Done():
+			return Exit{}, false
+		case <-timer.C:
+			t.log().Info("the program did not stop in time: killing it", "attempt", c.attempt, "grace", grace)
+		}
+	}
+	t.signal(c, syscall.SIGKILL)
+	select {
+	case exit := <-c.ended:
+		return exit, true
+	case <-t.ctx.Done():
+		return Exit{}, false
+	}
+}
+
+// signal gives the program a signal; 0 stands for the one that asks it to stop.
+func (t *task) signal(c *container, signal syscall.Signal) {
+	err := t.retry(t.ctx, "stop container "+c.id, func() (err error) {
+		send := signal
+		if send == 0 {
+			if send, err = t.Runtime.StopSignal(t.ctx, c.id); err != nil {
+				return err
+			}
+		}
+		return t.Runtime.Signal(t.ctx, c.id, send)
+	})
+	if err != nil && t.ctx.Err() == nil {
+		t.log().Error("cannot signal the program", "attempt", c.attempt, "error", err)
+	}
+}
+
+// follow does what follows on the program's end: it returns the next attempt, or false when there is
+// none.
+func (t *task) follow(c *container, exit Exit) (beginning, bool) {
+	t.unwatch(c.id)
+	if exit.At.IsZero() {
+		exit.At = time.Now()
+	}
+	assignment, progress := t.now()
+	spec := assignment.GetSpec()
+	ended := &warrenv1.TaskExit{Code: exit.Code, OomKilled: exit.OOMKilled, At: timestamppb.New(exit.At)}
+	record := func(s *warrenv1.TaskStatus) {
+		s.Attempt, s.ContainerId, s.Pid, s.Exit, s.Message = c.attempt, c.id, 0, ended, ""
+	}
+	if t.wanted.Err() != nil {
+		commit, _ := t.advance(func(s *warrenv1.TaskStatus) {
+			record(s)
+			s.State = warrenv1.TaskState_TASK_STATE_SHUTDOWN
+		})
+		t.discard(c.id, commit)
+		return beginning{}, false
+	}
+
+	if failed(exit) {
+		ended.LastOutput = t.Output.Tail(t.id, lastLines, lastBytes)
+	}
+	v := judge(spec.GetRestart(), progress.Restarts, exit, exit.At.Sub(c.started))
+	t.log().Info("the program ended", "attempt", c.attempt, "code", exit.Code, "oom", exit.OOMKilled,
+		"restart", !lifecycle.Ended(v.state), "delay", v.delay)
+	next := beginning{attempt: c.attempt + 1, delay: v.delay}
+	t.waitForSweep() // one discarded container at a time, however fast a program crashes
+	t.mu.Lock()
+	t.progress.Restarts = v.restarts
+	t.mu.Unlock()
+	commit, _ := t.advance(func(s *warrenv1.TaskStatus) {
+		record(s)
+		s.State, s.Message, s.Error = v.state, v.message, describe(exit, spec.GetLimits())
+		if s.GetError() == "" && v.state == warrenv1.TaskState_TASK_STATE_FAILED {
+			s.Error = "the program ended, with exit code 0, and may not be restarted again"
+		}
+		if !lifecycle.Ended(v.state) {
+			s.Attempt, s.ContainerId = next.attempt, ""
+		}
+	})
+	t.discard(c.id, commit)
+	return next, !lifecycle.Ended(v.state)
+}
+
+// advance moves the task's status on and reports it. A change that would make (attempt, state) less,
+// or alter what has ended, is no change: it returns false then. The commit is of the record on disk.
+func (t *task) advance(change func(*warrenv1.TaskStatus)) (*store.Commit, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.progress.Status
+	if lifecycle.Ended(before.GetState()) || t.assignment == nil {
+		return nil, false
+	}
+	after := &warrenv1.TaskStatus{}
+	if before != nil {
+		after = proto.CloneOf(before)
+	}
+	change(after)
+	order := lifecycle.Compare(after, before)
+	if order < 0 || proto.Equal(after, before) {
+		return nil, false
+	}
+	if order > 0 {
+		after.Since = timestamppb.Now()
+	}
+	t.progress.Status = after
+	switch {
+	case lifecycle.Ended(after.GetState()):
+		commit := t.Journal.Advance(t.id, t.progress)
+		t.running.Go(func() { t.reportEnd(after, commit) })
+		return commit, true
+	case !proto.Equal(after.GetExit(), before.GetExit()):
+		t.outbox.put(t.id, after)
+		return t.Journal.Advance(t.id, t.progress), true
+	default:
+		t.outbox.put(t.id, after)
+		return t.Journal.Note(t.id, t.progress), true
+	}
+}
+
+// reportEnd reports that the task has ended once that is on disk: an agent killed between the two
+// would not know, and run again what the manager was told has ended. A disk that cannot be written to
+// must not hide the end for ever.
+func (t *task) reportEnd(status *warrenv1.TaskStatus, commit *store.Commit) {
+	bounded, cancel := context.WithTimeout(t.ctx, recordTime)
+	defer cancel()
+	_ = commit.Wait(bounded)
+	if t.ctx.Err() != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.erased {
+		t.outbox.put(t.id, status)
+	}
+}
+
+// now is the task as it stands.
+func (t *task) now() (*warrenv1.Assignment, store.Progress) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.assignment, t.progress
+}
+
+// discard removes a container in the background, once the record of its end is on disk: until then
+// the container is that record.
+func (t *task) discard(id string, after *store.Commit) {
+	before, swept := t.swept, make(chan struct{})
+	t.swept = swept
+	t.running.Go(func() {
+		if before != nil {
+			select {
+			case <-before:
+			case <-t.ctx.Done():
+				return
+			}
+		}
+		if after != nil && after.Wait(t.ctx) != nil || t.removals.Acquire(t.ctx, 1) != nil {
+			return
+		}
+		defer t.removals.Release(1)
+		err := t.retry(t.ctx, "remove container "+id, func() error {
+			if err := t.Runtime.Remove(t.ctx, id); err != nil {
+				return Transient(err) // whatever it is: nothing is left behind
+			}
+			return nil
+		})
+		if err == nil {
+			close(swept)
+		}
+	})
+}
+
+// waitForSweep returns when the discarded containers are gone; false if the agent leaves first.
+func (t *task) waitForSweep() bool {
+	if t.swept == nil {
+		return true
+	}
+	select {
+	case <-t.swept:
+		return true
+	case <-t.ctx.Done():
+		return false
+	}
+}
+
+// erase removes what is left of a task that has ended.
+func (t *task) erase() {
+	if !t.waitForSweep() {
+		return
+	}
+	if err := t.Output.Remove(t.id); err != nil {
+		t.log().Error("cannot remove the task's output", "error", err)
+	}
+	t.mu.Lock()
+	t.erased = true
+	t.mu.Unlock()
+	t.Journal.Forget(t.id)
+	t.forget(t)
+	t.log().Debug("removed")
+}
+
+func (t *task) log() *slog.Logger {
+	assignment, _ := t.now()
+	if assignment == nil {
+		return t.Logger.With("task", t.id)
+	}
+	task := assignment.GetTask()
+	return t.Logger.With("service", task.GetServiceName(), "task", lifecycle.Name(task, t.Hostname), "id", t.id)
+}
+
+func isTransient(err error) bool { return errors.Is(err, ErrTransient) }
+
+// pause waits for d, or less if early is closed; false if ctx ends first.
+func pause(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-early:
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err() == nil
+}

@@ -1,0 +1,119 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/cuemby/warren/internal/agent/store"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// ErrTransient is in the chain of a runtime's error when the same call may well succeed later: the
+// runtime cannot be reached, a registry's connection broke. Any other error is for good.
+var ErrTransient = errors.New("may succeed later")
+
+// Transient puts ErrTransient into an error's chain and leaves its words alone.
+func Transient(err error) error { return transientError{err} }
+
+type transientError struct{ error }
+
+func (e transientError) Unwrap() error        { return e.error }
+func (e transientError) Is(target error) bool { return target == ErrTransient }
+
+// Runtime is what the supervisor needs of the container runtime. Every method may be called again for
+// what is already done. Containers are named TASK-ATTEMPT.
+type Runtime interface {
+	// Pull makes the image present, at once if it is, and tells its progress in words.
+	Pull(ctx context.Context, image string, progress func(string)) (Image, error)
+	// Create makes a container that can be started.
+	Create(ctx context.Context, c Container) (Process, error)
+	// Start runs a created container's program.
+	Start(ctx context.Context, id string) (Process, error)
+	// Signal sends a signal to the program; no error if it has ended.
+	Signal(ctx context.Context, id string, signal syscall.Signal) error
+	// StopSignal is the signal that asks the program to end.
+	StopSignal(ctx context.Context, id string) (syscall.Signal, error)
+	// Remove removes the container and all it has but its output, killing it if it runs.
+	Remove(ctx context.Context, id string) error
+	// List lists all of this node's containers.
+	List(ctx context.Context) ([]Found, error)
+	// Reattach takes up a running container that another agent process has started.
+	Reattach(ctx context.Context, id string) error
+	// Events tells what happens until ctx ends; it fails for no other reason.
+	Events(ctx context.Context, on func(Event)) error
+}
+
+// Output is what the supervisor needs of the kept output of tasks.
+type Output interface {
+	// Tail returns the last lines of a task, at most so many lines and bytes.
+	Tail(task string, lines, bytes int) string
+	// Remove removes what is kept of a task.
+	Remove(task string) error
+	// List lists the tasks of which something is kept.
+	List() ([]string, error)
+}
+
+// Journal is what the supervisor keeps on disk; the agent's store is one.
+type Journal interface {
+	Tasks() (map[string]store.Task, error)
+	Assign(assignments ...*warrenv1.Assignment) *store.Commit
+	Advance(task string, progress store.Progress) *store.Commit
+	Note(task string, progress store.Progress) *store.Commit
+	Forget(task string) *store.Commit
+}
+
+// Image is an image that is present.
+type Image struct {
+	Name   string
+	Digest string
+}
+
+// Container is what a container is made of.
+type Container struct {
+	// ID is TASK-ATTEMPT.
+	ID                     string
+	TaskID, TaskName       string
+	ServiceID, ServiceName string
+	NodeID, NodeHostname   string
+	Slot, Attempt          uint32
+	Image                  Image
+	Spec                   *warrenv1.TaskSpec
+}
+
+// Process is a container's program.
+type Process struct {
+	Pid uint32
+}
+
+// Found is a container that was found.
+type Found struct {
+	ID, TaskID  string
+	Attempt     uint32
+	Running     bool
+	Pid         uint32
+	Exit        *Exit // how its program ended; nil if it runs, never ran, or nobody knows
+	ImageDigest string
+	StartedAt   time.Time
+}
+
+// Event is something that happened at the runtime: an Exit or a Resync.
+type Event interface{ event() }
+
+// Exit says that a container's program ended.
+type Exit struct {
+	ID        string
+	Code      uint32
+	OOMKilled bool
+	At        time.Time
+	// Unseen is set by the supervisor where the end itself was not seen: the container was found gone.
+	Unseen bool
+}
+
+// Resync says that events may have been missed, as at every connection to the runtime: what there is
+// must be listed anew.
+type Resync struct{}
+
+func (Exit) event()   {}
+func (Resync) event() {}
