@@ -1,0 +1,140 @@
+// Command warrenctl is the command line of Warren.
+//
+// # Which manager
+//
+// It speaks to the manager on this machine through its unix socket (/run/warren/manager.sock, or
+// --socket or WARREN_SOCKET), or to the one at --host HOST:PORT (WARREN_HOST). The connection is not
+// encrypted: an address other than this machine's needs --insecure.
+//
+// # Output
+//
+// Results go to standard output, everything else (progress, warnings, errors) to standard error.
+// Lists take -o table|wide|json|yaml|name, -q for ids, --format for a Go template and --filter.
+// Colours appear on terminals only, and not when NO_COLOR is set.
+//
+// # Exit codes
+//
+//	0    done
+//	1    failed, or not done in time; standard error says why
+//	2    the command line, or a value in it, is wrong; nothing was done
+//	130  interrupted with Ctrl-C; what had been ordered goes on
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/cuemby/warren/internal/ctl/command"
+	"github.com/cuemby/warren/internal/ctl/failure"
+	"github.com/cuemby/warren/internal/ctl/output"
+	"github.com/cuemby/warren/internal/ctl/specflags"
+)
+
+const description = `Run containers on many machines.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (what was ordered goes on).`
+
+// cli is the whole command line.
+type cli struct {
+	command.Connection `group:"Connection"`
+
+	Service command.Service `cmd:"" aliases:"services,svc" help:"Services: numbers of equal containers kept running."`
+	Task    command.Task    `cmd:"" aliases:"tasks" help:"Tasks: single containers of services."`
+	Node    command.Node    `cmd:"" aliases:"nodes" help:"Nodes: the machines that run them."`
+	Cluster command.Cluster `cmd:"" help:"The cluster as a whole."`
+
+	Events     command.Events     `cmd:"" aliases:"event" help:"Show what happened."`
+	Version    command.Version    `cmd:"" help:"Show the versions of warrenctl and the manager."`
+	Completion command.Completion `cmd:"" help:"Print the script that completes command lines in a shell."`
+	Complete   command.Complete   `cmd:"" name:"__complete" hidden:"" passthrough:""`
+}
+
+func main() { os.Exit(run()) }
+
+// run does what the arguments say and returns the exit code.
+func run() int {
+	streams := output.Standard()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The first signal asks politely, the second one ends the program at once.
+	context.AfterFunc(ctx, stop)
+
+	var c cli
+	ended := -1
+	parser := kong.Must(&c,
+		kong.Name("warrenctl"),
+		kong.Description(description),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 110}),
+		kong.Help(printHelp),
+		kong.Writers(streams.Out, streams.Err),
+		kong.Exit(func(code int) { ended = code }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)
+	args := os.Args[1:]
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if ended >= 0 {
+		return ended // the help has been shown
+	}
+	if err != nil {
+		report(streams, failure.AsUsage(err))
+		streams.Err.Printf("See `%s --help`.", askedFor(parser, err))
+		return failure.Usage
+	}
+	client, err := c.Client()
+	if err != nil {
+		report(streams, failure.AsUsage(err))
+		return failure.Usage
+	}
+	err = parsed.Run(&command.Session{Client: client, Streams: streams})
+	report(streams, err)
+	return failure.ExitCode(err)
+}
+
+// printHelp prints kong's help, with a command's aliases in a line of their own: within every path
+// they hide the words that matter.
+func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
+	if node := ctx.Selected(); node != nil && len(node.Aliases) > 0 {
+		node.Detail = strings.TrimSpace(node.Detail + "\n\nAlso known as " + strings.Join(node.Aliases, ", ") + ".")
+	}
+	err := kong.Visit(ctx.Model.Node, func(v kong.Visitable, next kong.Next) error {
+		if node, ok := v.(*kong.Node); ok {
+			node.Aliases = nil // nothing is parsed any more
+		}
+		return next(nil)
+	})
+	if err != nil {
+		return err
+	}
+	return kong.DefaultHelpPrinter(options, ctx)
+}
+
+// askedFor names the command that a wrong command line was for.
+func askedFor(parser *kong.Kong, err error) string {
+	path := parser.Model.Name
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) && wrong.Context != nil {
+		for _, p := range wrong.Context.Path {
+			if p.Command != nil {
+				path += " " + p.Command.Name
+			}
+		}
+	}
+	return path
+}
+
+// report says what went wrong.
+func report(s *output.Streams, err error) {
+	for _, said := range failure.Describe(err, specflags.FlagOf) {
+		fmt.Fprintf(s.Err, "%s %s\n", s.Err.Paint(output.Bad, "error:"), said)
+	}
+}

@@ -1,0 +1,75 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/cuemby/warren/internal/ctl/completion"
+	"github.com/cuemby/warren/internal/ctl/view"
+)
+
+// Completion is `completion`.
+type Completion struct {
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+}
+
+// Help is the text below the usage line.
+func (Completion) Help() string {
+	return "Example:\n\n    source <(warrenctl completion bash)"
+}
+
+// Run does it.
+func (c *Completion) Run(s *Session, parsed *kong.Context) error {
+	_, err := fmt.Fprint(s.Out, completion.Script(c.Shell, parsed.Model.Name))
+	return err
+}
+
+// Complete is `__complete`, which the completion scripts call.
+type Complete struct {
+	Words []string `arg:"" optional:""`
+}
+
+// nameTimeout bounds how long a person who presses Tab waits for names.
+const nameTimeout = time.Second
+
+// Run does it. A manager that cannot be asked leaves names out; nobody wants its error in a prompt.
+func (c *Complete) Run(ctx context.Context, s *Session, parsed *kong.Context) error {
+	words := c.Words
+	if len(words) > 0 && words[0] == "--" {
+		words = words[1:]
+	}
+	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
+	for _, candidate := range completion.Candidates(parsed.Model.Node, words, func(kind string) []string { return s.names(ctx, kind) }) {
+		if _, err := fmt.Fprintf(s.Out, "%s\t%s\n", candidate.Value, candidate.Help); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names returns the names of a kind of object, none if they cannot be had.
+func (s *Session) names(ctx context.Context, kind string) []string {
+	var names []string
+	switch kind {
+	case "service":
+		entries, _ := s.ListServices(ctx)
+		for _, e := range entries {
+			names = append(names, e.GetService().GetSpec().GetName())
+		}
+	case "node":
+		entries, _ := s.ListNodes(ctx)
+		for _, e := range entries {
+			names = append(names, e.GetNode().GetFacts().GetHostname())
+		}
+	case "task":
+		entries, _ := s.ListTasks(ctx, "", "", true)
+		for _, e := range entries {
+			names = append(names, view.TaskName(e.GetTask(), e.GetNodeHostname()))
+		}
+	}
+	return names
+}

@@ -1,0 +1,146 @@
+package command
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/cuemby/warren/internal/ctl/client"
+	"github.com/cuemby/warren/internal/ctl/failure"
+	"github.com/cuemby/warren/internal/ctl/output"
+	"github.com/cuemby/warren/internal/ctl/view"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// Events is `events`.
+type Events struct {
+	Follow bool     `short:"f" help:"Go on with new events until Ctrl-C."`
+	Since  string   `help:"Only events since then: 10m ago or 2026-11-23T10:00:00Z. Default: all remembered ones; with -f none." placeholder:"WHEN"`
+	Filter []string `sep:"none" help:"Only events of this type of object: cluster, node, service or task." placeholder:"type=WORD"`
+	Output string   `short:"o" enum:"text,json" default:"text" help:"text, or json with one event a line." placeholder:"FORM"`
+}
+
+// Help is the text below the usage line.
+func (Events) Help() string { return "Example:\n\n    warrenctl events -f --filter type=task" }
+
+const (
+	eventsRetryFirst = 100 * time.Millisecond
+	eventsRetryMost  = 2 * time.Second
+)
+
+// Run does it.
+func (c *Events) Run(ctx context.Context, s *Session) error {
+	req, err := c.request(s.Now())
+	if err != nil {
+		return err
+	}
+	seen := &seenEvents{}
+	pause := eventsRetryFirst
+	for first := true; ; first = false {
+		heard, err := c.stream(ctx, s, req, seen)
+		switch {
+		case err == nil, ctx.Err() != nil, !c.Follow, !client.Transient(err), first && client.NotReached(err):
+			return err
+		}
+		if heard {
+			pause = eventsRetryFirst
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, eventsRetryMost)
+		if seen.at != nil {
+			req.Since = seen.at
+		}
+	}
+}
+
+func (c *Events) request(now time.Time) (*warrenv1.WatchEventsRequest, error) {
+	req := &warrenv1.WatchEventsRequest{NoFollow: !c.Follow}
+	var err error
+	if req.Since, err = moment("--since", c.Since, now); err != nil {
+		return nil, err
+	}
+	if req.Since == nil {
+		// Without -f all that is remembered; with it all from now on, also after a broken stream.
+		req.Since = timestamppb.New(time.Unix(0, 0))
+		if c.Follow {
+			req.Since = timestamppb.New(now)
+		}
+	}
+	for _, f := range c.Filter {
+		key, value, _ := strings.Cut(f, "=")
+		number, known := warrenv1.EventObject_value["EVENT_OBJECT_"+strings.ToUpper(value)]
+		if key != "type" || !known || number == 0 {
+			return nil, failure.Usagef("--filter %s: not type=cluster, type=node, type=service or type=task", f)
+		}
+		req.Objects = append(req.Objects, warrenv1.EventObject(number))
+	}
+	return req, nil
+}
+
+func (c *Events) stream(ctx context.Context, s *Session, req *warrenv1.WatchEventsRequest, seen *seenEvents) (heard bool, err error) {
+	in, err := s.Client.Events.WatchEvents(ctx, connect.NewRequest(req))
+	if err != nil {
+		return false, err
+	}
+	defer in.Close()
+	for in.Receive() {
+		heard = true
+		for _, e := range in.Msg().GetEvents() {
+			if !seen.fresh(e) {
+				continue
+			}
+			if err := c.print(s, e); err != nil {
+				return heard, err
+			}
+		}
+	}
+	return heard, in.Err()
+}
+
+func (c *Events) print(s *Session, e *warrenv1.Event) error {
+	if c.Output == "json" {
+		line, err := protojson.Marshal(e)
+		if err != nil {
+			return err
+		}
+		return s.print(string(line))
+	}
+	at := e.GetTime().AsTime().In(s.Now().Location()).Format("2006-01-02T15:04:05.000Z07:00")
+	line := s.Out.Paint(output.Faint, at) + " " + view.Object(e.GetObject()) + " " +
+		s.Out.Paint(output.Distinct(e.GetObjectName()), e.GetObjectName()) + " " + e.GetAction()
+	if m := output.OneLine(e.GetMessage()); m != "" {
+		line += ": " + m
+	}
+	return s.print(line)
+}
+
+// seenEvents tells apart the events that a stream taken up again brings a second time. Of one index
+// there may be several.
+type seenEvents struct {
+	index uint64
+	at    *timestamppb.Timestamp
+	last  map[string]bool
+}
+
+func (s *seenEvents) fresh(e *warrenv1.Event) bool {
+	if e.GetIndex() < s.index {
+		return false
+	}
+	if e.GetIndex() > s.index || s.last == nil {
+		s.index, s.at, s.last = e.GetIndex(), e.GetTime(), map[string]bool{}
+	}
+	key := e.GetObjectId() + " " + e.GetAction()
+	if s.last[key] {
+		return false
+	}
+	s.last[key] = true
+	return true
+}

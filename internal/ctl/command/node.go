@@ -1,0 +1,270 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"strconv"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cuemby/warren/internal/ctl/failure"
+	"github.com/cuemby/warren/internal/ctl/output"
+	"github.com/cuemby/warren/internal/ctl/view"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// Node are the commands about nodes.
+type Node struct {
+	Ls       NodeLs       `cmd:"" aliases:"list" help:"List nodes."`
+	Ps       NodePs       `cmd:"" aliases:"tasks" help:"List the tasks of nodes."`
+	Inspect  NodeInspect  `cmd:"" aliases:"get" help:"Show all of nodes, as JSON."`
+	Describe NodeDescribe `cmd:"" help:"Show all of nodes, for people."`
+	Update   NodeUpdate   `cmd:"" aliases:"set" help:"Change a node's labels or availability."`
+	Drain    NodeDrain    `cmd:"" help:"Move all tasks off nodes and keep new ones away."`
+	Pause    NodePause    `cmd:"" aliases:"cordon" help:"Keep new tasks off nodes; those there stay."`
+	Activate NodeActivate `cmd:"" aliases:"uncordon" help:"Let nodes take tasks again."`
+	Rm       NodeRm       `cmd:"" aliases:"remove,delete" help:"Remove nodes that are down."`
+}
+
+// NodeLs is `node ls`.
+type NodeLs struct {
+	output.ListFlags
+	Filter []string `sep:"none" help:"Only nodes with this id, name (its beginning), status, availability or label." placeholder:"KEY=VALUE"`
+}
+
+var nodeFilters = filters[*warrenv1.NodeEntry]{
+	"id": func(e *warrenv1.NodeEntry, v string) bool {
+		return strings.HasPrefix(e.GetNode().GetMeta().GetId(), v)
+	},
+	"name": func(e *warrenv1.NodeEntry, v string) bool {
+		return strings.HasPrefix(e.GetNode().GetFacts().GetHostname(), v)
+	},
+	"status": func(e *warrenv1.NodeEntry, v string) bool {
+		return strings.EqualFold(view.NodeState(e.GetNode().GetStatus().GetState()), v)
+	},
+	"availability": func(e *warrenv1.NodeEntry, v string) bool {
+		return strings.EqualFold(view.Availability(e.GetNode().GetSpec().GetAvailability()), v)
+	},
+	"label":      func(e *warrenv1.NodeEntry, v string) bool { return hasLabel(e.GetNode().GetSpec().GetLabels(), v) },
+	"node.label": func(e *warrenv1.NodeEntry, v string) bool { return hasLabel(e.GetNode().GetSpec().GetLabels(), v) },
+	"engine.label": func(e *warrenv1.NodeEntry, v string) bool {
+		return hasLabel(e.GetNode().GetFacts().GetEngineLabels(), v)
+	},
+}
+
+// Help is the text below the usage line.
+func (NodeLs) Help() string {
+	return "Example:\n\n    warrenctl node ls --filter label=zone=eu -o wide"
+}
+
+// Run does it.
+func (c *NodeLs) Run(ctx context.Context, s *Session) error {
+	entries, err := s.ListNodes(ctx)
+	if err != nil {
+		return err
+	}
+	if entries, err = nodeFilters.apply(entries, c.Filter); err != nil {
+		return err
+	}
+	return c.List(s.Out, view.Nodes(entries, s.Now()))
+}
+
+// NodePs is `node ps`.
+type NodePs struct {
+	Nodes []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+	taskList
+}
+
+// Run does it.
+func (c *NodePs) Run(ctx context.Context, s *Session) error {
+	perNode, failed := collect(c.Nodes, func(ref string) ([]*warrenv1.TaskEntry, error) {
+		return s.ListTasks(ctx, "", ref, c.runningOnly())
+	})
+	return c.show(s, perNode, failed)
+}
+
+// NodeInspect is `node inspect`.
+type NodeInspect struct {
+	output.InspectFlags
+	Nodes []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+}
+
+// Run does it.
+func (c *NodeInspect) Run(ctx context.Context, s *Session) error {
+	return inspectNodes(ctx, s, c.InspectFlags, c.Nodes)
+}
+
+// NodeDescribe is `node describe`.
+type NodeDescribe struct {
+	Nodes []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+}
+
+// Run does it.
+func (c *NodeDescribe) Run(ctx context.Context, s *Session) error {
+	return inspectNodes(ctx, s, output.InspectFlags{Pretty: true}, c.Nodes)
+}
+
+func inspectNodes(ctx context.Context, s *Session, f output.InspectFlags, refs []string) error {
+	entries, failed := collect(refs, func(ref string) (*warrenv1.NodeEntry, error) { return s.node(ctx, ref) })
+	if len(entries) == 0 {
+		return failed
+	}
+	// What templates see has the node's own fields at hand, as Docker's has.
+	type subject struct {
+		*warrenv1.Node
+		Tasks    uint32
+		Reserved *warrenv1.Resources
+	}
+	err := output.Inspect(f, s.Out, entries,
+		func(e *warrenv1.NodeEntry) any { return subject{e.GetNode(), e.GetTasks(), e.GetReserved()} },
+		func(e *warrenv1.NodeEntry) string { return view.Node(e, s.Now()) })
+	return errors.Join(failed, err)
+}
+
+func (s *Session) node(ctx context.Context, ref string) (*warrenv1.NodeEntry, error) {
+	res, err := s.Nodes.GetNode(ctx, connect.NewRequest(&warrenv1.GetNodeRequest{Ref: ref}))
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg.GetEntry(), nil
+}
+
+// updateNode reads a node, changes its spec and writes it. It prints the node's name.
+func (s *Session) updateNode(ctx context.Context, ref string, change func(*warrenv1.NodeSpec)) error {
+	var entry *warrenv1.NodeEntry
+	err := retry(func() (err error) {
+		if entry, err = s.node(ctx, ref); err != nil {
+			return err
+		}
+		meta := entry.GetNode().GetMeta()
+		spec := &warrenv1.NodeSpec{}
+		if was := entry.GetNode().GetSpec(); was != nil {
+			spec = proto.CloneOf(was)
+		}
+		change(spec)
+		_, err = s.Nodes.UpdateNode(ctx, connect.NewRequest(&warrenv1.UpdateNodeRequest{Ref: meta.GetId(), Spec: spec, Version: meta.GetVersion()}))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.print(entry.GetNode().GetFacts().GetHostname())
+}
+
+// NodeUpdate is `node update`.
+type NodeUpdate struct {
+	LabelAdd     []string `sep:"none" aliases:"label" short:"l" help:"Add or change a label." placeholder:"KEY=VALUE"`
+	LabelRm      []string `sep:"none" help:"Remove a label." placeholder:"KEY"`
+	Availability string   `enum:",active,pause,drain" default:"" help:"active, pause or drain." placeholder:"WORD"`
+	Nodes        []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+}
+
+// Help is the text below the usage line.
+func (NodeUpdate) Help() string {
+	return "Example:\n\n    warrenctl node update n1 --label-add zone=eu --label-rm old"
+}
+
+var availabilities = map[string]warrenv1.NodeAvailability{
+	"active": warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE,
+	"pause":  warrenv1.NodeAvailability_NODE_AVAILABILITY_PAUSE,
+	"drain":  warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN,
+}
+
+// Run does it.
+func (c *NodeUpdate) Run(ctx context.Context, s *Session) error {
+	if len(c.LabelAdd) == 0 && len(c.LabelRm) == 0 && c.Availability == "" {
+		return failure.Usagef("nothing to change: give --label-add, --label-rm or --availability")
+	}
+	added := map[string]string{}
+	for _, l := range c.LabelAdd {
+		key, value, _ := strings.Cut(l, "=")
+		if key == "" {
+			return failure.Usagef("--label-add: %q is not KEY=VALUE", l)
+		}
+		added[key] = value
+	}
+	return forEach(c.Nodes, func(ref string) error {
+		return s.updateNode(ctx, ref, func(spec *warrenv1.NodeSpec) {
+			for _, key := range c.LabelRm {
+				delete(spec.Labels, key)
+			}
+			if len(added) > 0 && spec.Labels == nil {
+				spec.Labels = map[string]string{}
+			}
+			maps.Copy(spec.Labels, added)
+			if c.Availability != "" {
+				spec.Availability = availabilities[c.Availability]
+			}
+		})
+	})
+}
+
+// setAvailability is what drain, pause and activate share.
+type setAvailability struct {
+	Nodes []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+}
+
+func (c *setAvailability) set(ctx context.Context, s *Session, to warrenv1.NodeAvailability) error {
+	return forEach(c.Nodes, func(ref string) error {
+		return s.updateNode(ctx, ref, func(spec *warrenv1.NodeSpec) { spec.Availability = to })
+	})
+}
+
+// NodeDrain is `node drain`.
+type NodeDrain struct{ setAvailability }
+
+// Help is the text below the usage line.
+func (NodeDrain) Help() string {
+	return "Returns at once; `warrenctl node ps` shows the tasks that are still there. `warrenctl node activate` undoes it."
+}
+
+// Run does it.
+func (c *NodeDrain) Run(ctx context.Context, s *Session) error {
+	return c.set(ctx, s, warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN)
+}
+
+// NodePause is `node pause`.
+type NodePause struct{ setAvailability }
+
+// Run does it.
+func (c *NodePause) Run(ctx context.Context, s *Session) error {
+	return c.set(ctx, s, warrenv1.NodeAvailability_NODE_AVAILABILITY_PAUSE)
+}
+
+// NodeActivate is `node activate`.
+type NodeActivate struct{ setAvailability }
+
+// Run does it.
+func (c *NodeActivate) Run(ctx context.Context, s *Session) error {
+	return c.set(ctx, s, warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE)
+}
+
+// NodeRm is `node rm`.
+type NodeRm struct {
+	Force bool     `short:"f" help:"Remove it although its agent is connected or expected back."`
+	Nodes []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+}
+
+// Help is the text below the usage line.
+func (NodeRm) Help() string {
+	return "Its tasks are replaced elsewhere. An agent that still runs there comes back as a new node."
+}
+
+// Run does it.
+func (c *NodeRm) Run(ctx context.Context, s *Session) error {
+	return forEach(c.Nodes, func(ref string) error {
+		res, err := s.Nodes.DeleteNode(ctx, connect.NewRequest(&warrenv1.DeleteNodeRequest{Ref: ref, Force: c.Force}))
+		if err != nil {
+			return err
+		}
+		return s.print(res.Msg.GetNode().GetFacts().GetHostname())
+	})
+}
+
+func parseUint32(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err
+}

@@ -1,0 +1,115 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/cuemby/warren/internal/ctl/client"
+	"github.com/cuemby/warren/internal/ctl/output"
+	"github.com/cuemby/warren/internal/ctl/progress"
+)
+
+// Session is what every command works with.
+type Session struct {
+	*client.Client
+	*output.Streams
+}
+
+// Connection are the flags that say which manager is meant.
+type Connection struct {
+	Socket   string `env:"WARREN_SOCKET" default:"/run/warren/manager.sock" help:"Unix socket of the manager on this machine." placeholder:"PATH"`
+	Host     string `env:"WARREN_HOST" help:"Address of a manager, in place of --socket." placeholder:"HOST:PORT"`
+	Insecure bool   `env:"WARREN_INSECURE" help:"Allow an address that is not this machine's, although nothing is encrypted."`
+}
+
+// Client returns the client of that manager.
+func (c Connection) Client() (*client.Client, error) {
+	return client.New(client.Options{Socket: c.Socket, Host: c.Host, Insecure: c.Insecure})
+}
+
+// stallLimit ends looking on where no person can: long enough for a large image on a slow line, short
+// enough for a pipeline to fail before its own limit.
+const stallLimit = 10 * time.Minute
+
+// LookOn are the flags of commands that wait until what they ordered has come about.
+type LookOn struct {
+	Detach  bool           `short:"d" group:"Progress" help:"Return at once, wait for nothing."`
+	Quiet   bool           `short:"q" group:"Progress" help:"Wait, but show no progress."`
+	Monitor time.Duration  `default:"1s" group:"Progress" help:"Time for which all must have been well (${default})." placeholder:"DURATION"`
+	Timeout *time.Duration `group:"Progress" help:"Give up waiting after this long; 0 for never. Default: never on a terminal, elsewhere after 10m with nothing coming nearer." placeholder:"DURATION"`
+}
+
+// follow looks on until the targets are there.
+func (l LookOn) follow(ctx context.Context, s *Session, targets []progress.Target) error {
+	if l.Detach || len(targets) == 0 {
+		return nil
+	}
+	streams := *s.Streams
+	if l.Quiet {
+		streams.Err = output.Stream{Writer: io.Discard}
+	}
+	limits := progress.Limits{Monitor: l.Monitor}
+	switch {
+	case l.Timeout != nil:
+		limits.Timeout = *l.Timeout
+	case !s.Err.Terminal:
+		limits.Stall = stallLimit
+	}
+	return progress.Follow(ctx, s.Client, &streams, targets, limits)
+}
+
+// warn passes on what the manager wants the user to know.
+func (s *Session) warn(warnings []string) {
+	for _, w := range warnings {
+		s.Err.Printf("%s %s", s.Err.Paint(output.Warning, "warning:"), output.OneLine(w))
+	}
+}
+
+// forEach does something for every ref and returns the errors together, each with its ref's name,
+// unless there is but one ref.
+func forEach(refs []string, do func(ref string) error) error {
+	var failed []error
+	for _, ref := range refs {
+		if err := do(ref); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// collect gets something for every ref, and the errors together.
+func collect[T any](refs []string, get func(ref string) (T, error)) ([]T, error) {
+	var all []T
+	err := forEach(refs, func(ref string) error {
+		one, err := get(ref)
+		if err == nil {
+			all = append(all, one)
+		}
+		return err
+	})
+	return all, err
+}
+
+// conflicts is how often an update that somebody else's came before is tried again.
+const conflicts = 10
+
+// retry does a read, a change and a write until nobody else has written between.
+func retry(change func() error) error {
+	for n := 1; ; n++ {
+		err := change()
+		if err == nil || connect.CodeOf(err) != connect.CodeAborted || n == conflicts {
+			return err
+		}
+	}
+}
+
+// print writes a line of result.
+func (s *Session) print(line string) error {
+	_, err := fmt.Fprintln(s.Out, line)
+	return err
+}

@@ -1,0 +1,174 @@
+package failure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+	"syscall"
+
+	"connectrpc.com/connect"
+)
+
+// The codes a warrenctl process ends with. Scripts depend on them.
+const (
+	// Done: what was asked for has been done.
+	Done = 0
+	// Failed: it has not, or not in time; standard error says why.
+	Failed = 1
+	// Usage: the command line or a value in it is wrong; nothing has been done.
+	Usage = 2
+	// Interrupted: the user ended it with Ctrl-C (128 and the signal's number, as shells count).
+	// What had been ordered before goes on.
+	Interrupted = 130
+)
+
+// usageError is a mistake in the command line.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+// AsUsage marks err as a mistake in the command line.
+func AsUsage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
+}
+
+// Usagef makes an error that is a mistake in the command line.
+func Usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// ErrInterrupted ends a command that the user interrupted and that has said all there is to say.
+var ErrInterrupted = errors.New("interrupted")
+
+// ExitCode returns the code that a command which returned err ends with. Of several joined errors
+// the gravest counts: a failure above a mistake, an interruption above both.
+func ExitCode(err error) int {
+	code := Done
+	for _, e := range flatten(err) {
+		switch one := exitCode(e); {
+		case one == Interrupted, code == Interrupted:
+			code = Interrupted
+		case one == Failed, code == Failed:
+			code = Failed
+		default:
+			code = one
+		}
+	}
+	return code
+}
+
+func exitCode(err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return Done
+	case errors.Is(err, ErrInterrupted), errors.Is(err, context.Canceled), connect.CodeOf(err) == connect.CodeCanceled:
+		return Interrupted
+	case errors.As(err, &usage), isWire(err, connect.CodeInvalidArgument):
+		return Usage
+	default:
+		return Failed
+	}
+}
+
+// Describe returns what is to be said about err, one entry for each joined error; nothing for an
+// interruption. flagOf names the flag that a field path of the API comes from, empty if none does.
+func Describe(err error, flagOf func(path string) string) []string {
+	var said []string
+	for _, e := range flatten(err) {
+		if exitCode(e) != Interrupted {
+			said = append(said, describe(e, flagOf))
+		}
+	}
+	return said
+}
+
+func describe(err error, flagOf func(string) string) string {
+	var ce *connect.Error
+	if !errors.As(err, &ce) {
+		return err.Error()
+	}
+	// What wraps the call's error stays as it is: it says which of several things failed.
+	return strings.Replace(err.Error(), ce.Error(), explain(ce, flagOf), 1)
+}
+
+func explain(ce *connect.Error, flagOf func(string) string) string {
+	if said := violations(ce, flagOf); said != "" {
+		return said
+	}
+	if ce.Code() == connect.CodeUnimplemented {
+		return "the manager does not know this call: it is older than this warrenctl; compare with `warrenctl version`"
+	}
+	if !connect.IsWireError(ce) {
+		return unreachable(ce)
+	}
+	switch ce.Code() {
+	case connect.CodeAborted:
+		return ce.Message() + ": somebody else changes it at the same time; try again"
+	default:
+		if ce.Message() == "" {
+			return ce.Code().String()
+		}
+		return ce.Message()
+	}
+}
+
+// unreachable words an error of the way to the manager.
+func unreachable(ce *connect.Error) string {
+	if ce.Code() == connect.CodeDeadlineExceeded || errors.Is(ce, context.DeadlineExceeded) {
+		return "the manager took the call but did not answer in time: is it overloaded or without a leader? try again"
+	}
+	var op *net.OpError
+	if !errors.As(ce, &op) || op.Op != "dial" {
+		return "the connection to the manager broke: " + ce.Message()
+	}
+	at := "the address given"
+	unix := op.Net == "unix"
+	if op.Addr != nil {
+		at = op.Addr.String()
+	}
+	const other = "or name another with --socket or --host"
+	const start = "start it with `systemctl start warren-manager`, " + other
+	var dns *net.DNSError
+	switch {
+	case errors.As(ce, &dns):
+		return fmt.Sprintf("cannot reach the manager: no address is known for %s: check --host", dns.Name)
+	case errors.Is(ce, fs.ErrPermission):
+		return fmt.Sprintf("cannot reach the manager at %s: permission denied: run warrenctl as root (`sudo warrenctl …`), %s", at, other)
+	case unix && errors.Is(ce, fs.ErrNotExist):
+		return fmt.Sprintf("cannot reach the manager at %s: no such file: is warren-manager running? %s", at, start)
+	case unix && errors.Is(ce, syscall.ECONNREFUSED):
+		return fmt.Sprintf("cannot reach the manager at %s: nothing listens there any more: did warren-manager end? %s", at, start)
+	case errors.Is(ce, syscall.ECONNREFUSED):
+		return fmt.Sprintf("cannot reach the manager at %s: connection refused: is warren-manager running there, and on this port? check --host", at)
+	case op.Timeout():
+		return fmt.Sprintf("cannot reach the manager at %s: no answer: is the machine up, and does a firewall let the port through? check --host", at)
+	default:
+		return fmt.Sprintf("cannot reach the manager at %s: %v", at, op.Err)
+	}
+}
+
+func isWire(err error, code connect.Code) bool {
+	return connect.CodeOf(err) == code && connect.IsWireError(err)
+}
+
+// flatten returns the errors that were joined into err.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, flatten(e)...)
+	}
+	return all
+}

@@ -1,0 +1,9 @@
+// Package fakemanager is a small manager in memory for the tests of warrenctl: the real API over a
+// real socket, with the real field rules, versions, pages and watches, and no cluster behind it.
+//
+// Its tasks come to rest at once, and where depends on the image: one whose name contains "missing" is
+// rejected for want of an image, "crash" loops, "slow" stays in preparation until Release is called,
+// "once" completes; all others run. Only tests import it.
+//
+// Start reading at Start.
+package fakemanager

@@ -1,0 +1,358 @@
+package fakemanager
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/validate"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
+)
+
+// Manager is a manager in memory.
+type Manager struct {
+	server *http.Server
+	served chan struct{}
+
+	mu        sync.Mutex
+	pageLimit int
+	index     uint64
+	changed   chan struct{} // closed and replaced with every change
+	cut       chan struct{} // closed and replaced to break open streams
+	released  bool
+	cluster   *warrenv1.Cluster
+	nodes     []*warrenv1.Node
+	services  []*warrenv1.Service
+	tasks     []*warrenv1.Task // oldest first
+	specs     map[string]*warrenv1.TaskSpec
+	lines     []*warrenv1.LogLine
+	events    []*warrenv1.Event
+	conflict  int
+}
+
+// Start serves a manager with two nodes, n1 and n2, on a unix socket.
+func Start(socket string) (*Manager, error) {
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		pageLimit: 1000,
+		served:    make(chan struct{}),
+		changed:   make(chan struct{}),
+		cut:       make(chan struct{}),
+		specs:     map[string]*warrenv1.TaskSpec{},
+	}
+	for _, host := range []string{"n1", "n2"} {
+		m.nodes = append(m.nodes, &warrenv1.Node{
+			Meta:   m.meta("node"),
+			Spec:   &warrenv1.NodeSpec{},
+			Status: &warrenv1.NodeStatus{State: warrenv1.NodeState_NODE_STATE_READY, Since: timestamppb.Now(), Addr: "127.0.0.1:9"},
+			Facts: &warrenv1.NodeFacts{
+				Hostname: host, Os: "linux", Arch: "amd64", Kernel: "6.1.0", AgentVersion: "1.2.3", CgroupVersion: 2,
+				Resources: &warrenv1.Resources{NanoCpus: 4e9, MemoryBytes: 8 << 30},
+			},
+		})
+	}
+	options := connect.WithInterceptors(validate.NewInterceptor())
+	mux := http.NewServeMux()
+	mux.Handle(warrenv1connect.NewClusterServiceHandler(clusterService{m}, options))
+	mux.Handle(warrenv1connect.NewServiceServiceHandler(serviceService{m}, options))
+	mux.Handle(warrenv1connect.NewTaskServiceHandler(taskService{m}, options))
+	mux.Handle(warrenv1connect.NewNodeServiceHandler(nodeService{m}, options))
+	mux.Handle(warrenv1connect.NewLogServiceHandler(logService{m}, options))
+	mux.Handle(warrenv1connect.NewEventServiceHandler(eventService{m}, options))
+	m.server = &http.Server{Handler: mux, Protocols: new(http.Protocols)}
+	m.server.Protocols.SetUnencryptedHTTP2(true)
+	go func() {
+		defer close(m.served)
+		_ = m.server.Serve(listener) // ends with Close
+	}()
+	return m, nil
+}
+
+// Close ends the manager and its connections.
+func (m *Manager) Close() {
+	_ = m.server.Close()
+	<-m.served
+}
+
+// BreakStreams ends all open streams as a manager that restarts does.
+func (m *Manager) BreakStreams() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.cut)
+	m.cut = make(chan struct{})
+}
+
+// Release lets the tasks of slow images go on to running.
+func (m *Manager) Release() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.released = true
+	for _, t := range m.tasks {
+		if t.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_PREPARING {
+			m.settle(t)
+		}
+	}
+	m.bump()
+}
+
+// LimitPages lets a page of a list hold at most n objects.
+func (m *Manager) LimitPages(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pageLimit = n
+}
+
+// Conflict makes the next n updates fail because somebody else was faster.
+func (m *Manager) Conflict(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.conflict = n
+}
+
+// Write adds a line to the output of a task, named by service and slot.
+func (m *Manager) Write(task string, stream warrenv1.OutputStream, line string, at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range m.tasks {
+		if m.taskName(t) == task {
+			m.lines = append(m.lines, &warrenv1.LogLine{
+				TaskId: t.GetMeta().GetId(), TaskName: task, NodeHostname: m.hostname(t.GetNodeId()),
+				Time: timestamppb.New(at), Stream: stream, Line: []byte(line),
+			})
+		}
+	}
+	m.bump()
+}
+
+// wait returns what is closed with the next change, and what is closed when streams are broken.
+func (m *Manager) wait() (<-chan struct{}, <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed, m.cut
+}
+
+func (m *Manager) bump() {
+	m.index++
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+func (m *Manager) meta(kind string) *warrenv1.Meta {
+	m.index++
+	now := timestamppb.Now()
+	return &warrenv1.Meta{Id: fmt.Sprintf("%s%0*d", kind, 16-len(kind), m.index), Version: m.index, CreatedAt: now, UpdatedAt: now}
+}
+
+func (m *Manager) touch(meta *warrenv1.Meta) {
+	m.bump()
+	meta.Version, meta.UpdatedAt = m.index, timestamppb.Now()
+}
+
+func (m *Manager) tell(object warrenv1.EventObject, id, name, action, message string) {
+	m.events = append(m.events, &warrenv1.Event{
+		Index: m.index, Time: timestamppb.Now(), Object: object, ObjectId: id, ObjectName: name, Action: action, Message: message,
+	})
+}
+
+func (m *Manager) hostname(nodeID string) string {
+	for _, n := range m.nodes {
+		if n.GetMeta().GetId() == nodeID {
+			return n.GetFacts().GetHostname()
+		}
+	}
+	return ""
+}
+
+func (m *Manager) taskName(t *warrenv1.Task) string {
+	if t.GetSlot() == 0 {
+		return t.GetServiceName() + "." + m.hostname(t.GetNodeId())
+	}
+	return fmt.Sprintf("%s.%d", t.GetServiceName(), t.GetSlot())
+}
+
+// find returns the one object that ref names.
+func find[T any](all []T, ref, kind string, name, id func(T) string) (T, error) {
+	var found []T
+	for _, o := range all {
+		if name(o) == ref || id(o) == ref {
+			return o, nil
+		}
+		if strings.HasPrefix(id(o), ref) {
+			found = append(found, o)
+		}
+	}
+	var none T
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return none, connect.NewError(connect.CodeNotFound, fmt.Errorf("%s %q does not exist", kind, ref))
+	default:
+		return none, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%q begins the ids of %d %ss: give more of it", ref, len(found), kind))
+	}
+}
+
+func (m *Manager) service(ref string) (*warrenv1.Service, error) {
+	return find(m.services, ref, "service",
+		func(s *warrenv1.Service) string { return s.GetSpec().GetName() },
+		func(s *warrenv1.Service) string { return s.GetMeta().GetId() })
+}
+
+func (m *Manager) node(ref string) (*warrenv1.Node, error) {
+	return find(m.nodes, ref, "node",
+		func(n *warrenv1.Node) string { return n.GetFacts().GetHostname() },
+		func(n *warrenv1.Node) string { return n.GetMeta().GetId() })
+}
+
+// task finds a task; of a slot's the newest.
+func (m *Manager) task(ref string) (*warrenv1.Task, error) {
+	newest := slices.Clone(m.tasks)
+	slices.Reverse(newest)
+	return find(newest, ref, "task", m.taskName, func(t *warrenv1.Task) string { return t.GetMeta().GetId() })
+}
+
+// page cuts one page out of a list.
+func page[T any](m *Manager, all []T, size uint32, token string) ([]T, string) {
+	var from int
+	_, _ = fmt.Sscan(token, &from) // an empty token is the first page
+	limit := m.pageLimit
+	if size > 0 {
+		limit = min(limit, int(size))
+	}
+	to := min(len(all), from+limit)
+	next := ""
+	if to < len(all) {
+		next = fmt.Sprint(to)
+	}
+	return all[from:to], next
+}
+
+// reconcile makes the tasks of a service be what its spec says.
+func (m *Manager) reconcile(s *warrenv1.Service) {
+	wanted := map[string]bool{}
+	if s.GetSpec().GetGlobal() != nil {
+		for _, n := range m.nodes {
+			wanted[m.ensure(s, 0, n)] = true
+		}
+	}
+	for slot := uint32(1); slot <= s.GetSpec().GetReplicated().GetReplicas(); slot++ {
+		wanted[m.ensure(s, slot, m.nodes[int(slot-1)%len(m.nodes)])] = true
+	}
+	for _, t := range m.tasks {
+		if t.GetServiceId() == s.GetMeta().GetId() && t.GetDesired() == warrenv1.DesiredState_DESIRED_STATE_RUNNING && !wanted[t.GetMeta().GetId()] {
+			m.stop(t)
+		}
+	}
+}
+
+// ensure returns the id of a slot's task of the current revision, having made it if there was none.
+func (m *Manager) ensure(s *warrenv1.Service, slot uint32, n *warrenv1.Node) string {
+	for _, t := range m.tasks {
+		if t.GetServiceId() == s.GetMeta().GetId() && t.GetSlot() == slot && t.GetNodeId() == n.GetMeta().GetId() &&
+			t.GetRevision() == s.GetRevision() && t.GetDesired() == warrenv1.DesiredState_DESIRED_STATE_RUNNING {
+			return t.GetMeta().GetId()
+		}
+	}
+	t := &warrenv1.Task{
+		Meta: m.meta("task"), ServiceId: s.GetMeta().GetId(), ServiceName: s.GetSpec().GetName(), Slot: slot,
+		Revision: s.GetRevision(), NodeId: n.GetMeta().GetId(), Desired: warrenv1.DesiredState_DESIRED_STATE_RUNNING,
+		Status: &warrenv1.TaskStatus{Attempt: 1},
+	}
+	m.specs[t.GetMeta().GetId()] = s.GetSpec().GetTask()
+	m.tasks = append(m.tasks, t)
+	m.settle(t)
+	return t.GetMeta().GetId()
+}
+
+// settle brings a task to where its image lets it come.
+func (m *Manager) settle(t *warrenv1.Task) {
+	image, status := m.specs[t.GetMeta().GetId()].GetContainer().GetImage(), t.GetStatus()
+	status.Since = timestamppb.Now()
+	status.Message = ""
+	switch {
+	case strings.Contains(image, "missing"):
+		status.State = warrenv1.TaskState_TASK_STATE_REJECTED
+		status.Error = "pull " + image + ": not found"
+	case strings.Contains(image, "crash"):
+		status.State, status.Attempt = warrenv1.TaskState_TASK_STATE_STARTING, 3
+		status.Error = "exit code 1"
+		status.Exit = &warrenv1.TaskExit{Code: 1, At: timestamppb.Now(), LastOutput: "loading\nno database\n"}
+	case strings.Contains(image, "slow") && !m.released:
+		status.State = warrenv1.TaskState_TASK_STATE_PREPARING
+		status.Message = "pull " + image + ": 34 %"
+	case strings.Contains(image, "once"):
+		status.State = warrenv1.TaskState_TASK_STATE_COMPLETE
+		status.Exit = &warrenv1.TaskExit{At: timestamppb.Now()}
+	default:
+		status.State = warrenv1.TaskState_TASK_STATE_RUNNING
+		status.StartedAt = timestamppb.Now()
+	}
+	m.tell(warrenv1.EventObject_EVENT_OBJECT_TASK, t.GetMeta().GetId(), m.taskName(t),
+		strings.ToLower(strings.TrimPrefix(status.GetState().String(), "TASK_STATE_")), cmp.Or(status.GetError(), "on "+m.hostname(t.GetNodeId())))
+}
+
+func (m *Manager) stop(t *warrenv1.Task) {
+	t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN
+	if t.GetStatus().GetState() < warrenv1.TaskState_TASK_STATE_COMPLETE {
+		t.Status.State, t.Status.Since = warrenv1.TaskState_TASK_STATE_SHUTDOWN, timestamppb.Now()
+	}
+}
+
+// progress counts a service's tasks.
+func (m *Manager) progress(s *warrenv1.Service) *warrenv1.ServiceProgress {
+	p := &warrenv1.ServiceProgress{Desired: s.GetSpec().GetReplicated().GetReplicas()}
+	if s.GetSpec().GetGlobal() != nil {
+		p.Desired = uint32(len(m.nodes))
+	}
+	for _, t := range m.tasks {
+		if t.GetServiceId() != s.GetMeta().GetId() || t.GetDesired() != warrenv1.DesiredState_DESIRED_STATE_RUNNING {
+			continue
+		}
+		if t.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_RUNNING {
+			p.Running++
+			p.Updated++
+		} else if t.GetStatus().GetError() != "" {
+			p.Reason, p.ReasonTaskId, p.ReasonAt = t.GetStatus().GetError(), t.GetMeta().GetId(), t.GetStatus().GetSince()
+		}
+		p.Slots = append(p.Slots, &warrenv1.SlotProgress{
+			Slot: t.GetSlot(), NodeId: t.GetNodeId(), TaskId: t.GetMeta().GetId(), State: t.GetStatus().GetState(),
+			Attempt: t.GetStatus().GetAttempt(), Current: t.GetRevision() == s.GetRevision(), Message: t.GetStatus().GetMessage(),
+		})
+	}
+	p.Converged = p.GetRunning() == p.GetDesired() && p.GetUpdated() == p.GetDesired()
+	return p
+}
+
+func (m *Manager) entry(s *warrenv1.Service) *warrenv1.ServiceEntry {
+	return proto.CloneOf(&warrenv1.ServiceEntry{Service: s, Progress: m.progress(s)})
+}
+
+// initialised refuses what needs a cluster while there is none.
+func (m *Manager) initialised() error {
+	if m.cluster == nil {
+		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("this manager is not part of a cluster: make one with `warrenctl cluster init`"))
+	}
+	return nil
+}
+
+// streamEnd is the error of a stream that was broken, or nil if its caller ended it.
+func streamEnd(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return connect.NewError(connect.CodeUnavailable, fmt.Errorf("the manager is going down"))
+}

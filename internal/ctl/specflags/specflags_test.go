@@ -1,0 +1,262 @@
+package specflags
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"pgregory.net/rapid"
+
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+func parse[T any](t *testing.T, into *T, args ...string) *T {
+	t.Helper()
+	parser, err := kong.New(into, kong.Exit(func(int) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(args); err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return into
+}
+
+func spec(t *testing.T, text string) *warrenv1.ServiceSpec {
+	t.Helper()
+	s := &warrenv1.ServiceSpec{}
+	if err := prototext.Unmarshal([]byte(text), s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestEveryFlagOfCreateSetsItsField(t *testing.T) {
+	t.Setenv("FROM_HERE", "there")
+	envFile := filepath.Join(t.TempDir(), "env")
+	if err := os.WriteFile(envFile, []byte("# a comment\n\nX=1\r\nY=from file\nUNSET_ANYWHERE\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string // beside name, image and one replica
+	}{
+		{[]string{"--replicas", "0"}, `replicated {} task { container { image: "nginx" } }`},
+		{[]string{"--mode", "global"}, `global {} task { container { image: "nginx" } }`},
+		{[]string{"-e", "A=1", "-e", "B=x=y,z", "-e", "A=2", "-e", "FROM_HERE", "-e", "UNSET_ANYWHERE"}, `container { env: "A=2" env: "B=x=y,z" env: "FROM_HERE=there" }`},
+		{[]string{"--env-file", envFile, "-e", "Y=flag"}, `container { env: "X=1" env: "Y=flag" }`},
+		{[]string{"--entrypoint", `sh -c 'echo "a b"'`}, `container { command: "sh" command: "-c" command: "echo \"a b\"" }`},
+		{[]string{"-w", "/srv", "-u", "www:www", "--group", "a", "--group", "b", "--hostname", "h"}, `container { workdir: "/srv" user: "www:www" groups: "a" groups: "b" hostname: "h" }`},
+		{[]string{"--read-only", "--init", "-t", "--no-new-privileges"}, `container { read_only: true init: true tty: true no_new_privileges: true }`},
+		{[]string{"--cap-add", "NET_ADMIN", "--cap-drop", "ALL"}, `container { cap_add: "NET_ADMIN" cap_drop: "ALL" }`},
+		{[]string{"--mount", "type=bind,src=/a,dst=/b,readonly"}, `container { mounts { type: MOUNT_TYPE_BIND source: "/a" target: "/b" read_only: true } }`},
+		{[]string{"--mount", "type=tmpfs,target=/t,tmpfs-size=64m,tmpfs-mode=1770"}, `container { mounts { type: MOUNT_TYPE_TMPFS target: "/t" tmpfs_size_bytes: 67108864 tmpfs_mode: 1016 } }`},
+		{[]string{"--ulimit", "nofile=1024:2048", "--ulimit", "core=0"}, `container { ulimits { name: "nofile" soft: 1024 hard: 2048 } ulimits { name: "core" } }`},
+		{[]string{"--sysctl", "net.core.somaxconn=1024"}, `container { sysctls { key: "net.core.somaxconn" value: "1024" } }`},
+		{[]string{"--container-label", "a=b"}, `container { labels { key: "a" value: "b" } }`},
+		{[]string{"--stop-signal", "sigquit", "--stop-grace-period", "90s"}, `container { stop_signal: "SIGQUIT" stop_grace_period { seconds: 90 } }`},
+		{[]string{"--seccomp", "unconfined"}, `container { seccomp: SECCOMP_PROFILE_UNCONFINED }`},
+		{[]string{"--network", "host"}, `network: NETWORK_MODE_HOST`},
+		{[]string{"--limit-cpu", "0.5", "--limit-memory", "512MiB", "--limit-pids", "100"}, `limits { nano_cpus: 500000000 memory_bytes: 536870912 pids: 100 }`},
+		{[]string{"--reserve-cpu", "1.25", "--reserve-memory", "1g"}, `reservations { nano_cpus: 1250000000 memory_bytes: 1073741824 }`},
+		{[]string{"--restart-condition", "on-failure", "--restart-delay", "2s", "--restart-max-delay", "30s", "--restart-max-attempts", "0", "--restart-window", "1m"}, `restart { condition: RESTART_CONDITION_ON_FAILURE delay { seconds: 2 } max_delay { seconds: 30 } max_attempts: 0 window { seconds: 60 } }`},
+		{[]string{"--log-opt", "max-size=10m", "--log-opt", "max-file=5"}, `log { max_size_bytes: 10000000 max_files: 5 }`},
+	} {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			got, err := parse(t, &Create{}, c.args...).Spec("nginx", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := spec(t, `replicated { replicas: 1 } task { container { image: "nginx" } }`)
+			if strings.Contains(c.want, "nginx") {
+				want = spec(t, c.want)
+			} else {
+				task := &warrenv1.TaskSpec{}
+				if err := prototext.Unmarshal([]byte(c.want), task); err != nil {
+					t.Fatal(err)
+				}
+				proto.Merge(want.GetTask(), task)
+			}
+			if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestPlacementAndUpdateFlagsStandOutsideTheTask(t *testing.T) {
+	got, err := parse(t, &Create{}, "--name", "web", "-l", "team=shop", "-l", "bare",
+		"--constraint", "node.labels.a==b,c", "--placement-pref", "spread=node.labels.zone", "--replicas-max-per-node", "2", "--platform", "linux/arm64",
+		"--update-parallelism", "3", "--update-delay", "10s", "--update-order", "stop-first").Spec("nginx", []string{"a", "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := spec(t, `name: "web" labels { key: "team" value: "shop" } labels { key: "bare" value: "" } replicated { replicas: 1 }
+		task { container { image: "nginx" args: "a" args: "b" } }
+		placement { constraints: "node.labels.a==b,c" spread: "node.labels.zone" max_replicas_per_node: 2 platforms: "linux/arm64" }
+		update { parallelism: 3 delay { seconds: 10 } order: UPDATE_ORDER_STOP_FIRST }`)
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAnUpdateWithoutFlagsChangesNothing(t *testing.T) {
+	full := spec(t, `name: "web" labels { key: "a" value: "b" } replicated { replicas: 3 }
+		task { container { image: "nginx" env: "A=1" mounts { type: MOUNT_TYPE_TMPFS target: "/t" } cap_add: "X" } limits { pids: 3 } restart { max_attempts: 2 } force: 4 }
+		placement { constraints: "a==b" spread: "node.labels.z" platforms: "linux/amd64" } update { parallelism: 2 }`)
+	got := proto.CloneOf(full)
+	if err := parse(t, &Update{}).Apply(got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(full, got, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAnUpdateChangesWhatIsGivenAndNothingElse(t *testing.T) {
+	const before = `name: "web" labels { key: "a" value: "1" } replicated { replicas: 3 }
+		task { container { image: "nginx" args: "old" env: "A=1" env: "B=2" mounts { type: MOUNT_TYPE_BIND source: "/x" target: "/d" }
+			ulimits { name: "nofile" soft: 1 hard: 1 } cap_add: "CAP_NET_ADMIN" cap_drop: "CHOWN" groups: "g" }
+			limits { nano_cpus: 5 pids: 3 } restart { max_attempts: 2 } }
+		placement { constraints: "node.id == x" constraints: "b==c" spread: "node.labels.z" platforms: "linux/amd64" }`
+	for _, c := range []struct {
+		args   []string
+		change func(*warrenv1.ServiceSpec)
+	}{
+		{[]string{"--image", "nginx:2"}, func(s *warrenv1.ServiceSpec) { s.Task.Container.Image = "nginx:2" }},
+		{[]string{"--args", "new 'a b'"}, func(s *warrenv1.ServiceSpec) { s.Task.Container.Args = []string{"new", "a b"} }},
+		{[]string{"--args", ""}, func(s *warrenv1.ServiceSpec) { s.Task.Container.Args = nil }},
+		{[]string{"--force"}, func(s *warrenv1.ServiceSpec) { s.Task.Force = 1 }},
+		{[]string{"--replicas", "0"}, func(s *warrenv1.ServiceSpec) { s.GetReplicated().Replicas = 0 }},
+		{[]string{"--env-add", "B=9", "--env-add", "C=3", "--env-rm", "A"}, func(s *warrenv1.ServiceSpec) { s.Task.Container.Env = []string{"B=9", "C=3"} }},
+		{[]string{"--env", "A=5"}, func(s *warrenv1.ServiceSpec) { s.Task.Container.Env[0] = "A=5" }},
+		{[]string{"--label-rm", "a", "--label-add", "b=2"}, func(s *warrenv1.ServiceSpec) { s.Labels = map[string]string{"b": "2"} }},
+		{[]string{"--mount-rm", "/d"}, func(s *warrenv1.ServiceSpec) { s.Task.Container.Mounts = nil }},
+		{[]string{"--mount-add", "type=bind,source=/y,target=/d"}, func(s *warrenv1.ServiceSpec) { s.Task.Container.Mounts[0].Source = "/y" }},
+		{[]string{"--ulimit-add", "nofile=7"}, func(s *warrenv1.ServiceSpec) {
+			s.Task.Container.Ulimits[0].Soft, s.Task.Container.Ulimits[0].Hard = 7, 7
+		}},
+		{[]string{"--ulimit-rm", "nofile"}, func(s *warrenv1.ServiceSpec) { s.Task.Container.Ulimits = nil }},
+		{[]string{"--cap-drop", "net_admin"}, func(s *warrenv1.ServiceSpec) {
+			s.Task.Container.CapAdd, s.Task.Container.CapDrop = nil, []string{"CHOWN", "net_admin"}
+		}},
+		{[]string{"--group-add", "g", "--group-add", "h"}, func(s *warrenv1.ServiceSpec) { s.Task.Container.Groups = []string{"g", "h"} }},
+		{[]string{"--constraint-rm", "node.id==x", "--constraint-add", "d!=e"}, func(s *warrenv1.ServiceSpec) {
+			s.Placement.Constraints = []string{"b==c", "d!=e"}
+		}},
+		{[]string{"--placement-pref-rm", "spread=node.labels.z"}, func(s *warrenv1.ServiceSpec) { s.Placement.Spread = nil }},
+		{[]string{"--platform", ""}, func(s *warrenv1.ServiceSpec) { s.Placement.Platforms = nil }},
+		{[]string{"--limit-cpu", "0"}, func(s *warrenv1.ServiceSpec) { s.Task.Limits.NanoCpus = 0 }},
+		{[]string{"--restart-max-attempts", "unlimited"}, func(s *warrenv1.ServiceSpec) { s.Task.Restart.MaxAttempts = nil }},
+		{[]string{"--read-only=false"}, func(*warrenv1.ServiceSpec) {}},
+	} {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			got, want := spec(t, before), spec(t, before)
+			c.change(want)
+			if err := parse(t, &Update{}, c.args...).Apply(got); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreEmptyMessages()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestErrorsNameTheFlagAndTheRemedy(t *testing.T) {
+	second := time.Second
+	word := func(s string) *string { return &s }
+	for want, flags := range map[string]Create{
+		`--env: "=x" is not KEY=VALUE`:                                                                     {Env: []string{"=x"}},
+		`--entrypoint: "sh -c 'x" is not a command line: a quote is not closed`:                            {Settings: Settings{Entrypoint: word("sh -c 'x")}},
+		`--network is "mesh", but can be none or host`:                                                     {Settings: Settings{Network: word("mesh"), StopGracePeriod: &second}},
+		`--mount type=bind,target=/x: source must be an absolute path on the node`:                         {Mount: []string{"type=bind,target=/x"}},
+		`--mount source=/a,target=/x: type is missing: bind or tmpfs`:                                      {Mount: []string{"source=/a,target=/x"}},
+		`--mount type=tmpfs,target=x: target must be an absolute path in the container`:                    {Mount: []string{"type=tmpfs,target=x"}},
+		`--mount type=bind,source=/a,target=/b,tmpfs-size=1: tmpfs-size and tmpfs-mode go with type=tmpfs`: {Mount: []string{"type=bind,source=/a,target=/b,tmpfs-size=1"}},
+		`--placement-pref binpack: not spread=LABEL, such as spread=node.labels.zone`:                      {PlacementPref: []string{"binpack"}},
+		`--log-opt colour=blue: not known: max-size and max-file are`:                                      {Settings: Settings{LogOpt: []string{"colour=blue"}}},
+		`--label: "=v" is not KEY=VALUE`:                                                                   {Label: []string{"=v"}},
+	} {
+		if _, err := flags.Spec("nginx", nil); err == nil || err.Error() != want {
+			t.Errorf("error is %v, want %s", err, want)
+		}
+	}
+}
+
+func TestNamesComeFromImages(t *testing.T) {
+	for _, c := range []struct {
+		image  string
+		number int
+		want   string
+	}{
+		{"nginx", 1, "nginx"},
+		{"nginx", 2, "nginx-2"},
+		{"docker.io/library/nginx:1.27", 1, "nginx"},
+		{"registry.example:5000/Team/My_App:v1", 1, "my-app"},
+		{"name@sha256:abc", 1, "name"},
+		{"registry.example:5000/app", 1, "app"},
+		{"", 1, "service"},
+		{"___", 3, "service-3"},
+	} {
+		if got := NameFor(c.image, c.number); got != c.want {
+			t.Errorf("NameFor(%q, %d) = %q, want %q", c.image, c.number, got, c.want)
+		}
+	}
+}
+
+func TestEveryNameMadeFromAnImageIsADNSLabel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		name := NameFor(rapid.String().Draw(t, "image"), rapid.IntRange(1, 100).Draw(t, "number"))
+		if len(name) > 63 || name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || name[0] == '-' || name[len(name)-1] == '-' {
+			t.Fatalf("%q is not a DNS label", name)
+		}
+	})
+}
+
+func TestAFieldIsNamedByItsFlag(t *testing.T) {
+	for path, want := range map[string]string{
+		"spec.name":                            "--name",
+		"spec.task.container.env[2]":           "--env [2]",
+		"spec.task.container.mounts[0].target": "--mount [0].target",
+		`spec.labels["a.b"]`:                   `--label ["a.b"]`,
+		"spec.task.force":                      "",
+		"":                                     "",
+	} {
+		if got := FlagOf(path); got != want {
+			t.Errorf("FlagOf(%q) = %q, want %q", path, got, want)
+		}
+	}
+}
+
+func FuzzFlagValues(f *testing.F) {
+	for _, seed := range []string{"type=bind,source=/a,target=/b", "nofile=1:2", "64m", "1.5", `a "b c"`, "max-size=10m", "\"", "spread=x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		// Whatever is given, the answer is a spec or an error.
+		_, _ = (&Create{
+			Settings: Settings{Entrypoint: &value, LogOpt: []string{value}},
+			Env:      []string{value}, Label: []string{value}, Constraint: []string{value},
+		}).Spec(value, nil)
+		_, _ = mount(value)
+		_, _ = ulimit(value)
+		_, _ = spread(value)
+		var m Memory
+		if err := m.UnmarshalText([]byte(value)); err == nil && m < 0 {
+			t.Errorf("%q is %d bytes", value, m)
+		}
+		var c CPUs
+		if err := c.UnmarshalText([]byte(value)); err == nil && c < 0 {
+			t.Errorf("%q is %d billionths of a processor", value, c)
+		}
+		_ = NameFor(value, 1)
+	})
+}

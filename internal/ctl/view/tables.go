@@ -1,0 +1,190 @@
+package view
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/cuemby/warren/internal/ctl/output"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+func cell(text string) output.Cell { return output.Cell{Text: text} }
+
+func number[N uint32 | uint64](n N) output.Cell { return cell(strconv.FormatUint(uint64(n), 10)) }
+
+func id(id string) output.Cell { return output.Cell{Text: id, Short: ShortID(id)} }
+
+// Services is the table of `service ls`.
+func Services(entries []*warrenv1.ServiceEntry, now time.Time) *output.Table {
+	t := &output.Table{Columns: []output.Column{
+		{Title: "ID", Key: "ID"}, {Title: "NAME", Key: "Name"}, {Title: "MODE", Key: "Mode"},
+		{Title: "REPLICAS", Key: "Replicas"}, {Title: "IMAGE", Key: "Image", Elastic: true}, {Title: "UPDATED", Key: "Updated"},
+		{Title: "CREATED", Key: "Created", Wide: true}, {Title: "REVISION", Key: "Revision", Wide: true},
+		{Title: "REASON", Key: "Reason", Wide: true, Elastic: true},
+	}}
+	for _, e := range entries {
+		s, p := e.GetService(), e.GetProgress()
+		replicas := cell(fmt.Sprintf("%d/%d", p.GetRunning(), p.GetDesired()))
+		switch {
+		case s.GetRemoving():
+			replicas.Text += " (removing)"
+			replicas.Colour = output.Faint
+		case p.GetConverged():
+			replicas.Colour = output.Good
+		case p.GetRunning() == 0:
+			replicas.Colour = output.Bad
+		default:
+			replicas.Colour = output.Warning
+		}
+		t.Rows = append(t.Rows, output.Row{
+			ID: s.GetMeta().GetId(), Name: s.GetSpec().GetName(), Object: e,
+			Cells: []output.Cell{
+				id(s.GetMeta().GetId()), cell(s.GetSpec().GetName()), cell(Mode(s.GetSpec())), replicas,
+				cell(s.GetSpec().GetTask().GetContainer().GetImage()), cell(Ago(s.GetMeta().GetUpdatedAt(), now)),
+				cell(Ago(s.GetMeta().GetCreatedAt(), now)), number(s.GetRevision()), cell(p.GetReason()),
+			},
+		})
+	}
+	return t
+}
+
+// Tasks is the table of `service ps`, `node ps` and `task ls`. The tasks of one slot follow each other,
+// newest first, the older ones indented.
+func Tasks(entries []*warrenv1.TaskEntry, now time.Time) *output.Table {
+	t := &output.Table{Columns: []output.Column{
+		{Title: "ID", Key: "ID"}, {Title: "NAME", Key: "Name"}, {Title: "IMAGE", Key: "Image", Elastic: true},
+		{Title: "NODE", Key: "Node"}, {Title: "DESIRED STATE", Key: "DesiredState"}, {Title: "CURRENT STATE", Key: "CurrentState"},
+		{Title: "ERROR", Key: "Error", Elastic: true},
+		{Title: "DIGEST", Key: "Digest", Wide: true}, {Title: "EXIT CODE", Key: "ExitCode", Wide: true},
+		{Title: "RESTARTS", Key: "Restarts", Wide: true}, {Title: "PID", Key: "PID", Wide: true},
+		{Title: "CONTAINER", Key: "Container", Wide: true},
+	}}
+	entries = slices.Clone(entries)
+	slices.SortStableFunc(entries, bySlotThenAge)
+	for i, e := range entries {
+		task, status := e.GetTask(), e.GetTask().GetStatus()
+		name := cell(TaskName(task, e.GetNodeHostname()))
+		if i > 0 && slotOf(entries[i-1]) == slotOf(e) {
+			name.Short = ` \_ ` + name.Text
+		}
+		exit := ""
+		if status.GetExit() != nil {
+			exit = strconv.FormatUint(uint64(status.GetExit().GetCode()), 10)
+		}
+		pid := ""
+		if status.GetPid() != 0 {
+			pid = strconv.FormatUint(uint64(status.GetPid()), 10)
+		}
+		t.Rows = append(t.Rows, output.Row{
+			ID: task.GetMeta().GetId(), Name: name.Text, Object: e,
+			Cells: []output.Cell{
+				id(task.GetMeta().GetId()), name, cell(e.GetImage()), cell(e.GetNodeHostname()),
+				cell(capital(Desired(task.GetDesired()))),
+				{Text: CurrentState(status, now), Colour: StateColour(status.GetState())},
+				{Text: Problem(status), Colour: problemColour(status)},
+				id(status.GetImageDigest()), cell(exit), number(restarts(status)), cell(pid), id(status.GetContainerId()),
+			},
+		})
+	}
+	return t
+}
+
+// CurrentState says what a task is at and since when: Running 3 minutes ago, 2 restarts.
+func CurrentState(s *warrenv1.TaskStatus, now time.Time) string {
+	state := capital(State(s.GetState()))
+	if ago := Ago(s.GetSince(), now); ago != "" {
+		state += " " + ago
+	}
+	if n := restarts(s); n > 0 && !Ended(s.GetState()) {
+		state += ", " + count(int(n), "restart", "restarts")
+	}
+	return state
+}
+
+// problemColour dims the problems of the past.
+func problemColour(s *warrenv1.TaskStatus) output.Colour {
+	if Ended(s.GetState()) || s.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING {
+		return output.Faint
+	}
+	return output.Bad
+}
+
+func restarts(s *warrenv1.TaskStatus) uint32 { return max(s.GetAttempt(), 1) - 1 }
+
+type slot struct {
+	service string
+	number  uint32
+	node    string // of a global service only, whose slots are its nodes
+}
+
+func slotOf(e *warrenv1.TaskEntry) slot {
+	s := slot{service: e.GetTask().GetServiceName(), number: e.GetTask().GetSlot()}
+	if s.number == 0 {
+		s.node = cmp.Or(e.GetNodeHostname(), e.GetTask().GetNodeId())
+	}
+	return s
+}
+
+func bySlotThenAge(a, b *warrenv1.TaskEntry) int {
+	x, y := slotOf(a), slotOf(b)
+	return cmp.Or(
+		cmp.Compare(x.service, y.service),
+		cmp.Compare(x.number, y.number),
+		cmp.Compare(x.node, y.node),
+		b.GetTask().GetMeta().GetCreatedAt().AsTime().Compare(a.GetTask().GetMeta().GetCreatedAt().AsTime()),
+	)
+}
+
+// Nodes is the table of `node ls`.
+func Nodes(entries []*warrenv1.NodeEntry, now time.Time) *output.Table {
+	t := &output.Table{Columns: []output.Column{
+		{Title: "ID", Key: "ID"}, {Title: "HOSTNAME", Key: "Hostname"}, {Title: "STATUS", Key: "Status"},
+		{Title: "AVAILABILITY", Key: "Availability"}, {Title: "TASKS", Key: "Tasks"},
+		{Title: "CPUS RESERVED", Key: "CPUs"}, {Title: "MEMORY RESERVED", Key: "Memory"}, {Title: "VERSION", Key: "Version"},
+		{Title: "ADDRESS", Key: "Address", Wide: true}, {Title: "PLATFORM", Key: "Platform", Wide: true},
+		{Title: "OS", Key: "OS", Wide: true}, {Title: "KERNEL", Key: "Kernel", Wide: true},
+		{Title: "CONTAINERD", Key: "Containerd", Wide: true}, {Title: "SINCE", Key: "Since", Wide: true},
+		{Title: "MESSAGE", Key: "Message", Wide: true},
+	}}
+	for _, e := range entries {
+		n, f := e.GetNode(), e.GetNode().GetFacts()
+		t.Rows = append(t.Rows, output.Row{
+			ID: n.GetMeta().GetId(), Name: f.GetHostname(), Object: e,
+			Cells: []output.Cell{
+				id(n.GetMeta().GetId()), cell(f.GetHostname()),
+				{Text: capital(NodeState(n.GetStatus().GetState())), Colour: nodeColour(n.GetStatus().GetState())},
+				{Text: capital(Availability(n.GetSpec().GetAvailability())), Colour: availabilityColour(n.GetSpec().GetAvailability())},
+				number(e.GetTasks()),
+				cell(CPUs(e.GetReserved().GetNanoCpus()) + "/" + CPUs(f.GetResources().GetNanoCpus())),
+				cell(Memory(e.GetReserved().GetMemoryBytes()) + "/" + Memory(f.GetResources().GetMemoryBytes())),
+				cell(f.GetAgentVersion()),
+				cell(n.GetStatus().GetAddr()), cell(f.GetOs() + "/" + f.GetArch()), cell(f.GetOsName()), cell(f.GetKernel()),
+				cell(f.GetContainerdVersion()), cell(Ago(n.GetStatus().GetSince(), now)), cell(n.GetStatus().GetMessage()),
+			},
+		})
+	}
+	return t
+}
+
+func nodeColour(s warrenv1.NodeState) output.Colour {
+	switch s {
+	case warrenv1.NodeState_NODE_STATE_READY:
+		return output.Good
+	case warrenv1.NodeState_NODE_STATE_DOWN:
+		return output.Bad
+	default:
+		return output.Warning
+	}
+}
+
+func availabilityColour(a warrenv1.NodeAvailability) output.Colour {
+	switch a {
+	case warrenv1.NodeAvailability_NODE_AVAILABILITY_PAUSE, warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN:
+		return output.Warning
+	default:
+		return 0
+	}
+}
