@@ -1,0 +1,69 @@
+package runtime
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cuemby/warren/internal/agent/runtime/ocispec"
+)
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+// inspectHost asks the kernel what it can do.
+func inspectHost() ocispec.Host {
+	host := ocispec.Host{CgroupVersion: 1, LastCapability: 40, MaxFiles: 1 << 20}
+	var fs unix.Statfs_t
+	if unix.Statfs(cgroupRoot, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+		host.CgroupVersion = 2
+	}
+	if text, err := os.ReadFile("/proc/sys/kernel/cap_last_cap"); err == nil {
+		if last, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			host.LastCapability = last
+		}
+	}
+	// runc cannot give more than it has, which is containerd's; ours stands for it.
+	var files unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
+		host.MaxFiles = files.Max
+	}
+	// The root of version 2 has no such file itself.
+	swap := filepath.Join(cgroupRoot, "*", "memory.swap.max")
+	if host.CgroupVersion == 1 {
+		swap = filepath.Join(cgroupRoot, "memory", "memory.memsw.limit_in_bytes")
+	}
+	found, err := filepath.Glob(swap)
+	host.LimitsSwap = err == nil && len(found) > 0
+	return host
+}
+
+// memoryKills returns how many processes of a control group the kernel killed for want of memory.
+func memoryKills(version int, cgroup string) uint64 {
+	path := filepath.Join(cgroupRoot, cgroup, "memory.events")
+	if version == 1 {
+		path = filepath.Join(cgroupRoot, "memory", cgroup, "memory.oom_control")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0 // no group, no kills: the container never started, or nothing counts memory here
+	}
+	return parseMemoryKills(string(text))
+}
+
+// parseMemoryKills finds the count in memory.oom_control or memory.events, which both call it oom_kill.
+func parseMemoryKills(text string) uint64 {
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if name == "oom_kill" {
+			kills, err := strconv.ParseUint(value, 10, 64)
+			if err != nil {
+				return 0
+			}
+			return kills
+		}
+	}
+	return 0
+}

@@ -1,0 +1,126 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	rootpath "github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/user"
+
+	"github.com/cuemby/warren/internal/agent/runtime/ocispec"
+)
+
+// resolveUser returns who a container's program runs as: the template's user, else the image's, else
+// root. The image's files are looked into once for each user.
+func (r *Runtime) resolveUser(ctx context.Context, c Container, config *imageConfig) (ocispec.User, error) {
+	name := c.Spec.GetContainer().GetUser()
+	if name == "" {
+		name = config.User
+	}
+	groups := c.Spec.GetContainer().GetGroups()
+	key := strings.Join(append([]string{name}, groups...), "\x00")
+	config.mu.Lock()
+	defer config.mu.Unlock()
+	if known, ok := config.users[key]; ok {
+		return known, nil
+	}
+	var found ocispec.User
+	err := r.withImage(ctx, config, c.ID, func(root string) (err error) {
+		config.narrow = runsNarrow(root, config.architecture)
+		found, err = lookUpUser(root, name, groups)
+		return err
+	})
+	if err != nil {
+		return ocispec.User{}, err
+	}
+	config.users[key] = found
+	return found, nil
+}
+
+// withImage mounts an image's files for a moment, to be read only.
+func (r *Runtime) withImage(ctx context.Context, config *imageConfig, id string, read func(root string) error) error {
+	// The lease keeps the garbage collector away, and lets it clean up after a crash.
+	ctx, done, err := r.client.WithLease(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := done(ctx); err != nil {
+			r.logger.Debug("a lease was left to expire", "error", err)
+		}
+	}()
+	snapshotter := r.client.SnapshotService(r.options.Snapshotter)
+	key := id + "-view"
+	mounts, err := snapshotter.View(ctx, key, config.chainID)
+	if errdefs.IsAlreadyExists(err) {
+		mounts, err = snapshotter.Mounts(ctx, key)
+	}
+	if err != nil {
+		return fmt.Errorf("look into the image: %w", err)
+	}
+	err = mount.WithReadonlyTempMount(ctx, mounts, read)
+	if removeErr := snapshotter.Remove(ctx, key); removeErr != nil {
+		r.logger.Debug("a view of an image was left to the garbage collector", "error", removeErr)
+	}
+	return err
+}
+
+// lookUpUser finds a user and groups in the files of an image.
+func lookUpUser(root, name string, groups []string) (ocispec.User, error) {
+	passwd, err := openInside(root, "/etc/passwd")
+	if err != nil {
+		return ocispec.User{}, err
+	}
+	defer passwd.Close()
+	group, err := openInside(root, "/etc/group")
+	if err != nil {
+		return ocispec.User{}, err
+	}
+	defer group.Close()
+	found, err := user.GetExecUser(name, nil, passwd, group)
+	if err != nil {
+		return ocispec.User{}, fmt.Errorf("user: %q is not known in the image: %w; use a number, or a name in its /etc/passwd", name, err)
+	}
+	result := ocispec.User{UID: uint32(found.Uid), GID: uint32(found.Gid)}
+	for _, id := range found.Sgids {
+		result.Groups = append(result.Groups, uint32(id))
+	}
+	if len(groups) == 0 {
+		return result, nil
+	}
+	again, err := openInside(root, "/etc/group")
+	if err != nil {
+		return ocispec.User{}, err
+	}
+	defer again.Close()
+	more, err := user.GetAdditionalGroups(groups, again)
+	if err != nil {
+		return ocispec.User{}, fmt.Errorf("groups: %w; use numbers, or names in the image's /etc/group", err)
+	}
+	for _, id := range more {
+		result.Groups = append(result.Groups, uint32(id))
+	}
+	return result, nil
+}
+
+// openInside opens a file as a program with that root would find it; one that is missing is empty.
+func openInside(root, path string) (io.ReadCloser, error) {
+	target, err := rootpath.RootPath(root, path)
+	if err == nil {
+		var file *os.File
+		if file, err = os.Open(target); err == nil {
+			return file, nil
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return io.NopCloser(strings.NewReader("")), nil
+	}
+	return nil, fmt.Errorf("look into the image: %w", err)
+}
