@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -17,7 +18,8 @@ import (
 type committer struct {
 	raft    *raft.Raft
 	queue   chan *proposal
-	closing chan struct{}
+	closing chan struct{} // closed when no more are taken in
+	closed  chan struct{} // closed when what had been taken in is settled
 	done    sync.WaitGroup
 }
 
@@ -34,7 +36,7 @@ type proposal struct {
 const queued = 1024
 
 func startCommitter(r *raft.Raft) *committer {
-	c := &committer{raft: r, queue: make(chan *proposal, queued), closing: make(chan struct{})}
+	c := &committer{raft: r, queue: make(chan *proposal, queued), closing: make(chan struct{}), closed: make(chan struct{})}
 	c.done.Go(c.run)
 	return c
 }
@@ -55,6 +57,13 @@ func (c *committer) propose(ctx context.Context, transactions []*state.Transacti
 	select {
 	case <-p.done:
 		return p.results, p.err
+	case <-c.closed:
+		select {
+		case <-p.done:
+			return p.results, p.err
+		default: // it got into the queue after the last look at it
+			return nil, ErrClosed
+		}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -64,6 +73,7 @@ func (c *committer) propose(ctx context.Context, transactions []*state.Transacti
 func (c *committer) stop() {
 	close(c.closing)
 	c.done.Wait()
+	defer close(c.closed)
 	for {
 		select {
 		case p := <-c.queue:
@@ -78,6 +88,9 @@ func (c *committer) run() {
 	for {
 		select {
 		case p := <-c.queue:
+			// Those whom the last commit has woken may be about to propose again: let them, or this one
+			// goes alone and they wait for two commits.
+			runtime.Gosched()
 			c.commit(c.gather(p))
 		case <-c.closing:
 			return

@@ -19,7 +19,7 @@ type sink struct{ to *slog.Logger }
 
 // Accept implements hclog.SinkAdapter.
 func (s sink) Accept(_ string, level hclog.Level, message string, args ...any) {
-	s.to.Log(context.Background(), severity(level, message), "raft: "+message, args...)
+	s.to.Log(context.Background(), severity(level, message), "raft: "+message, args...) //nolint:sloglint // the message is raft's
 }
 
 // severity lowers raft's tales of its ordinary life to debug: what an operator should know of it the

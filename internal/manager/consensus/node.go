@@ -28,7 +28,7 @@ var (
 )
 
 const (
-	logCacheEntries   = 512       // raft's reads of entries just written are served from memory
+	logCacheEntries   = 64        // entries just written that members read from memory; each may have maxEntryBytes
 	snapshotsRetained = 2         // the newest, and one before it should the newest be damaged
 	snapshotThreshold = 1 << 16   // entries between snapshots; bounds what a restart replays
 	snapshotTrailing  = 1 << 14   // entries kept behind a snapshot, for members that lag
@@ -97,7 +97,28 @@ func Open(o Options, machine *state.Machine) (*Node, error) {
 		return nil, errors.Join(fmt.Errorf("start raft: %w", err), log.Close())
 	}
 	node.commits = startCommitter(node.raft)
+	if err := node.hurry(); err != nil {
+		return nil, errors.Join(err, node.Close())
+	}
 	return node, nil
+}
+
+// hurry has a sole member stand for election at once. Raft would first wait an election timeout for
+// word from a leader, which nobody else can be; it stops waiting when that time is made shorter.
+func (n *Node) hurry() error {
+	future := n.raft.GetConfiguration()
+	if err := future.Error(); err != nil {
+		return fmt.Errorf("read raft membership: %w", err)
+	}
+	if servers := future.Configuration().Servers; len(servers) != 1 || servers[0].ID != n.id {
+		return nil
+	}
+	timings := n.raft.ReloadableConfig()
+	timings.HeartbeatTimeout -= time.Millisecond
+	if err := n.raft.ReloadConfig(timings); err != nil {
+		return fmt.Errorf("adjust raft's timings: %w", err)
+	}
+	return nil
 }
 
 func config(o Options, logger hclog.Logger, lead chan<- bool) *raft.Config {
@@ -137,7 +158,7 @@ func (n *Node) Bootstrap() error {
 	if err != nil {
 		return fmt.Errorf("bootstrap raft: %w", err)
 	}
-	return nil
+	return n.hurry()
 }
 
 // Leadership tells each gain (true) and loss (false) of the lead, in order. It must be read: raft

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"time"
 
@@ -29,6 +30,11 @@ type Loop interface {
 	// Refused tells the loop that one of its proposals was refused because the state has moved on.
 	Refused(Proposal)
 }
+
+// MaxOperations is the size at which a decision about one object closes its transaction. What it leaves
+// undone it decides on again when the transaction is applied, so that no single write of the raft log
+// grows with the cluster.
+const MaxOperations = 1000
 
 // Decision is what a loop wants done.
 type Decision struct {
@@ -74,30 +80,47 @@ func Run(ctx context.Context, store *state.Store, proposer Proposer, l Loop, log
 // propose writes the proposals and tells whether any was refused. A refusal is no failure: the state
 // moved on, and the loop looks again.
 func propose(ctx context.Context, proposer Proposer, l Loop, proposals []Proposal, logger *slog.Logger) (refused bool, err error) {
-	if len(proposals) == 0 {
-		return false, nil
-	}
-	transactions := make([]*state.Transaction, len(proposals))
-	for i, p := range proposals {
-		transactions[i] = p.Transaction
-	}
-	results, err := proposer.Propose(ctx, transactions...)
-	if err != nil {
-		return false, err
-	}
-	for i, why := range results {
-		switch {
-		case why == nil:
-		case errors.Is(why, state.ErrMalformed):
-			// Looking again would decide the same: say so and leave it until something changes.
-			logger.Error("decision refused", "key", proposals[i].Key, "err", why)
-		default:
-			logger.Debug("decision overtaken", "key", proposals[i].Key, "err", why)
-			l.Refused(proposals[i])
-			refused = true
+	for batch := range batches(proposals) {
+		transactions := make([]*state.Transaction, len(batch))
+		for i, p := range batch {
+			transactions[i] = p.Transaction
+		}
+		results, err := proposer.Propose(ctx, transactions...)
+		if err != nil {
+			return false, err
+		}
+		for i, why := range results {
+			switch {
+			case why == nil:
+			case errors.Is(why, state.ErrMalformed):
+				// Looking again would decide the same: say so and leave it until something changes.
+				logger.Error("decision refused", "key", batch[i].Key, "err", why)
+			default:
+				logger.Debug("decision overtaken", "key", batch[i].Key, "err", why)
+				l.Refused(batch[i])
+				refused = true
+			}
 		}
 	}
 	return refused, nil
+}
+
+// batches cuts proposals into what is proposed in one go: as many as have MaxOperations operations
+// between them, and at least one.
+func batches(proposals []Proposal) iter.Seq[[]Proposal] {
+	return func(yield func([]Proposal) bool) {
+		for len(proposals) > 0 {
+			n, operations := 1, proposals[0].Transaction.Len()
+			for n < len(proposals) && operations+proposals[n].Transaction.Len() <= MaxOperations {
+				operations += proposals[n].Transaction.Len()
+				n++
+			}
+			if !yield(proposals[:n]) {
+				return
+			}
+			proposals = proposals[n:]
+		}
+	}
 }
 
 // sleep waits for a change, for the time to wake (zero: never), or for the end of ctx.

@@ -2,9 +2,11 @@ package state
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/encoding/protodelim"
@@ -135,16 +137,27 @@ func operand(op *statev1.Operation) (Key, uint64, Object, error) {
 	return KeyOf(o), o.GetMeta().GetVersion(), o, nil
 }
 
-// indexable tells whether o has what the indexes of its table need.
+// indexable tells whether o has what the indexes of its table need. A zero byte ends a key there, so no
+// name may hold one.
 func indexable(o Object) error {
+	names := []string{o.GetMeta().GetId()}
 	switch o := o.(type) {
+	case *warrenv1.Node:
+		names = append(names, o.GetFacts().GetHostname())
 	case *warrenv1.Service:
 		if o.GetSpec().GetName() == "" {
 			return refuse(KeyOf(o), fmt.Errorf("%w: without a name", ErrMalformed))
 		}
+		names = append(names, o.GetSpec().GetName())
 	case *warrenv1.Task:
 		if o.GetServiceId() == "" {
 			return refuse(KeyOf(o), fmt.Errorf("%w: without a service", ErrMalformed))
+		}
+		names = append(names, o.GetServiceId(), o.GetNodeId())
+	}
+	for _, name := range names {
+		if strings.IndexByte(name, 0) >= 0 {
+			return refuse(KeyOf(o), fmt.Errorf("%w: a zero byte in the name %q", ErrMalformed, name))
 		}
 	}
 	return nil
@@ -246,10 +259,13 @@ func (s *Store) Load(r io.Reader) error {
 		if o == nil {
 			return fmt.Errorf("read snapshot: object %d of %d is of no known kind: upgrade warren-manager", i+1, header.GetObjects())
 		}
-		if err := indexable(o); err != nil {
+		if err := cmp.Or(indexable(o), nameIsFree(w, o, nil)); err != nil {
 			return fmt.Errorf("read snapshot: %w", err)
 		}
-		w.put(w.lookup(KeyOf(o)), o)
+		if w.lookup(KeyOf(o)) != nil {
+			return fmt.Errorf("read snapshot: %w", refuse(KeyOf(o), ErrExists))
+		}
+		w.put(nil, o)
 	}
 	after := w.commit()
 	s.publish(Snapshot{tables: &after, index: header.GetIndex()}, nil, true)

@@ -1,0 +1,365 @@
+package scheduler
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	"github.com/cuemby/warren/internal/manager/placement"
+	"github.com/cuemby/warren/internal/manager/state"
+	"github.com/cuemby/warren/internal/manager/state/statetest"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// churn is a cluster at which random things happen, and two schedulers that watch it; one of them acts.
+type churn struct {
+	*harness
+	rt     *rapid.T
+	twin   *Scheduler
+	serial int
+}
+
+func (c *churn) observe() {
+	b := c.feed.Take()
+	c.at = b.Snapshot
+	c.s.Observe(c.at, b.Changes)
+	c.twin.Observe(c.at, b.Changes)
+}
+
+func (c *churn) write(edit func(*state.Transaction)) {
+	tx := state.New(c.now)
+	edit(tx)
+	if tx.Len() > 0 {
+		statetest.Commit(c.t, c.log, tx)
+	}
+}
+
+func pick[T any](rt *rapid.T, label string, from []T) (T, bool) {
+	if len(from) == 0 {
+		var none T
+		return none, false
+	}
+	return from[rapid.IntRange(0, len(from)-1).Draw(rt, label)], true
+}
+
+// happen makes one random change of the state.
+func (c *churn) happen() {
+	c.serial++
+	rt, at := c.rt, c.store.Snapshot()
+	nodes, services, tasks := slices.Collect(at.Nodes()), slices.Collect(at.Services()), slices.Collect(at.Tasks())
+	c.write(func(tx *state.Transaction) {
+		switch rapid.IntRange(0, 11).Draw(rt, "what") {
+		case 0, 1:
+			id := fmt.Sprintf("n%d", rapid.IntRange(0, 7).Draw(rt, "id"))
+			if at.Node(id) == nil {
+				tx.Create(statetest.Node(id, having(rapid.Int64Range(0, 4).Draw(rt, "cpus")*1e9, rapid.Int64Range(0, 4).Draw(rt, "memory")<<30),
+					labelled("zone", rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "zone"))))
+			}
+		case 2:
+			if n, ok := pick(rt, "node", nodes); ok {
+				state.Update(tx, n, func(n *warrenv1.Node) {
+					n.Spec.Availability = warrenv1.NodeAvailability(rapid.IntRange(0, 3).Draw(rt, "availability"))
+					n.Status.State = warrenv1.NodeState(rapid.SampledFrom([]int32{1, 1, 1, 2, 4}).Draw(rt, "state"))
+					labelled("zone", rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "zone"))(n)
+				})
+			}
+		case 3:
+			if n, ok := pick(rt, "node", nodes); ok {
+				tx.Delete(n)
+			}
+		case 4:
+			s := statetest.Replicated(fmt.Sprintf("s%d", c.serial), 1,
+				reserving(rapid.Int64Range(0, 2).Draw(rt, "cpus")*1e9, rapid.Int64Range(0, 2).Draw(rt, "memory")<<30), randomPlacement(rt))
+			tx.Create(s)
+			tx.Create(statetest.Revision(s))
+		case 5:
+			if s, ok := pick(rt, "service", services); ok {
+				state.Update(tx, s, func(s *warrenv1.Service) { randomPlacement(rt)(s) })
+			}
+		case 6, 7, 8:
+			if s, ok := pick(rt, "service", services); ok {
+				for i := range rapid.IntRange(1, 6).Draw(rt, "tasks") {
+					tx.Create(statetest.Task(fmt.Sprintf("t%d.%d", c.serial, i), s.GetMeta().GetId(), uint32(i+1), "",
+						statetest.In(warrenv1.TaskState_TASK_STATE_PENDING)))
+				}
+			}
+		case 9:
+			s, one := pick(rt, "service", services)
+			n, two := pick(rt, "node", nodes)
+			if one && two {
+				tx.Create(statetest.Task(fmt.Sprintf("b%d", c.serial), s.GetMeta().GetId(), 0, n.GetMeta().GetId(),
+					statetest.In(warrenv1.TaskState_TASK_STATE_PENDING)))
+			}
+		case 10, 11:
+			for range rapid.IntRange(1, 4).Draw(rt, "endings") {
+				t, ok := pick(rt, "task", tasks)
+				if !ok {
+					return
+				}
+				tasks = slices.DeleteFunc(tasks, func(other *warrenv1.Task) bool { return other == t })
+				switch rapid.IntRange(0, 4).Draw(rt, "how") {
+				case 0:
+					state.Update(tx, t, func(t *warrenv1.Task) { t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN })
+				case 1:
+					tx.Delete(t)
+				case 2:
+					state.Update(tx, t, func(t *warrenv1.Task) {
+						if t.GetNodeId() != "" {
+							t.Status.State = max(t.Status.State, warrenv1.TaskState_TASK_STATE_RUNNING)
+						}
+					})
+				default:
+					state.Update(tx, t, func(t *warrenv1.Task) {
+						t.Status.State, t.Status.Since = warrenv1.TaskState_TASK_STATE_FAILED, timestamppb.New(c.now)
+					})
+				}
+			}
+		}
+	})
+}
+
+func randomPlacement(rt *rapid.T) func(*warrenv1.Service) {
+	return placed(&warrenv1.Placement{
+		Constraints:        rapid.SampledFrom([][]string{nil, nil, {"node.labels.zone!=a"}, {"node.labels.zone==b"}}).Draw(rt, "constraints"),
+		Spread:             rapid.SampledFrom([][]string{nil, {"node.labels.zone"}}).Draw(rt, "spread"),
+		MaxReplicasPerNode: rapid.SampledFrom([]uint32{0, 0, 1, 2}).Draw(rt, "bound"),
+	})
+}
+
+func TestWhateverHappensTheSchedulerKeepsItsLaws(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		c := &churn{harness: start(t), rt: rt, twin: New()}
+		c.twin.Reset(c.at)
+		for range rapid.IntRange(1, 40).Draw(rt, "steps") {
+			for range rapid.IntRange(0, 3).Draw(rt, "events") {
+				c.happen()
+			}
+			c.now = c.now.Add(time.Duration(rapid.IntRange(0, 2000).Draw(rt, "ms")) * time.Millisecond)
+			c.observe()
+			c.step()
+		}
+		for range 1000 {
+			if c.step() {
+				c.nothingFits()
+				return
+			}
+		}
+		rt.Fatal("the scheduler never comes to rest")
+	})
+}
+
+// step has both schedulers decide, lets something happen, writes the decision, and checks the laws. It
+// tells whether there was nothing to decide.
+func (c *churn) step() (rest bool) {
+	d, same := c.s.Decide(c.at, c.now), c.twin.Decide(c.at, c.now)
+	if len(d.Proposals) != len(same.Proposals) || !d.Wake.Equal(same.Wake) {
+		c.rt.Fatalf("two schedulers decide differently: %v, %v", d, same)
+	}
+	for i, p := range d.Proposals {
+		if !proto.Equal(p.Transaction.Message(), same.Proposals[i].Transaction.Message()) {
+			c.rt.Fatalf("two schedulers decide differently: %v, %v", p.Transaction.Message(), same.Proposals[i].Transaction.Message())
+		}
+	}
+	meanwhile := len(d.Proposals) > 0 && rapid.IntRange(0, 3).Draw(c.rt, "meanwhile") == 0
+	if meanwhile {
+		c.happen()
+	}
+	before := c.store.Snapshot()
+	for _, p := range d.Proposals {
+		results, err := c.log.Propose(c.t.Context(), p.Transaction)
+		if err != nil {
+			c.rt.Fatal(err)
+		}
+		if results != nil {
+			c.s.Refused(p)
+			c.twin.Refused(p)
+		}
+	}
+	if !meanwhile {
+		c.lawful(before, c.store.Snapshot())
+	}
+	c.observe()
+	c.viewIsTrue()
+	return len(d.Proposals) == 0 && (d.Wake.IsZero() || d.Wake.After(c.now))
+}
+
+// lawful checks what the scheduler has just placed: on nodes that were open and admit it, within capacity
+// and bound.
+func (c *churn) lawful(before, after state.Snapshot) {
+	reserved := map[string]amount{}
+	for t := range after.Tasks() {
+		if occupies(t) {
+			r := after.Revision(t.GetServiceId(), t.GetRevision()).GetTask().GetReservations()
+			sum := reserved[t.GetNodeId()]
+			reserved[t.GetNodeId()] = amount{sum.cpus + r.GetNanoCpus(), sum.memory + r.GetMemoryBytes()}
+		}
+	}
+	for t := range after.Tasks() {
+		if !occupies(t) || occupies(before.Task(t.GetMeta().GetId())) {
+			continue
+		}
+		n, s := after.Node(t.GetNodeId()), after.Service(t.GetServiceId())
+		r := after.Revision(t.GetServiceId(), 1).GetTask().GetReservations()
+		sum := reserved[t.GetNodeId()]
+		switch {
+		case !placement.Open(n) || !placement.Admits(s.GetSpec().GetPlacement(), n):
+			c.rt.Fatalf("task %v was placed on node %v", t, n)
+		case r.GetNanoCpus() > 0 && sum.cpus > n.GetFacts().GetResources().GetNanoCpus(),
+			r.GetMemoryBytes() > 0 && sum.memory > n.GetFacts().GetResources().GetMemoryBytes():
+			c.rt.Fatalf("node %v has %v reserved", n, sum)
+		}
+		if bound := s.GetSpec().GetPlacement().GetMaxReplicasPerNode(); bound > 0 {
+			there := uint32(0)
+			for other := range after.TasksByNode(n.GetMeta().GetId()) {
+				if other.GetServiceId() == t.GetServiceId() && occupies(other) {
+					there++
+				}
+			}
+			if there > bound {
+				c.rt.Fatalf("node %s has %d tasks of %s", n.GetMeta().GetId(), there, t.GetServiceId())
+			}
+		}
+	}
+}
+
+// viewIsTrue checks that the views are what the state says, whatever way they came to be.
+func (c *churn) viewIsTrue() {
+	fresh := newView()
+	fresh.load(c.at)
+	want := digest(fresh)
+	for _, s := range []*Scheduler{c.s, c.twin} {
+		for _, id := range s.overtaken {
+			s.view.reread(c.at, id)
+		}
+		s.overtaken = nil
+		if got := digest(s.view); got != want {
+			c.rt.Fatalf("the view is\n%s\nand should be\n%s", got, want)
+		}
+		if s.view.order == nil {
+			continue
+		}
+		for i, n := range s.view.order.nodes {
+			if n.rank != i || s.view.order.keys[i] != n.key() {
+				c.rt.Fatalf("node %s stands at a wrong place in the order", n.id)
+			}
+			for key, t := range s.view.terrains {
+				leaf := t.leaves[i]
+				if key != "" && leaf.value != n.object.GetSpec().GetLabels()["zone"] || leaf.nodes[t.places[i]] != n || leaf.order.keys[t.places[i]] != n.key() {
+					c.rt.Fatalf("node %s stands at a wrong place in the terrain of %q", n.id, key)
+				}
+			}
+		}
+	}
+}
+
+// digest is what a view knows of the state, without what it has concluded.
+func digest(v *view) string {
+	var b strings.Builder
+	fmt.Fprintln(&b, "claims", len(v.claims))
+	for _, id := range slices.Sorted(maps.Keys(v.nodes)) {
+		n := v.nodes[id]
+		fmt.Fprintln(&b, "node", id, n.object.GetMeta().GetVersion(), n.open, n.capacity, n.reserved, n.tasks, slices.Sorted(maps.Keys(n.waiting)))
+	}
+	for _, id := range slices.Sorted(maps.Keys(v.services)) {
+		s := v.services[id]
+		fmt.Fprintln(&b, "service", id, s.object.GetMeta().GetVersion(), byName(s.wanted))
+		for _, g := range s.inOrder() {
+			queued := slices.DeleteFunc(slices.Clone(g.queue), func(id string) bool { return g.pending[id] == nil })
+			fmt.Fprintln(&b, "  group", g.revision, g.need, g.template, g.tasks, byName(g.present),
+				slices.Sorted(maps.Keys(g.pending)), slices.Sorted(maps.Keys(g.bound)), len(queued) == len(g.pending),
+				len(g.pending) == 0 || g.queued != g.blocked)
+		}
+	}
+	return b.String()
+}
+
+func byName(counts map[*node]int) []string {
+	var all []string
+	for n, count := range counts {
+		all = append(all, fmt.Sprint(n.id, ":", count))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// nothingFits checks that what waits, when the scheduler rests, fits nowhere and says so.
+func (c *churn) nothingFits() {
+	fresh := newView()
+	fresh.load(c.at)
+	for t := range c.at.Tasks() {
+		if !waits(t) {
+			continue
+		}
+		g := fresh.groupOf(c.at, t)
+		for _, n := range fresh.nodes {
+			if (t.GetNodeId() == "" || t.GetNodeId() == n.id) && g.judge(n) == fits {
+				c.rt.Fatalf("task %v waits although node %v fits", t, n.object)
+			}
+		}
+		if t.GetStatus().GetMessage() == "" {
+			c.rt.Fatalf("task %v waits and does not say why", t)
+		}
+	}
+}
+
+func TestEqualNodesDifferByOneTaskAtMost(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		h := start(t, web(reserving(1e6, 1<<20))...)
+		nodes := rapid.IntRange(1, 9).Draw(rt, "nodes")
+		for i := range nodes {
+			h.put(statetest.Node(fmt.Sprintf("n%d", i)))
+		}
+		slot := 0
+		for range rapid.IntRange(1, 5).Draw(rt, "rounds") {
+			var slots []int
+			for range rapid.IntRange(1, 12).Draw(rt, "tasks") {
+				slot++
+				slots = append(slots, slot)
+			}
+			h.put(pending("web", slots...)...)
+			counts := slices.Collect(maps.Values(h.where("web")))
+			if least := slices.Min(counts); slices.Max(counts)-least > 1 || len(counts) < nodes && least > 1 {
+				rt.Fatalf("%d tasks on %d nodes: %v", slot, nodes, h.where("web"))
+			}
+		}
+	})
+}
+
+func TestAWalkVisitsTheOpenNodesInOrder(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		nodes := make([]*node, rapid.IntRange(0, 20).Draw(rt, "nodes"))
+		for i := range nodes {
+			nodes[i] = &node{id: fmt.Sprintf("n%02d", i), open: true}
+		}
+		o := newOrder(nodes)
+		for range rapid.IntRange(0, 40).Draw(rt, "changes") {
+			if n, ok := pick(rt, "node", nodes); ok {
+				n.open, n.tasks = rapid.IntRange(0, 4).Draw(rt, "open") > 0, rapid.IntRange(0, 4).Draw(rt, "tasks")
+				o.set(slices.Index(nodes, n), n.key())
+			}
+		}
+		var want, got []*node
+		for _, n := range nodes {
+			if n.open {
+				want = append(want, n)
+			}
+		}
+		slices.SortStableFunc(want, func(a, b *node) int { return a.tasks - b.tasks })
+		w := o.walk()
+		for n := w.next(); n != nil; n = w.next() {
+			got = append(got, n)
+			n.tasks += 10
+			o.set(slices.Index(nodes, n), n.key())
+		}
+		if !slices.Equal(got, want) {
+			rt.Fatalf("walked %v, want %v", got, want)
+		}
+	})
+}
