@@ -2,6 +2,7 @@ package statetest
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/cuemby/warren/internal/manager/state"
@@ -39,7 +40,7 @@ func name(o state.Object) string {
 	}
 	at := t.GetNodeId()
 	if t.GetSlot() > 0 {
-		at = fmt.Sprint(t.GetSlot())
+		at = strconv.FormatUint(uint64(t.GetSlot()), 10)
 	}
 	return fmt.Sprintf("%s.%s@%d", t.GetServiceName(), at, t.GetRevision())
 }

@@ -1,0 +1,45 @@
+package simulation
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/cuemby/warren/internal/manager/liveness"
+	"github.com/cuemby/warren/internal/manager/loop"
+	"github.com/cuemby/warren/internal/manager/replicas"
+	"github.com/cuemby/warren/internal/manager/retention"
+	"github.com/cuemby/warren/internal/manager/rollout"
+	"github.com/cuemby/warren/internal/manager/state"
+	"github.com/cuemby/warren/internal/manager/state/statetest"
+	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+func TestLoopsWatchTheTablesTheyDeclareAndNoOthers(t *testing.T) {
+	web := statetest.Replicated("web", 1, func(s *warrenv1.Service) { s.Revision = 2 })
+	s := statetest.New(t, statetest.Cluster(), statetest.Node("n1"), statetest.Task("a", "web", 1, "n1"), statetest.Task("b", "web", 2, "gone"),
+		web, statetest.Global("log"), statetest.Revision(web)).Snapshot()
+	for _, c := range []struct {
+		loop   loop.Loop
+		inputs []statev1.Table
+	}{
+		{replicas.New(nil), replicas.Inputs},
+		{rollout.New(nil), rollout.Inputs},
+		{liveness.New(statetest.Epoch), liveness.Inputs},
+		{retention.New(), retention.Inputs},
+	} {
+		watched := map[statev1.Table]bool{}
+		for o := range s.Objects() {
+			for _, change := range []state.Change{{After: o}, {Before: o}} {
+				if len(slices.Collect(c.loop.(*loop.Keyed).Affected(s, change))) > 0 {
+					watched[state.KeyOf(o).Table] = true
+				}
+			}
+		}
+		for table := statev1.Table_TABLE_CLUSTER; table <= statev1.Table_TABLE_TASK; table++ {
+			if declared := slices.Contains(c.inputs, table); declared != watched[table] {
+				t.Errorf("%s: declares %v: %v; watches it: %v", c.loop.Name(), table, declared, watched[table])
+			}
+		}
+	}
+}

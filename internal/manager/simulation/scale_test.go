@@ -1,0 +1,9 @@
+//go:build !race
+
+package simulation
+
+// How large the first simulated cluster is, and how many are simulated.
+const (
+	manyNodes = 200
+	someSeeds = 8
+)
