@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/alecthomas/kong"
+	"sigs.k8s.io/yaml"
+)
+
+const defaultConfig = "/etc/warren/manager.yaml"
+
+// configFile is the flag that names the configuration file.
+type configFile string
+
+// BeforeResolve implements kong's hook: the file's values become the flags' where neither the command
+// line nor the environment has any.
+func (configFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
+	path := string(ctx.FlagValue(trace.Flag).(configFile))
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && path == defaultConfig {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	file := config{path: path}
+	if err := yaml.UnmarshalStrict(text, &file.values); err != nil {
+		return fmt.Errorf("read the configuration %s: %w", path, err)
+	}
+	if err := file.Validate(ctx.Model); err != nil {
+		return err
+	}
+	ctx.AddResolver(file)
+	return nil
+}
+
+// config is a configuration file; kong asks it for the values of flags.
+type config struct {
+	path   string
+	values map[string]any
+}
+
+// Validate implements kong.Resolver: a key that is no flag is an error.
+func (c config) Validate(app *kong.Application) error {
+	known := map[string]bool{}
+	for _, flag := range app.Flags {
+		known[flag.Name] = flag.Name != "config" && flag.Name != "help" && flag.Name != "version"
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.values)) {
+		if !known[key] {
+			return fmt.Errorf("%s: unknown key %q: the keys are the flags that --help lists, without the dashes", c.path, key)
+		}
+	}
+	return nil
+}
+
+// Resolve implements kong.Resolver.
+func (c config) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	for _, name := range flag.Envs {
+		if _, set := os.LookupEnv(name); set {
+			return nil, nil
+		}
+	}
+	return c.values[flag.Name], nil
+}

@@ -1,0 +1,128 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"runtime"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/state"
+	"github.com/cuemby/warren/internal/version"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
+)
+
+// Defaults of a cluster's spec. Unlike a service's they are stored, so that people see what holds.
+const (
+	defaultClusterName       = "warren"
+	defaultHeartbeatInterval = time.Second
+	defaultNodeGrace         = 3500 * time.Millisecond
+	defaultRestartGrace      = 60 * time.Second
+	defaultTaskHistory       = 5
+)
+
+// resolveCluster returns a copy of spec, which may be nil, with the defaults in its unset fields.
+func resolveCluster(spec *warrenv1.ClusterSpec) *warrenv1.ClusterSpec {
+	resolved := &warrenv1.ClusterSpec{}
+	proto.Merge(resolved, spec)
+	resolved.Name = cmp.Or(resolved.GetName(), defaultClusterName)
+	resolved.HeartbeatInterval = cmp.Or(resolved.GetHeartbeatInterval(), durationpb.New(defaultHeartbeatInterval))
+	resolved.NodeGrace = cmp.Or(resolved.GetNodeGrace(), durationpb.New(defaultNodeGrace))
+	resolved.RestartGrace = cmp.Or(resolved.GetRestartGrace(), durationpb.New(defaultRestartGrace))
+	resolved.TaskHistory = cmp.Or(resolved.TaskHistory, proto.Uint32(defaultTaskHistory))
+	return resolved
+}
+
+// checkCluster checks what the rules in the proto cannot say of a resolved spec.
+func checkCluster(spec *warrenv1.ClusterSpec) error {
+	interval, grace := spec.GetHeartbeatInterval().AsDuration(), spec.GetNodeGrace().AsDuration()
+	if grace < 2*interval {
+		return invalid(violation("node_grace",
+			"must be at least twice the heartbeat interval, "+interval.String()+", or one late heartbeat would take a node down",
+			field("spec"), field("node_grace")))
+	}
+	return nil
+}
+
+// clusterService makes and describes the cluster.
+type clusterService struct {
+	store      *state.Store
+	write      writer
+	membership Membership
+}
+
+var _ warrenv1connect.ClusterServiceHandler = (*clusterService)(nil)
+
+// InitCluster implements warrenv1connect.ClusterServiceHandler.
+func (h *clusterService) InitCluster(ctx context.Context, req *connect.Request[warrenv1.InitClusterRequest]) (*connect.Response[warrenv1.InitClusterResponse], error) {
+	spec := resolveCluster(req.Msg.GetSpec())
+	if err := checkCluster(spec); err != nil {
+		return nil, err
+	}
+	cluster, err := h.membership.Initialize(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&warrenv1.InitClusterResponse{Cluster: cluster, AgentAddr: h.membership.AgentAddr()}), nil
+}
+
+// GetCluster implements warrenv1connect.ClusterServiceHandler.
+func (h *clusterService) GetCluster(context.Context, *connect.Request[warrenv1.GetClusterRequest]) (*connect.Response[warrenv1.GetClusterResponse], error) {
+	managers, err := h.membership.Managers()
+	if err != nil {
+		return nil, err
+	}
+	s := h.store.Snapshot()
+	res := &warrenv1.GetClusterResponse{Cluster: s.Cluster(), Managers: managers}
+	for n := range s.Nodes() {
+		res.Nodes++
+		if n.GetStatus().GetState() == warrenv1.NodeState_NODE_STATE_READY {
+			res.NodesReady++
+		}
+	}
+	for range s.Services() {
+		res.Services++
+	}
+	for t := range s.Tasks() {
+		if !lifecycle.Ended(t.GetStatus().GetState()) {
+			res.Tasks++
+		}
+	}
+	return connect.NewResponse(res), nil
+}
+
+// UpdateCluster implements warrenv1connect.ClusterServiceHandler.
+func (h *clusterService) UpdateCluster(ctx context.Context, req *connect.Request[warrenv1.UpdateClusterRequest]) (*connect.Response[warrenv1.UpdateClusterResponse], error) {
+	spec := resolveCluster(req.Msg.GetSpec())
+	if err := checkCluster(spec); err != nil {
+		return nil, err
+	}
+	err := h.write.do(ctx, func(s state.Snapshot, t *state.Transaction) error {
+		cluster := s.Cluster()
+		if err := unchanged("the cluster", cluster, req.Msg.GetVersion()); err != nil {
+			return err
+		}
+		if !proto.Equal(cluster.GetSpec(), spec) {
+			state.Update(t, cluster, func(after *warrenv1.Cluster) { after.Spec = spec })
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&warrenv1.UpdateClusterResponse{Cluster: h.store.Snapshot().Cluster()}), nil
+}
+
+// GetVersion implements warrenv1connect.ClusterServiceHandler.
+func (h *clusterService) GetVersion(context.Context, *connect.Request[warrenv1.GetVersionRequest]) (*connect.Response[warrenv1.GetVersionResponse], error) {
+	return connect.NewResponse(&warrenv1.GetVersionResponse{
+		Version: version.Version, Commit: version.Commit,
+		GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Initialized: h.store.Snapshot().Cluster() != nil,
+	}), nil
+}

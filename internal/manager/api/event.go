@@ -1,0 +1,58 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/cuemby/warren/internal/manager/events"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
+)
+
+// maxEventsPerMessage bounds a message of the stream.
+const maxEventsPerMessage = 256
+
+// eventService tells what happens.
+type eventService struct{ log *events.Log }
+
+var _ warrenv1connect.EventServiceHandler = (*eventService)(nil)
+
+// WatchEvents implements warrenv1connect.EventServiceHandler.
+func (h *eventService) WatchEvents(ctx context.Context, req *connect.Request[warrenv1.WatchEventsRequest], stream *connect.ServerStream[warrenv1.WatchEventsResponse]) error {
+	var since time.Time
+	if from := req.Msg.GetSince(); from != nil {
+		since = from.AsTime()
+	}
+	reader := h.log.Reader(since)
+	// The headers go now, so that the caller knows that nothing from here on is missed.
+	if err := stream.Send(nil); err != nil {
+		return err
+	}
+	for {
+		taken, err := reader.Take(maxEventsPerMessage)
+		if err != nil {
+			return err
+		}
+		if len(taken) == 0 {
+			if req.Msg.GetNoFollow() {
+				return nil
+			}
+			if err := reader.Wait(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		wanted := slices.DeleteFunc(taken, func(e *warrenv1.Event) bool {
+			return len(req.Msg.GetObjects()) > 0 && !slices.Contains(req.Msg.GetObjects(), e.GetObject())
+		})
+		if len(wanted) == 0 {
+			continue
+		}
+		if err := stream.Send(&warrenv1.WatchEventsResponse{Events: wanted}); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/state"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
+)
+
+// nodeService shows and manages nodes.
+type nodeService struct {
+	store *state.Store
+	write writer
+}
+
+var _ warrenv1connect.NodeServiceHandler = (*nodeService)(nil)
+
+// ListNodes implements warrenv1connect.NodeServiceHandler.
+func (h *nodeService) ListNodes(_ context.Context, req *connect.Request[warrenv1.ListNodesRequest]) (*connect.Response[warrenv1.ListNodesResponse], error) {
+	after, err := parseToken(req.Msg.GetPageToken(), 2)
+	if err != nil {
+		return nil, err
+	}
+	s, size := h.store.Snapshot(), pageSize(req.Msg.GetPageSize())
+	nodes := slices.SortedFunc(s.Nodes(), func(a, b *warrenv1.Node) int { return slices.Compare(nodePlace(a), nodePlace(b)) })
+	if after != nil {
+		first, there := slices.BinarySearchFunc(nodes, after, func(n *warrenv1.Node, c cursor) int { return slices.Compare(nodePlace(n), c) })
+		if there {
+			first++
+		}
+		nodes = nodes[first:]
+	}
+	res := &warrenv1.ListNodesResponse{}
+	if len(nodes) > size {
+		nodes = nodes[:size]
+		res.NextPageToken = nodePlace(nodes[size-1]).token()
+	}
+	view := newNodeView(s)
+	for _, n := range nodes {
+		res.Nodes = append(res.Nodes, view.entry(n))
+	}
+	return connect.NewResponse(res), nil
+}
+
+// nodePlace is where a node stands in the list: by hostname, which need not be unique, then by id.
+func nodePlace(n *warrenv1.Node) cursor {
+	return cursor{n.GetFacts().GetHostname(), n.GetMeta().GetId()}
+}
+
+// nodeView counts what nodes have, and remembers what many tasks share.
+type nodeView struct {
+	snapshot state.Snapshot
+	reserved map[revision]*warrenv1.Resources
+}
+
+func newNodeView(s state.Snapshot) *nodeView {
+	return &nodeView{snapshot: s, reserved: map[revision]*warrenv1.Resources{}}
+}
+
+func (v *nodeView) entry(n *warrenv1.Node) *warrenv1.NodeEntry {
+	e := &warrenv1.NodeEntry{Node: n, Reserved: &warrenv1.Resources{}}
+	for t := range v.snapshot.TasksByNode(n.GetMeta().GetId()) {
+		if lifecycle.Ended(t.GetStatus().GetState()) {
+			continue
+		}
+		e.Tasks++
+		r := v.reservation(revision{t.GetServiceId(), t.GetRevision()})
+		e.Reserved.NanoCpus += r.GetNanoCpus()
+		e.Reserved.MemoryBytes += r.GetMemoryBytes()
+	}
+	return e
+}
+
+func (v *nodeView) reservation(of revision) *warrenv1.Resources {
+	r, known := v.reserved[of]
+	if !known {
+		r = v.snapshot.Revision(of.service, of.number).GetTask().GetReservations()
+		v.reserved[of] = r
+	}
+	return r
+}
+
+// GetNode implements warrenv1connect.NodeServiceHandler.
+func (h *nodeService) GetNode(_ context.Context, req *connect.Request[warrenv1.GetNodeRequest]) (*connect.Response[warrenv1.GetNodeResponse], error) {
+	s := h.store.Snapshot()
+	node, err := findNode(s, req.Msg.GetRef())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&warrenv1.GetNodeResponse{Entry: newNodeView(s).entry(node)}), nil
+}
+
+// UpdateNode implements warrenv1connect.NodeServiceHandler.
+func (h *nodeService) UpdateNode(ctx context.Context, req *connect.Request[warrenv1.UpdateNodeRequest]) (*connect.Response[warrenv1.UpdateNodeResponse], error) {
+	var node *warrenv1.Node
+	err := h.write.do(ctx, func(s state.Snapshot, t *state.Transaction) (err error) {
+		if node, err = findNode(s, req.Msg.GetRef()); err != nil {
+			return err
+		}
+		if err := unchanged(nodeName(node), node, req.Msg.GetVersion()); err != nil {
+			return err
+		}
+		if !proto.Equal(node.GetSpec(), req.Msg.GetSpec()) {
+			state.Update(t, node, func(after *warrenv1.Node) {
+				after.Spec = req.Msg.GetSpec()
+				node = after
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&warrenv1.UpdateNodeResponse{Node: cmp.Or(h.store.Snapshot().Node(node.GetMeta().GetId()), node)}), nil
+}
+
+// DeleteNode implements warrenv1connect.NodeServiceHandler. The liveness loop declares the tasks of a
+// node that is no more lost.
+func (h *nodeService) DeleteNode(ctx context.Context, req *connect.Request[warrenv1.DeleteNodeRequest]) (*connect.Response[warrenv1.DeleteNodeResponse], error) {
+	var node *warrenv1.Node
+	err := h.write.do(ctx, func(s state.Snapshot, t *state.Transaction) (err error) {
+		if node, err = findNode(s, req.Msg.GetRef()); err != nil {
+			return err
+		}
+		if now := node.GetStatus().GetState(); now != warrenv1.NodeState_NODE_STATE_DOWN && !req.Msg.GetForce() {
+			return problemf(connect.CodeFailedPrecondition, "%s is %s, not down: stop its warren-agent and wait until it is down, or use --force", nodeName(node), stateName(now))
+		}
+		t.Delete(node)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&warrenv1.DeleteNodeResponse{Node: node}), nil
+}
+
+func nodeName(n *warrenv1.Node) string {
+	return "node " + cmp.Or(n.GetFacts().GetHostname(), n.GetMeta().GetId())
+}
+
+func stateName(s warrenv1.NodeState) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "NODE_STATE_"))
+}

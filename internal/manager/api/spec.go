@@ -1,0 +1,144 @@
+package api
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"github.com/distribution/reference"
+
+	"github.com/cuemby/warren/internal/manager/placement"
+	"github.com/cuemby/warren/internal/manager/state"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// checkService checks what the rules in the proto cannot say of a service's spec.
+func checkService(spec *warrenv1.ServiceSpec) error {
+	var broken []*validate.Violation
+	broken = append(broken, checkImage(spec.GetTask().GetContainer().GetImage())...)
+	broken = append(broken, checkTemplates(spec.GetTask().GetContainer())...)
+	broken = append(broken, checkPlacement(spec.GetPlacement())...)
+	if len(broken) > 0 {
+		return invalid(broken...)
+	}
+	return nil
+}
+
+func checkImage(image string) []*validate.Violation {
+	if isImage(image) {
+		return nil
+	}
+	message := fmt.Sprintf("%q is not an image reference: ", image)
+	if _, rest, ok := strings.Cut(image, "://"); ok {
+		message += fmt.Sprintf("leave out the scheme: write %q", rest)
+	} else if lower := lowerName(image); isImage(lower) {
+		message += fmt.Sprintf("names are lower-case: write %q", lower)
+	} else {
+		message += "write NAME[:TAG][@DIGEST], such as nginx:1.27 or registry.example:5000/team/app:2"
+	}
+	return []*validate.Violation{violation("image", message, inContainer(field("image"))...)}
+}
+
+func isImage(image string) bool {
+	_, err := reference.ParseNormalizedNamed(image)
+	return err == nil
+}
+
+// lowerName makes the name in an image reference lower-case and leaves its tag as it is.
+func lowerName(image string) string {
+	end := len(image)
+	if colon := strings.LastIndexByte(image, ':'); colon > strings.LastIndexByte(image, '/') {
+		end = colon
+	}
+	return strings.ToLower(image[:end]) + image[end:]
+}
+
+func checkPlacement(p *warrenv1.Placement) []*validate.Violation {
+	var broken []*validate.Violation
+	for i, expr := range p.GetConstraints() {
+		if _, err := placement.Parse(expr); err != nil {
+			broken = append(broken, violation("constraint", err.Error(), field("spec"), field("placement"), item("constraints", i)))
+		}
+	}
+	for i, key := range p.GetSpread() {
+		if _, err := placement.ParsePreference(key); err != nil {
+			broken = append(broken, violation("spread", err.Error(), field("spec"), field("placement"), item("spread", i)))
+		}
+	}
+	return broken
+}
+
+// placeholder is what an agent fills in; other text in braces is the user's own.
+var placeholder = regexp.MustCompile(`\{\{\s*\.((?:Service|Task|Node)\.\w+)\s*\}\}`)
+
+var knownPlaceholders = map[string]bool{
+	"Service.Name": true, "Task.ID": true, "Task.Slot": true, "Node.ID": true, "Node.Hostname": true,
+}
+
+// checkTemplates checks that the placeholders in a container's fields are ones that exist.
+func checkTemplates(c *warrenv1.ContainerSpec) []*validate.Violation {
+	var broken []*validate.Violation
+	check := func(text string, path ...*validate.FieldPathElement) {
+		if !strings.Contains(text, "{{") {
+			return
+		}
+		for _, match := range placeholder.FindAllStringSubmatch(text, -1) {
+			if !knownPlaceholders[match[1]] {
+				broken = append(broken, violation("template", match[0]+
+					" is not known: use {{.Service.Name}}, {{.Task.ID}}, {{.Task.Slot}}, {{.Node.ID}} or {{.Node.Hostname}}", inContainer(path...)...))
+			}
+		}
+	}
+	for i, variable := range c.GetEnv() {
+		check(variable, item("env", i))
+	}
+	check(c.GetHostname(), field("hostname"))
+	for i, mount := range c.GetMounts() {
+		check(mount.GetSource(), item("mounts", i), field("source"))
+		check(mount.GetTarget(), item("mounts", i), field("target"))
+	}
+	return broken
+}
+
+// inContainer makes the path of a field of the container's spec in a request.
+func inContainer(path ...*validate.FieldPathElement) []*validate.FieldPathElement {
+	return append([]*validate.FieldPathElement{field("spec"), field("task"), field("container")}, path...)
+}
+
+// warnings tells what the user should know of a spec although it is in order.
+func warnings(s state.Snapshot, spec *warrenv1.ServiceSpec) []string {
+	if len(spec.GetPlacement().GetConstraints()) == 0 && len(spec.GetPlacement().GetPlatforms()) == 0 {
+		return nil
+	}
+	rules, err := placement.Compile(spec.GetPlacement())
+	if err != nil {
+		return nil // refused before it comes here
+	}
+	nodes, met := 0, make([]bool, len(rules.Constraints()))
+	onPlatform, admitted := false, false
+	for n := range s.Nodes() {
+		nodes++
+		for i, c := range rules.Constraints() {
+			met[i] = met[i] || c.Matches(n)
+		}
+		onPlatform = onPlatform || rules.OnPlatform(n)
+		admitted = admitted || rules.Admits(n)
+	}
+	if nodes == 0 || admitted {
+		return nil
+	}
+	var said []string
+	for i, c := range rules.Constraints() {
+		if !met[i] {
+			said = append(said, fmt.Sprintf("no node meets the constraint %s at the moment", c))
+		}
+	}
+	if !onPlatform {
+		said = append(said, fmt.Sprintf("no node is of platform %s at the moment", strings.Join(spec.GetPlacement().GetPlatforms(), " or ")))
+	}
+	if len(said) == 0 {
+		said = append(said, "no node meets all of the placement's constraints and platforms at once at the moment")
+	}
+	return said
+}

@@ -1,0 +1,148 @@
+package events_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/cuemby/warren/internal/manager/events"
+	"github.com/cuemby/warren/internal/manager/state"
+	"github.com/cuemby/warren/internal/manager/state/statetest"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// told returns the messages of what a change of the objects amounts to.
+func told(t *testing.T, before, after state.Object, others ...state.Object) []string {
+	t.Helper()
+	store := statetest.New(t, others...)
+	var messages []string
+	for _, e := range events.From(store.Snapshot(), state.Change{Before: before, After: after}, statetest.Epoch) {
+		messages = append(messages, e.GetAction()+": "+e.GetMessage())
+	}
+	return messages
+}
+
+func TestChangesAreToldInWords(t *testing.T) {
+	task := func(edits ...func(*warrenv1.Task)) *warrenv1.Task {
+		return statetest.Task("a", "web", 3, "n1", edits...)
+	}
+	state := func(s warrenv1.TaskState, err string) func(*warrenv1.Task) {
+		return func(t *warrenv1.Task) { t.Status.State, t.Status.Error = s, err }
+	}
+	assigned := task(statetest.In(warrenv1.TaskState_TASK_STATE_ASSIGNED))
+	scaled := statetest.Replicated("web", 5)
+	relabelled := statetest.Replicated("web", 5, func(s *warrenv1.Service) { s.Spec.Labels = map[string]string{"a": "b"} })
+	down := statetest.Node("n1", func(n *warrenv1.Node) {
+		n.Status.State, n.Status.Message = warrenv1.NodeState_NODE_STATE_DOWN, "silent"
+	})
+	drained := statetest.Node("n1", func(n *warrenv1.Node) {
+		n.Spec.Availability = warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN
+	})
+	for name, c := range map[string]struct {
+		got  []string
+		want []string
+	}{
+		"service created":    {told(t, nil, statetest.Replicated("web", 3)), []string{"created: service web created: image, 3 replicas"}},
+		"global created":     {told(t, nil, statetest.Global("web")), []string{"created: service web created: image, on every node"}},
+		"service scaled":     {told(t, statetest.Replicated("web", 3), scaled), []string{"scaled: service web scaled from 3 to 5"}},
+		"service relabelled": {told(t, scaled, relabelled), []string{"updated: service web updated"}},
+		"service updated":    {told(t, scaled, statetest.Replicated("web", 5, func(s *warrenv1.Service) { s.Revision = 2 })), []string{"updated: service web updated to revision 2"}},
+		"service removing":   {told(t, scaled, statetest.Replicated("web", 5, func(s *warrenv1.Service) { s.Removing = true })), []string{"removing: service web is being removed"}},
+		"service removed":    {told(t, scaled, nil), []string{"removed: service web removed"}},
+		"service untouched":  {told(t, scaled, scaled), nil},
+		"node joined":        {told(t, nil, statetest.Node("n1")), []string{"created: node n1 joined the cluster", "ready: node n1 is ready"}},
+		"node down":          {told(t, statetest.Node("n1"), down), []string{"down: node n1 is down: silent"}},
+		"node drained":       {told(t, statetest.Node("n1"), drained), []string{"drained: node n1 is being drained of its tasks"}},
+		"node removed":       {told(t, down, nil), []string{"removed: node n1 removed"}},
+		"cluster created":    {told(t, nil, statetest.Cluster()), []string{"created: cluster test created"}},
+		"task created":       {told(t, nil, task(statetest.In(warrenv1.TaskState_TASK_STATE_PENDING))), []string{"created: task web.3 created"}},
+		"task assigned":      {told(t, task(statetest.In(warrenv1.TaskState_TASK_STATE_PENDING)), assigned, statetest.Node("n1")), []string{"assigned: task web.3 assigned to node n1"}},
+		"task running":       {told(t, assigned, task()), []string{"running: task web.3 is running on node n1"}},
+		"task failed":        {told(t, task(), task(state(warrenv1.TaskState_TASK_STATE_FAILED, "exit code 1"))), []string{"failed: task web.3 failed: exit code 1"}},
+		"task lost":          {told(t, task(), task(state(warrenv1.TaskState_TASK_STATE_LOST, ""))), []string{"lost: task web.3 lost: node n1 is gone"}},
+		"task restarted": {told(t, task(), task(state(warrenv1.TaskState_TASK_STATE_STARTING, "exit code 1"), func(t *warrenv1.Task) { t.Status.Attempt = 2 })),
+			[]string{"restarted: task web.3 restarts, attempt 2: exit code 1"}},
+		"task message":   {told(t, task(), task(func(t *warrenv1.Task) { t.Status.Message = "10 %" })), nil},
+		"task forgotten": {told(t, task(), nil), nil},
+	} {
+		if !slices.Equal(c.got, c.want) {
+			t.Errorf("%s: got %q, want %q", name, c.got, c.want)
+		}
+	}
+}
+
+func indexes(events []*warrenv1.Event) []uint64 {
+	var all []uint64
+	for _, e := range events {
+		all = append(all, e.GetIndex())
+	}
+	return all
+}
+
+func event(index int) *warrenv1.Event {
+	return &warrenv1.Event{Index: uint64(index), Time: timestamppb.New(statetest.Epoch.Add(time.Duration(index) * time.Second))}
+}
+
+func TestAReaderGetsWhatIsRememberedSinceThenAndWhatComes(t *testing.T) {
+	log := events.NewLog()
+	log.Append(event(1), event(2), event(3))
+	fresh, since := log.Reader(time.Time{}), log.Reader(statetest.Epoch.Add(2*time.Second))
+	log.Append(event(4))
+	for name, c := range map[string]struct {
+		reader *events.Reader
+		want   []uint64
+	}{"from now": {fresh, []uint64{4}}, "since": {since, []uint64{2, 3, 4}}} {
+		got, err := c.reader.Take(100)
+		if err != nil || !slices.Equal(indexes(got), c.want) {
+			t.Errorf("%s: %v, %v", name, indexes(got), err)
+		}
+	}
+}
+
+func TestAReaderThatFallsTooFarBehindIsToldAndGoesOn(t *testing.T) {
+	log := events.NewLog()
+	log.Append(event(0))
+	reader := log.Reader(statetest.Epoch)
+	for i := range 10_000 {
+		log.Append(event(i + 1))
+	}
+	if _, err := reader.Take(1); !errors.Is(err, events.ErrOverrun) {
+		t.Fatalf("got %v", err)
+	}
+	got, err := reader.Take(100_000)
+	if err != nil || len(got) != 10_000 || got[0].GetIndex() != 1 || got[9_999].GetIndex() != 10_000 {
+		t.Errorf("got %d events, %v", len(got), err)
+	}
+}
+
+func TestALogFollowsTheState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := statetest.New(t)
+		log := events.NewLog()
+		_, feed := store.Watch()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- log.Run(ctx, feed) }()
+		reader := log.Reader(time.Time{})
+		waited := make(chan error)
+		go func() { waited <- reader.Wait(ctx) }()
+		synctest.Wait()
+		statetest.Put(t, store, statetest.Replicated("web", 1))
+		if err := <-waited; err != nil {
+			t.Fatal(err)
+		}
+		got, err := reader.Take(10)
+		if err != nil || len(got) != 1 || got[0].GetObjectName() != "web" || got[0].GetIndex() != store.Snapshot().Index() {
+			t.Errorf("got %v, %v", got, err)
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("ended with %v", err)
+		}
+	})
+}

@@ -1,0 +1,100 @@
+package progress
+
+import (
+	"cmp"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/cuemby/warren/internal/manager/slot"
+	"github.com/cuemby/warren/internal/manager/state"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// maxSlots bounds ServiceProgress.slots.
+const maxSlots = 1000
+
+// Of returns the progress of a service that is in s, slot by slot.
+func Of(s state.Snapshot, service *warrenv1.Service) *warrenv1.ServiceProgress {
+	slots := slot.Of(s, service.GetMeta().GetId())
+	wanted := demandOf(s, service, slots)
+	p := count(service, slots, wanted)
+	for i := range slots {
+		if len(p.Slots) == maxSlots {
+			break
+		}
+		if wanted.has(&slots[i]) || alive(&slots[i]) {
+			p.Slots = append(p.Slots, describe(service, newest(&slots[i])))
+		}
+	}
+	return p
+}
+
+// Summary is Of without the slots, as lists show it.
+func Summary(s state.Snapshot, service *warrenv1.Service) *warrenv1.ServiceProgress {
+	slots := slot.Of(s, service.GetMeta().GetId())
+	return count(service, slots, demandOf(s, service, slots))
+}
+
+func count(service *warrenv1.Service, slots []slot.Slot, wanted demand) *warrenv1.ServiceProgress {
+	p := &warrenv1.ServiceProgress{Desired: wanted.size()}
+	for i := range slots {
+		for _, t := range slots[i].Live {
+			if slot.Running(t) {
+				p.Running++
+				if t.GetRevision() == service.GetRevision() {
+					p.Updated++
+				}
+			}
+		}
+		p.Stopping += uint32(len(slots[i].Ending))
+	}
+	p.Converged = p.Desired == p.Running && p.Running == p.Updated && p.Stopping == 0
+	if !p.Converged {
+		why := latestReason(service, slots, wanted)
+		p.Reason, p.ReasonTaskId, p.ReasonAt = why.text, why.task, why.at
+	}
+	return p
+}
+
+// alive tells whether a slot has a task that has not ended. What is left of a slot that is neither
+// wanted nor alive is history.
+func alive(s *slot.Slot) bool { return len(s.Live)+len(s.Ending) > 0 }
+
+// newest returns the task of a slot that was made last. Slots come with at least one.
+func newest(s *slot.Slot) *warrenv1.Task {
+	var last *warrenv1.Task
+	for _, tasks := range [][]*warrenv1.Task{s.Live, s.Ending, s.Ended, s.Spent} {
+		for _, t := range tasks {
+			if last == nil || compareAge(last, t) < 0 {
+				last = t
+			}
+		}
+	}
+	return last
+}
+
+// compareAge orders tasks by when they were made, the older first.
+func compareAge(a, b *warrenv1.Task) int {
+	return cmp.Or(
+		compareTime(a.GetMeta().GetCreatedAt(), b.GetMeta().GetCreatedAt()),
+		cmp.Compare(a.GetMeta().GetId(), b.GetMeta().GetId()),
+	)
+}
+
+func compareTime(a, b *timestamppb.Timestamp) int {
+	return cmp.Or(cmp.Compare(a.GetSeconds(), b.GetSeconds()), cmp.Compare(a.GetNanos(), b.GetNanos()))
+}
+
+func describe(service *warrenv1.Service, t *warrenv1.Task) *warrenv1.SlotProgress {
+	status := t.GetStatus()
+	message := status.GetMessage()
+	if !slot.Running(t) {
+		message = cmp.Or(failure(status), message)
+	}
+	return &warrenv1.SlotProgress{
+		Slot: t.GetSlot(), NodeId: t.GetNodeId(), TaskId: t.GetMeta().GetId(),
+		State: status.GetState(), Attempt: status.GetAttempt(),
+		Current: t.GetRevision() == service.GetRevision(),
+		Message: message,
+	}
+}
