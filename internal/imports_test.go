@@ -22,7 +22,7 @@ var guarded = map[string][]string{
 	"github.com/containerd/containerd": {"internal/agent/runtime", "test/"},
 	"github.com/hashicorp/raft":        {"internal/manager/consensus", "internal/manager/state", "internal/manager"},
 	"github.com/cilium/statedb":        {"internal/manager/state"},
-	"github.com/alecthomas/kong":       {"cmd/", "internal/ctl", "internal/configfile"},
+	"github.com/alecthomas/kong":       {"cmd/", "internal/ctl", "internal/daemonflags"},
 }
 
 type listed struct {

@@ -14,15 +14,16 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/cuemby/warren/internal/agent"
+	"github.com/cuemby/warren/internal/daemonflags"
 )
 
 // flags is the single definition of what can be said to an agent: as a flag, as WARREN_AGENT_… in the
 // environment, or as a key of the configuration file. The first of these that says it wins.
 type flags struct {
-	Config configFile `default:"${config}" env:"WARREN_AGENT_CONFIG" placeholder:"FILE" help:"YAML file with any of these flags as keys, without the dashes. The default file may be missing."`
+	Config daemonflags.ConfigFile `default:"/etc/warren/agent.yaml" env:"WARREN_AGENT_CONFIG" placeholder:"FILE" help:"YAML file with any of these flags as keys, without the dashes. The default file may be missing."`
 
-	DataDir string `default:"/var/lib/warren/agent" placeholder:"DIR" help:"What must survive a reboot: the node's identity, its assignments, its tasks' output."`
-	RunDir  string `default:"/run/warren/agent" placeholder:"DIR" help:"What must survive a restart of the agent: the containers' pipes and small files."`
+	DataDir string `type:"path" default:"/var/lib/warren/agent" placeholder:"DIR" help:"What must survive a reboot: the node's identity, its assignments, its tasks' output."`
+	RunDir  string `type:"path" default:"/run/warren/agent" placeholder:"DIR" help:"What must survive a restart of the agent: the containers' pipes and small files."`
 
 	Manager  []string `placeholder:"HOST:PORT" help:"A manager to attend at. Repeat it for each; they are tried in turn."`
 	Insecure bool     `help:"Speak to managers beyond this machine although nothing is encrypted yet. Only for networks where everyone is trusted."`
@@ -41,9 +42,8 @@ type flags struct {
 	ReserveCPU        float64 `name:"reserve-cpu" default:"0" placeholder:"CPUS" help:"Processors kept back from tasks, such as 0.5."`
 	ReserveMemory     size    `default:"0" placeholder:"SIZE" help:"Memory kept back from tasks, such as 512m."`
 
-	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
-	LogFormat string `default:"text" enum:"text,json" help:"text or json."`
-	Version   bool   `env:"-" help:"Print the version."`
+	daemonflags.Logging
+	Version bool `env:"-" help:"Print the version."`
 }
 
 // newParser makes the parser of f. exit is called where parsing itself was all there is to do.
@@ -53,24 +53,13 @@ func newParser(f *flags, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, 
 		kong.Description("The Warren agent runs the containers that the managers assign to this machine."),
 		kong.DefaultEnvars("WARREN_AGENT"),
 		kong.Vars{
-			"config": defaultConfig,
 			// 4 to 8 at a time is best on two processors; more of them bear more.
 			"starts": strconv.Itoa(min(max(8, 4*runtime.NumCPU()), 32)),
 		},
-		kong.ValueFormatter(withDefault),
+		kong.ValueFormatter(daemonflags.HelpWithDefault),
 		kong.Writers(stdout, stderr),
 		kong.Exit(exit),
 	)
-}
-
-// withDefault is kong's help of a flag with its default, which kong leaves out where there is a placeholder.
-func withDefault(value *kong.Value) string {
-	if value.Flag != nil && value.Flag.PlaceHolder != "" && value.HasDefault && value.Default != "0" {
-		described := *value
-		described.Help += " Default: " + value.Default + "."
-		value = &described
-	}
-	return kong.DefaultHelpValueFormatter(value)
 }
 
 // Validate implements kong's check of what was said as a whole.
@@ -84,7 +73,7 @@ func (f *flags) Validate() error {
 	for _, manager := range f.Manager {
 		host, _, err := net.SplitHostPort(manager)
 		if err != nil || host == "" {
-			return fmt.Errorf("--manager %s: it must be HOST:PORT, such as 10.0.0.5:7480", manager)
+			return fmt.Errorf("--manager %s: it must be HOST:PORT, such as 10.0.0.5:7420", manager)
 		}
 		if !f.Insecure && !loopback(host) {
 			return fmt.Errorf("--manager %s: it is not on this machine, and nothing would be encrypted on the way: if everyone on the network is trusted, give --insecure", manager)
@@ -99,16 +88,6 @@ func (f *flags) Validate() error {
 func loopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
-}
-
-func (f *flags) logger(to io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(f.LogLevel)) // one of the enum's
-	options := &slog.HandlerOptions{Level: level}
-	if f.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(to, options))
-	}
-	return slog.New(slog.NewTextHandler(to, options))
 }
 
 func (f *flags) agent(logger *slog.Logger) agent.Config {

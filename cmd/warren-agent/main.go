@@ -62,7 +62,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	tuneMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	logger := f.logger(stderr)
+	logger := f.Logger(stderr)
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the process at once
 		notify(logger, daemon.SdNotifyStopping)

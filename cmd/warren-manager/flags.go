@@ -6,13 +6,14 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/manager"
 )
 
 // flags is the single definition of what can be said to a manager: as a flag, as WARREN_MANAGER_… in
 // the environment, or as a key of the configuration file. The first of these that says it wins.
 type flags struct {
-	Config configFile `default:"${config}" env:"WARREN_MANAGER_CONFIG" placeholder:"FILE" help:"YAML file with any of these flags as keys, without the dashes. The default file may be missing."`
+	Config daemonflags.ConfigFile `default:"/etc/warren/manager.yaml" env:"WARREN_MANAGER_CONFIG" placeholder:"FILE" help:"YAML file with any of these flags as keys, without the dashes. The default file may be missing."`
 
 	DataDir string `default:"/var/lib/warren/manager" placeholder:"DIR" help:"The manager's identity and the cluster's state."`
 	Socket  string `default:"/run/warren/manager.sock" placeholder:"PATH" help:"Unix socket for warrenctl on this machine; root and the group warren may use it."`
@@ -21,9 +22,8 @@ type flags struct {
 	AdvertiseAddr string `placeholder:"HOST:PORT" help:"Under what address others reach --listen-addr. Default: that address, or with 0.0.0.0 this machine's first."`
 	Insecure      bool   `help:"Listen beyond this machine although nothing is encrypted or checked yet. Only for networks where everyone is trusted."`
 
-	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
-	LogFormat string `default:"text" enum:"text,json" help:"text or json."`
-	Version   bool   `env:"-" help:"Print the version."`
+	daemonflags.Logging
+	Version bool `env:"-" help:"Print the version."`
 }
 
 // newParser makes the parser of f. exit is called where parsing itself was all there is to do.
@@ -32,7 +32,7 @@ func newParser(f *flags, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, 
 		kong.Name("warren-manager"),
 		kong.Description("The Warren manager keeps the cluster's state, serves its API and decides what runs where."),
 		kong.DefaultEnvars("WARREN_MANAGER"),
-		kong.Vars{"config": defaultConfig},
+		kong.ValueFormatter(daemonflags.HelpWithDefault),
 		kong.Writers(stdout, stderr),
 		kong.Exit(exit),
 	)
@@ -44,16 +44,6 @@ func (f *flags) Validate() error {
 		return nil
 	}
 	return f.manager(nil).Validate()
-}
-
-func (f *flags) logger(to io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(f.LogLevel)) // one of the enum's
-	options := &slog.HandlerOptions{Level: level}
-	if f.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(to, options))
-	}
-	return slog.New(slog.NewTextHandler(to, options))
 }
 
 func (f *flags) manager(logger *slog.Logger) manager.Options {

@@ -59,7 +59,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	logger := f.logger(stderr)
+	logger := f.Logger(stderr)
 	logger.Info("starting", "version", version.Version, "data_dir", f.DataDir)
 	options := f.manager(logger)
 	options.Status = func(status string) { notify(ctx, logger, status) }

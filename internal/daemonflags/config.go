@@ -1,4 +1,4 @@
-package main
+package daemonflags
 
 import (
 	"errors"
@@ -6,23 +6,24 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 
 	"github.com/alecthomas/kong"
 	"sigs.k8s.io/yaml"
 )
 
-const defaultConfig = "/etc/warren/manager.yaml"
-
-// configFile is the flag that names the configuration file.
-type configFile string
+// ConfigFile is the flag that names the configuration file: YAML, in which each flag is a key without
+// its dashes. The file may be missing where it is the flag's default. A key that is no flag is an error
+// that names it.
+type ConfigFile string
 
 // BeforeResolve implements kong's hook: the file's values become the flags' where neither the command
 // line nor the environment has any.
-func (configFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
-	path := string(ctx.FlagValue(trace.Flag).(configFile))
+func (ConfigFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
+	path := string(ctx.FlagValue(trace.Flag).(ConfigFile))
 	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) && path == defaultConfig {
+	if errors.Is(err, fs.ErrNotExist) && path == trace.Flag.Default {
 		return nil
 	}
 	if err != nil {
@@ -49,7 +50,7 @@ type config struct {
 func (c config) Validate(app *kong.Application) error {
 	known := map[string]bool{}
 	for _, flag := range app.Flags {
-		known[flag.Name] = flag.Name != "config" && flag.Name != "help" && flag.Name != "version"
+		known[flag.Name] = flag.Target.Type() != reflect.TypeFor[ConfigFile]() && flag.Name != "help" && flag.Name != "version"
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.values)) {
 		if !known[key] {
