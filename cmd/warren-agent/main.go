@@ -52,8 +52,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "warren-agent: %v\n", err)
-		var usage *kong.ParseError
-		if errors.As(err, &usage) {
+		if _, usage := errors.AsType[*kong.ParseError](err); usage {
 			fmt.Fprintln(stderr, "See warren-agent --help.")
 		}
 		return exitUsage

@@ -120,16 +120,16 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 
 // askedFor names the command that a wrong command line was for.
 func askedFor(parser *kong.Kong, err error) string {
-	path := parser.Model.Name
+	path := []string{parser.Model.Name}
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context != nil {
 		for _, p := range wrong.Context.Path {
 			if p.Command != nil {
-				path += " " + p.Command.Name
+				path = append(path, p.Command.Name)
 			}
 		}
 	}
-	return path
+	return strings.Join(path, " ")
 }
 
 // report says what went wrong.

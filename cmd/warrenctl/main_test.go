@@ -31,8 +31,7 @@ func TestCommands(t *testing.T) {
 		RequireExplicitExec: true,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(e *testscript.Env) error {
-			// A short path: a socket's may have but a hundred characters.
-			dir, err := os.MkdirTemp("", "ctl")
+			dir, err := os.MkdirTemp("", "ctl") //nolint:usetesting // short: a socket's path has a hundred characters at most
 			if err != nil {
 				return err
 			}

@@ -136,8 +136,8 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 }
 
 // closing closes something at the end of a function that returns *err.
-func closing(err *error, close func() error) {
-	if closeErr := close(); *err == nil {
+func closing(err *error, shut func() error) {
+	if closeErr := shut(); *err == nil {
 		*err = closeErr
 	}
 }

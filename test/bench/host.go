@@ -151,7 +151,7 @@ func start(dir, name string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{command: exec.Command(name, args...), log: log}
+	p := &process{command: exec.CommandContext(context.Background(), name, args...), log: log}
 	p.command.Stdout, p.command.Stderr = log, log
 	// A benchmark that is itself killed takes its daemons along.
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -181,8 +181,7 @@ func (p *process) stop() error {
 	killer := time.AfterFunc(10*time.Second, func() { _ = p.command.Process.Kill() })
 	defer killer.Stop()
 	if err := p.command.Wait(); err != nil {
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
+		if _, ended := errors.AsType[*exec.ExitError](err); !ended {
 			return err
 		}
 	}

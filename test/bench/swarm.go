@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,7 +113,7 @@ func (s *swarm) docker(ctx context.Context, args ...string) (string, error) {
 func (s *swarm) round(ctx context.Context, name string, n int) (time.Duration, error) {
 	begin := time.Now()
 	_, err := s.docker(ctx, "service", "create", "--detach", "--no-resolve-image", "--network", "host",
-		"--replicas", fmt.Sprint(n), "--name", name, s.image, "sleep")
+		"--replicas", strconv.Itoa(n), "--name", name, s.image, "sleep")
 	if err != nil {
 		return 0, err
 	}

@@ -33,9 +33,9 @@ func (b *backoff) failed(refused bool) {
 // next ends the round, and says how long to wait before another. Half of it is left to chance, so
 // that a manager that comes back is not met by all its agents at once.
 func (b *backoff) next(now time.Time) time.Duration {
-	wait, most := refusedWait, refusedWait
+	wait := refusedWait
 	if !b.refused {
-		most = earlyMost
+		most := earlyMost
 		if now.Sub(b.since) > early {
 			most = lateMost
 		}

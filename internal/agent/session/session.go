@@ -119,11 +119,11 @@ func (l *line) explain(manager string, welcomed bool, err error) {
 	if remedy != "" {
 		args = append(args, "remedy", remedy)
 	}
-	message := "cannot attend at the manager"
 	if welcomed {
-		message = "the session broke; tasks run on"
+		l.Logger.Log(context.Background(), level, "the session broke; tasks run on", args...)
+		return
 	}
-	l.Logger.Log(context.Background(), level, message, args...)
+	l.Logger.Log(context.Background(), level, "cannot attend at the manager", args...)
 }
 
 // wrongCluster tells whether this node and the manager are of different clusters. A node that is of none

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -378,7 +378,7 @@ func TestTooManyStreamsAreRefused(t *testing.T) {
 	attend(t, a, m.addr)
 	s := next(t, m.sessions, "session")
 	for i := range maxStreams {
-		open(t, s, fmt.Sprint(i), "task", true)
+		open(t, s, strconv.Itoa(i), "task", true)
 		next(t, a.reading, "reader")
 		next(t, m.relays, "relay")
 	}

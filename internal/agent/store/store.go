@@ -19,7 +19,7 @@ import (
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-// ErrInUse: another agent has the data folder open.
+// ErrInUse tells that another agent has the data folder open.
 var ErrInUse = errors.New("another agent uses this data folder")
 
 const (

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -43,7 +44,7 @@ type Manager struct {
 
 // Start serves a manager with two nodes, n1 and n2, on a unix socket.
 func Start(socket string) (*Manager, error) {
-	listener, err := net.Listen("unix", socket)
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "unix", socket)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +237,7 @@ func page[T any](m *Manager, all []T, size uint32, token string) ([]T, string) {
 	to := min(len(all), from+limit)
 	next := ""
 	if to < len(all) {
-		next = fmt.Sprint(to)
+		next = strconv.Itoa(to)
 	}
 	return all[from:to], next
 }
@@ -352,7 +353,7 @@ func (m *Manager) initialised() error {
 // streamEnd is the error of a stream that was broken, or nil if its caller ended it.
 func streamEnd(ctx context.Context) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the caller's own ending is no failure of the stream
 	}
 	return connect.NewError(connect.CodeUnavailable, fmt.Errorf("the manager is going down"))
 }

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -44,7 +44,7 @@ func TestAStreamTakenUpAgainBringsEachLineOnceAndLeavesNoneOut(t *testing.T) {
 		at := 0
 		for n := range rapid.IntRange(0, 30).Draw(t, "lines") {
 			at += rapid.IntRange(0, 2).Draw(t, "later")
-			written = append(written, line(rapid.SampledFrom([]string{"1", "2", "3"}).Draw(t, "task"), at, fmt.Sprint(n)))
+			written = append(written, line(rapid.SampledFrom([]string{"1", "2", "3"}).Draw(t, "task"), at, strconv.Itoa(n)))
 		}
 		r := NewResumer(epoch)
 		sel := &warrenv1.LogSelection{Follow: true}
@@ -65,7 +65,7 @@ func TestAStreamTakenUpAgainBringsEachLineOnceAndLeavesNoneOut(t *testing.T) {
 			sel = r.Again(&warrenv1.LogSelection{Follow: true})
 		}
 		for n := range written {
-			if len(printed) != len(written) || printed[n] != fmt.Sprint(n) {
+			if len(printed) != len(written) || printed[n] != strconv.Itoa(n) {
 				t.Fatalf("printed %q of %d lines", printed, len(written))
 			}
 		}
@@ -143,7 +143,7 @@ func (w *lineWatcher) Write(b []byte) (int, error) {
 }
 
 func TestFollowingSurvivesABrokenStreamAndAManagerThatRestarts(t *testing.T) {
-	dir, err := os.MkdirTemp("", "log") // short: it becomes a socket's path
+	dir, err := os.MkdirTemp("", "log") //nolint:usetesting // short: it becomes a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package logtail
 import (
 	"bufio"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/cuemby/warren/internal/ctl/output"
@@ -86,10 +87,7 @@ func (p *printer) write(l *warrenv1.LogLine) {
 			name += "@" + l.GetNodeHostname()
 		}
 		p.width = max(p.width, len(name))
-		pad := ""
-		for range p.width - len(name) {
-			pad += " "
-		}
+		pad := strings.Repeat(" ", p.width-len(name))
 		to.buffer.WriteString(to.Paint(output.Distinct(l.GetTaskId()), name+pad+" |") + " ")
 	}
 	to.buffer.Write(l.GetLine())

@@ -84,11 +84,11 @@ func (b *bars) service(t *Tracker, width int, now time.Time) (lines []string, ag
 	}
 	colour := output.Warning
 	status := t.Counts()
-	switch {
-	case verdict == Stuck:
+	switch verdict {
+	case Stuck:
 		colour = output.Bad
 		status += ", " + why
-	case verdict == Arrived:
+	case Arrived:
 		full, colour = barWidth, output.Good
 		if !t.target.Removal {
 			status += ", done"
