@@ -27,10 +27,13 @@ const (
 	AgentUnit   = "warren-agent"
 )
 
+// Programs are the names of Warren's programs.
+var Programs = []string{"warren-manager", "warren-agent", "warrenctl"}
+
 const managerPort = "7420"
 
 const (
-	awaitAtMost = 30 * time.Second
+	awaitAtMost = time.Minute
 	askAgain    = 20 * time.Millisecond
 )
 
@@ -56,7 +59,7 @@ func AgentCommand(manager *machine.Machine, registry string) []string {
 
 // CheckBinaries says what to do where the programs that machines find in binDir have not been built.
 func CheckBinaries(binDir string) error {
-	for _, name := range []string{"warren-manager", "warren-agent", "warrenctl"} {
+	for _, name := range Programs {
 		if _, err := os.Stat(filepath.Join(binDir, name)); err != nil {
 			return fmt.Errorf("run \"make build\" first: %w", err)
 		}
@@ -64,24 +67,31 @@ func CheckBinaries(binDir string) error {
 	return nil
 }
 
-// Start makes a cluster of machines: the manager on the first, initialised, and an agent on each. It
-// returns when every node is ready.
-func Start(ctx context.Context, registry string, machines ...*machine.Machine) error {
+// Start makes a cluster of machines: the manager on the first, initialised with those flags, and an
+// agent on each. It returns when every node is ready.
+func Start(ctx context.Context, registry string, initFlags []string, machines ...*machine.Machine) error {
 	manager := machines[0]
 	if err := StartManager(ctx, manager); err != nil {
 		return err
 	}
-	if _, err := manager.Run(ctx, "warrenctl", "cluster", "init"); err != nil {
+	initialise := append([]string{"warrenctl", "cluster", "init"}, initFlags...)
+	if _, err := manager.Run(ctx, initialise...); err != nil {
 		return err
 	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	for _, m := range machines {
-		group.Go(func() error { return StartAgent(groupCtx, m, manager, registry) })
-	}
-	if err := group.Wait(); err != nil {
+	if err := StartAgents(ctx, registry, manager, machines...); err != nil {
 		return err
 	}
 	return AwaitNodes(ctx, manager, len(machines))
+}
+
+// StartAgents starts an agent on each of the machines. They may not have reached the manager when it
+// returns.
+func StartAgents(ctx context.Context, registry string, manager *machine.Machine, machines ...*machine.Machine) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, m := range machines {
+		group.Go(func() error { return StartAgent(ctx, m, manager, registry) })
+	}
+	return group.Wait()
 }
 
 // StartManager starts the manager on a machine. It returns when it takes calls.
@@ -122,7 +132,12 @@ func countFields(table, text string) int {
 // Await asks again and again, as a user would who presses the arrow key, until there is no error. It
 // gives up, with the last error, when that takes far longer than anything in a test should.
 func Await(ctx context.Context, what string, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, awaitAtMost)
+	return AwaitWithin(ctx, awaitAtMost, what, ask)
+}
+
+// AwaitWithin is Await for what must not take longer than a given time.
+func AwaitWithin(ctx context.Context, atMost time.Duration, what string, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	last := errors.New("no answer")
 	for {
@@ -135,7 +150,7 @@ func Await(ctx context.Context, what string, ask func(context.Context) error) er
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waited in vain for %s: %w", what, last)
+			return fmt.Errorf("waited %v in vain for %s: %w", atMost, what, last)
 		case <-time.After(askAgain):
 		}
 	}

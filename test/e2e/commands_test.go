@@ -7,11 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -22,14 +25,21 @@ import (
 // commands are what scripts can say beside testscript's own commands. $HELLO is the test image
 // without its tag (:1 and :2 are two versions of it), $REGISTRY the registry that has it.
 //
-//	cluster M...           boot machines; the first is the manager; each runs an agent; wait until
-//	                       all nodes are ready
+//	cluster [--FLAG=VALUE...] M...
+//	                       boot machines; the first is the manager, its cluster initialised with the
+//	                       flags; each runs an agent; wait until all nodes are ready
+//	join M...              boot machines that run an agent of that cluster
 //	machines M...          boot machines with no daemon running
 //	on M COMMAND...        run a command on a machine; stdout, stderr and ! work as for exec
+//	exits N on M COMMAND...
+//	                       run a command on a machine that ends with that exit status
+//	put FILE on M PATH     give a machine a file of the script
 //	until RE on M COMMAND...
 //	                       run a command on a machine until its output matches the regular
 //	                       expression; it is then stdout. With "! until" until it does not match.
 //	until RE*N ...         until it matches exactly N times
+//	until RE within D on M COMMAND...
+//	                       fail when that takes longer than the duration D
 //	start NAME on M COMMAND...
 //	                       run a command in the background, under a name of its own
 //	until RE of NAME       wait until the output of a background command matches
@@ -40,16 +50,25 @@ import (
 //	machine kill|boot|shutdown|partition|heal M
 //	                       pull the plug, put it back, power off in good order, pull the network
 //	                       cable, plug it in
+//	clean M...             wait until nothing of any container is left on the machines, but the
+//	                       output of tasks that are remembered
+//	registry lock USER PASSWORD
+//	                       have the registry ask for a name and a password
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"cluster":   tell(startCluster),
+	"join":      tell(joinCluster),
 	"machines":  tell(func(s *story, args []string) error { _, err := s.lab.BootAll(s.ctx, args...); return err }),
 	"on":        runOn,
+	"exits":     runExiting,
+	"put":       putFile,
 	"until":     runUntil,
 	"start":     tell(startInBackground),
 	"finish":    finish,
 	"interrupt": tell(interrupt),
 	"unit":      tell(changeUnit),
 	"machine":   tell(changeMachine),
+	"clean":     tell(awaitClean),
+	"registry":  tell(changeRegistry),
 }
 
 var errUsage = errors.New("wrong arguments: see the list of commands in test/e2e")
@@ -66,7 +85,9 @@ func tell(do func(*story, []string) error) func(*testscript.TestScript, bool, []
 	}
 }
 
-func startCluster(s *story, names []string) error {
+func startCluster(s *story, args []string) error {
+	names := slices.DeleteFunc(slices.Clone(args), isFlag)
+	flags := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return !isFlag(arg) })
 	if len(names) == 0 {
 		return errUsage
 	}
@@ -74,10 +95,46 @@ func startCluster(s *story, names []string) error {
 	if err != nil {
 		return err
 	}
-	return cluster.Start(s.ctx, s.lab.Registry(), machines...)
+	return cluster.Start(s.ctx, s.lab.Registry(), flags, machines...)
+}
+
+func isFlag(arg string) bool { return strings.HasPrefix(arg, "--") }
+
+func joinCluster(s *story, names []string) error {
+	all := s.lab.Machines()
+	if len(names) == 0 || len(all) == 0 {
+		return errUsage
+	}
+	machines, err := s.lab.BootAll(s.ctx, names...)
+	if err != nil {
+		return err
+	}
+	return cluster.StartAgents(s.ctx, s.lab.Registry(), all[0], machines...)
 }
 
 func runOn(ts *testscript.TestScript, neg bool, args []string) {
+	status := runCommand(ts, args)
+	switch {
+	case status != 0 && !neg:
+		ts.Fatalf("%s: exit status %d", strings.Join(args, " "), status)
+	case status == 0 && neg:
+		ts.Fatalf("%s: it succeeded", strings.Join(args, " "))
+	}
+}
+
+func runExiting(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 || args[1] != "on" || neg {
+		ts.Fatalf("%v", errUsage)
+	}
+	wanted, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	if status := runCommand(ts, args[2:]); status != wanted {
+		ts.Fatalf("%s: exit status %d, not %d", strings.Join(args[2:], " "), status, wanted)
+	}
+}
+
+// runCommand runs "M COMMAND..." and returns its exit status.
+func runCommand(ts *testscript.TestScript, args []string) int {
 	s := storyOf(ts)
 	if len(args) < 2 {
 		ts.Fatalf("%v", errUsage)
@@ -86,16 +143,25 @@ func runOn(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	command := m.Command(s.ctx, args[1:]...)
 	command.Stdout, command.Stderr = ts.Stdout(), ts.Stderr()
-	err = command.Run()
-	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+	if err = command.Run(); err == nil {
+		return 0
+	}
+	exit, exited := errors.AsType[*exec.ExitError](err)
+	if !exited {
 		ts.Fatalf("%v", err)
 	}
-	switch {
-	case err != nil && !neg:
-		ts.Fatalf("%s: %v", strings.Join(args, " "), err)
-	case err == nil && neg:
-		ts.Fatalf("%s: it succeeded", strings.Join(args, " "))
+	return exit.ExitCode()
+}
+
+func putFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 || args[1] != "on" {
+		ts.Fatalf("%v", errUsage)
 	}
+	m, err := storyOf(ts).machine(args[2])
+	ts.Check(err)
+	path := m.HostPath(args[3])
+	ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
+	ts.Check(os.WriteFile(path, []byte(ts.ReadFile(args[0])), 0o600))
 }
 
 // pattern is a regular expression and how often it has to match: -1 is once or more.
@@ -134,10 +200,19 @@ func runUntil(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	wanted, err := parsePattern(args[0])
 	ts.Check(err)
-	look, err := s.observer(args[1], args[2:])
+	wait, source := cluster.Await, args[1:]
+	if source[0] == "within" && len(source) > 2 {
+		atMost, err := time.ParseDuration(source[1])
+		ts.Check(err)
+		wait = func(ctx context.Context, what string, ask func(context.Context) error) error {
+			return cluster.AwaitWithin(ctx, atMost, what, ask)
+		}
+		source = source[2:]
+	}
+	look, err := s.observer(source[0], source[1:])
 	ts.Check(err)
 	var seen string
-	ts.Check(cluster.Await(s.ctx, args[0], func(ctx context.Context) error {
+	ts.Check(wait(s.ctx, args[0], func(ctx context.Context) error {
 		if seen = look(ctx); wanted.matches(seen) == neg {
 			return fmt.Errorf("the last output was:\n%s", seen)
 		}
@@ -266,4 +341,27 @@ func changeMachine(s *story, args []string) error {
 		return m.Heal()
 	}
 	return errUsage
+}
+
+func awaitClean(s *story, names []string) error {
+	if len(names) == 0 {
+		return errUsage
+	}
+	var machines []*machine.Machine
+	for _, name := range names {
+		m, err := s.machine(name)
+		if err != nil {
+			return err
+		}
+		machines = append(machines, m)
+	}
+	return s.awaitClean(machines, "output")
+}
+
+func changeRegistry(s *story, args []string) error {
+	if len(args) != 3 || args[0] != "lock" {
+		return errUsage
+	}
+	s.lab.LockRegistry(args[1], args[2])
+	return nil
 }

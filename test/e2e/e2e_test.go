@@ -5,6 +5,7 @@ package e2e
 import (
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -15,14 +16,22 @@ import (
 	"github.com/cuemby/warren/test/image"
 )
 
-const binDir = "../../bin"
+// built is where "make build" puts the programs.
+const built = "../../bin"
 
 func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("machines are made by root: \"make test\" runs this test as root")
 	}
-	if err := cluster.CheckBinaries(binDir); err != nil {
+	if err := cluster.CheckBinaries(built); err != nil {
 		t.Fatal(err)
+	}
+	// Machines run copies of the programs: a build meanwhile changes nothing for them.
+	binDir := t.TempDir()
+	for _, program := range cluster.Programs {
+		if err := copyProgram(filepath.Join(binDir, program), filepath.Join(built, program)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// A Ctrl-C ends the stories, and they their machines.
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
@@ -34,9 +43,17 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "scripts",
 		RequireUniqueNames: true,
-		Setup:              func(env *testscript.Env) error { return newStory(ctx, env, images) },
+		Setup:              func(env *testscript.Env) error { return newStory(ctx, env, binDir, images) },
 		Cmds:               commands,
 	})
+}
+
+func copyProgram(to, from string) error {
+	program, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, program, 0o755)
 }
 
 // versions are the images by what the scripts call them.

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -151,6 +152,11 @@ func (l *Lab) Registry() string { return l.registry.address }
 // RegistryTransport reaches the lab's registry (and anything else on the lab's network) from this
 // process, for pushing images.
 func (l *Lab) RegistryTransport() http.RoundTripper { return l.registry.transport }
+
+// LockRegistry has the lab's registry ask everyone for a name and a password from now on.
+func (l *Lab) LockRegistry(user, password string) {
+	l.registry.lock.Store(url.UserPassword(user, password))
+}
 
 // Machines lists the machines in the order in which they were booted, also those switched off.
 func (l *Lab) Machines() []*Machine {

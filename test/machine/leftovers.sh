@@ -15,10 +15,12 @@ ps -eo pid=,args= | awk -v ns="$namespace" '/[c]ontainerd-shim/ && $0 ~ "-namesp
 awk -v ns="$namespace" '
 	/ - nsfs / { print "namespace " $5 }
 	$5 ~ "^/run/containerd/io.containerd.runtime.v2.task/" ns "/" { print "mount " $5 }
-	$5 ~ "^/(run|var/lib)/warren/" { print "mount " $5 }
+	$5 ~ "^/(run|var/lib)/warren/" || $5 ~ "^/tmp/" { print "mount " $5 }
 ' /proc/self/mountinfo
 ls "/run/containerd/io.containerd.runtime.v2.task/$namespace" 2>/dev/null | label bundle
 for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
 	[ -d "$hierarchy$parent" ] && find "$hierarchy$parent" -mindepth 1 -type d | label cgroup
 done
 ip -o link | awk -F': ' '{ sub(/@.*/, "", $2); if ($2 != "lo" && $2 != "eth0") print $2 }' | label link
+ls /var/lib/warren/agent/logs 2>/dev/null | label output
+ls /run/warren/agent/containers 2>/dev/null | label state

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -22,17 +24,14 @@ type registryServer struct {
 	server    *http.Server
 	transport *http.Transport
 	served    chan error
+	lock      atomic.Pointer[url.Userinfo] // who may come in; everyone where it is nil
 }
 
 func startRegistry(ctx context.Context, network string, address netip.AddrPort) (*registryServer, error) {
 	quiet := log.New(io.Discard, "", 0)
 	r := &registryServer{
 		address: address.String(),
-		server: &http.Server{
-			Handler:           registry.New(registry.Logger(quiet)),
-			ErrorLog:          quiet,
-			ReadHeaderTimeout: 10 * time.Second,
-		},
+		server:  &http.Server{ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second},
 		transport: &http.Transport{
 			DialContext: func(ctx context.Context, protocol, address string) (net.Conn, error) {
 				return dialIn(ctx, network, protocol, address)
@@ -40,6 +39,7 @@ func startRegistry(ctx context.Context, network string, address netip.AddrPort) 
 		},
 		served: make(chan error, 1),
 	}
+	r.server.Handler = r.guard(registry.New(registry.Logger(quiet)))
 	var listener net.Listener
 	err := inNetwork(network, func() (err error) {
 		listener, err = new(net.ListenConfig).Listen(ctx, "tcp", r.address)
@@ -50,6 +50,21 @@ func startRegistry(ctx context.Context, network string, address netip.AddrPort) 
 	}
 	go func() { r.served <- r.server.Serve(listener) }()
 	return r, nil
+}
+
+// guard turns away whoever does not know the name and the password, where there are such.
+func (r *registryServer) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if lock := r.lock.Load(); lock != nil {
+			user, password, _ := request.BasicAuth()
+			if url.UserPassword(user, password).String() != lock.String() {
+				w.Header().Set("WWW-Authenticate", `Basic realm="lab"`)
+				http.Error(w, "who are you?", http.StatusUnauthorized)
+				return
+			}
+		}
+		next.ServeHTTP(w, request)
+	})
 }
 
 func (r *registryServer) stop() error {

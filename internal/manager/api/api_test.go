@@ -210,6 +210,10 @@ func TestBadSpecsAreRefusedWithTheFieldAndTheRemedy(t *testing.T) {
 		{"no mode", func(s *warrenv1.ServiceSpec) { s.Mode = nil }, "spec.mode", "required"},
 		{"no image", func(s *warrenv1.ServiceSpec) { s.Task.Container.Image = "" }, "spec.task.container.image", ""},
 		{"image with capitals", func(s *warrenv1.ServiceSpec) { s.Task.Container.Image = "Nginx" }, "spec.task.container.image", `write "nginx"`},
+		{"more reserved than allowed", func(s *warrenv1.ServiceSpec) {
+			s.Task.Limits = &warrenv1.Resources{MemoryBytes: 32 << 20}
+			s.Task.Reservations = &warrenv1.Resources{MemoryBytes: 64 << 20}
+		}, "spec.task.reservations.memory_bytes", "raise the limit or reserve less"},
 		{"image with a scheme", func(s *warrenv1.ServiceSpec) { s.Task.Container.Image = "https://r.example/a" }, "spec.task.container.image", `write "r.example/a"`},
 		{"image that is none", func(s *warrenv1.ServiceSpec) { s.Task.Container.Image = "a b" }, "spec.task.container.image", "NAME[:TAG]"},
 		{"constraint", func(s *warrenv1.ServiceSpec) {

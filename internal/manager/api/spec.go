@@ -19,6 +19,7 @@ func checkService(spec *warrenv1.ServiceSpec) error {
 	broken = append(broken, checkImage(spec.GetTask().GetContainer().GetImage())...)
 	broken = append(broken, checkTemplates(spec.GetTask().GetContainer())...)
 	broken = append(broken, checkPlacement(spec.GetPlacement())...)
+	broken = append(broken, checkReservations(spec.GetTask())...)
 	if len(broken) > 0 {
 		return invalid(broken...)
 	}
@@ -64,6 +65,25 @@ func checkPlacement(p *warrenv1.Placement) []*validate.Violation {
 	for i, key := range p.GetSpread() {
 		if _, err := placement.ParsePreference(key); err != nil {
 			broken = append(broken, violation("spread", err.Error(), field("spec"), field("placement"), item("spread", i)))
+		}
+	}
+	return broken
+}
+
+// checkReservations refuses to set aside for a task what its limit keeps it from using.
+func checkReservations(t *warrenv1.TaskSpec) []*validate.Violation {
+	var broken []*validate.Violation
+	for _, r := range []struct {
+		name            string
+		reserved, limit int64
+	}{
+		{"nano_cpus", t.GetReservations().GetNanoCpus(), t.GetLimits().GetNanoCpus()},
+		{"memory_bytes", t.GetReservations().GetMemoryBytes(), t.GetLimits().GetMemoryBytes()},
+	} {
+		if r.limit > 0 && r.reserved > r.limit {
+			broken = append(broken, violation("reservation",
+				fmt.Sprintf("%d is reserved, but the limit is %d: raise the limit or reserve less", r.reserved, r.limit),
+				field("spec"), field("task"), field("reservations"), field(r.name)))
 		}
 	}
 	return broken

@@ -8,7 +8,8 @@
 //	hello oom              take memory until the kernel ends it
 //	hello ignore-term      run, and do not end on SIGTERM
 //	hello sleep [D]        run for the duration D, or until told to stop
-//	hello env              print the environment and the working directory
+//	hello env [DIR...]     print what it finds itself in (arguments, environment, names, user, limits;
+//	                       what each DIR holds, and whether it can be written to), then do nothing
 //
 // Except for ignore-term, SIGTERM and SIGINT end it at once with status 0.
 package main
@@ -22,7 +23,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -96,16 +96,10 @@ func run(args []string) error {
 		}
 		wait(ctx, length)
 	case "env":
-		dir, err := os.Getwd()
-		if err != nil {
+		if err := describe(os.Stdout, args); err != nil {
 			return err
 		}
-		environ := os.Environ()
-		slices.Sort(environ)
-		for _, variable := range environ {
-			fmt.Println(variable)
-		}
-		fmt.Println("working directory:", dir)
+		<-ctx.Done()
 	default:
 		return fmt.Errorf("unknown command %q", command)
 	}
