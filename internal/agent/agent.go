@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/cuemby/warren/internal/agent/facts"
+	"github.com/cuemby/warren/internal/agent/fdstore"
 	"github.com/cuemby/warren/internal/agent/logs"
 	"github.com/cuemby/warren/internal/agent/runtime"
 	"github.com/cuemby/warren/internal/agent/session"
@@ -63,6 +64,8 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	if err != nil {
 		return fmt.Errorf("find the agent's own program: %w", err)
 	}
+	kept := fdstore.Inherit()
+	defer closing(&err, kept.Close)
 	containerd, err := runtime.Open(ctx, runtime.Options{
 		Address:            c.ContainerdAddress,
 		Namespace:          c.ContainerdNamespace,
@@ -73,6 +76,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		DockerConfig:       c.DockerConfig,
 		InitBinary:         self,
 		Logs:               output,
+		Keeper:             kept,
 		Logger:             c.Logger,
 	})
 	if err != nil {

@@ -18,7 +18,7 @@ type containers struct{ *runtime.Runtime }
 // Pull implements supervisor.Runtime.
 func (c containers) Pull(ctx context.Context, image string, progress func(string)) (supervisor.Image, error) {
 	pulled, err := c.Runtime.Pull(ctx, image, progress)
-	return supervisor.Image(pulled), passing(err, brokenLine)
+	return supervisor.Image(pulled), passing(err, func(err error) bool { return brokenLine(err) || runtime.RegistryOverloaded(err) })
 }
 
 // Create implements supervisor.Runtime.

@@ -7,9 +7,9 @@
 //
 // A container's output comes through a named pipe of 1 MiB for each stream. The container's shim,
 // not the agent, holds the writing end, so a container neither ends nor blocks because the agent is
-// away: it fills the pipe, and the agent drains it when it is back. A pipe lasts as long as somebody has
-// it open, so of a container that ends while the agent is away, what it wrote since is lost. See MakePipe and
-// Writer.Pump. What the agent gave the kernel is in the file; a line torn by a crash of the machine is
+// away: it fills the pipe, and the agent drains it when it is back. A pipe and what is in it last as long
+// as somebody has it open; who else does while the agent is away is for package runtime to see to. See MakePipe
+// and Writer.Pump. What the agent gave the kernel is in the file; a line torn by a crash of the machine is
 // passed over when it is read, and cut off when the file is next written.
 //
 // The package owns the files under the folder it was opened with and nothing else; it does not know

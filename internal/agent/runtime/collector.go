@@ -56,13 +56,17 @@ func (c *collector) run(ctx context.Context, collect func(context.Context)) {
 	}
 }
 
-// collectGarbage has containerd delete what nothing refers to. Only the end of a lease can ask for that.
+// collectGarbage has containerd delete what nothing refers to, nor a lease of an agent that is no more.
+// Only the end of a lease can ask for that.
 func (r *Runtime) collectGarbage(ctx context.Context) {
 	ctx = r.context(ctx)
 	manager := r.client.LeasesService()
-	lease, err := manager.Create(ctx, leases.WithRandomID(), leases.WithExpiration(time.Minute))
+	err := r.endStaleLeases(ctx)
 	if err == nil {
-		err = manager.Delete(ctx, lease, leases.SynchronousDelete)
+		var lease leases.Lease
+		if lease, err = manager.Create(ctx, r.leaseOptions()...); err == nil {
+			err = manager.Delete(ctx, lease, leases.SynchronousDelete)
+		}
 	}
 	if err != nil && ctx.Err() == nil {
 		r.logger.Debug("containerd did not tidy its disk", "error", err)

@@ -154,10 +154,10 @@ func (r *Runtime) createProcess(ctx context.Context, c Container, spec *specs.Sp
 	request := &tasks.CreateTaskRequest{
 		ContainerID: c.ID,
 		Terminal:    spec.Process.Terminal,
-		Stdout:      r.pipePath(c.ID, "stdout"),
+		Stdout:      r.pipePath(c.ID, stdout),
 	}
 	if !spec.Process.Terminal {
-		request.Stderr = r.pipePath(c.ID, "stderr")
+		request.Stderr = r.pipePath(c.ID, stderr)
 	}
 	for _, m := range rootfs {
 		request.Rootfs = append(request.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})

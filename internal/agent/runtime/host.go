@@ -13,13 +13,18 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// inspectHost asks the kernel what it can do.
-func inspectHost() ocispec.Host {
-	host := ocispec.Host{CgroupVersion: 1, LastCapability: 40, MaxFiles: 1 << 20}
+// cgroupVersion is that of the control groups the kernel uses: 1 or 2.
+func cgroupVersion() int {
 	var fs unix.Statfs_t
 	if unix.Statfs(cgroupRoot, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
-		host.CgroupVersion = 2
+		return 2
 	}
+	return 1
+}
+
+// inspectHost asks the kernel what it can do.
+func inspectHost(cgroups int) ocispec.Host {
+	host := ocispec.Host{LastCapability: 40, MaxFiles: 1 << 20}
 	if text, err := os.ReadFile("/proc/sys/kernel/cap_last_cap"); err == nil {
 		if last, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
 			host.LastCapability = last
@@ -32,7 +37,7 @@ func inspectHost() ocispec.Host {
 	}
 	// The root of version 2 has no such file itself.
 	swap := filepath.Join(cgroupRoot, "*", "memory.swap.max")
-	if host.CgroupVersion == 1 {
+	if cgroups == 1 {
 		swap = filepath.Join(cgroupRoot, "memory", "memory.memsw.limit_in_bytes")
 	}
 	found, err := filepath.Glob(swap)

@@ -109,8 +109,8 @@ func (c *imageCache) lock(ctx context.Context, name string) (unlock func(), err 
 
 // Pull makes an image present and unpacked for this platform. An image that is present under the
 // name is used as it is, whatever its tag: what a tag means now is asked for once for all nodes, by
-// who decides what runs, and not by each node anew. progress may be nil; it is given words for
-// people, at most every 200 ms.
+// who decides what runs, and not by each node anew. progress may be nil; where the registry has to be
+// asked it is given words for people, at once and then at most every 200 ms.
 func (r *Runtime) Pull(ctx context.Context, image string, progress func(string)) (Image, error) {
 	named, err := reference.ParseDockerRef(image)
 	if err != nil {
@@ -194,8 +194,7 @@ func (r *Runtime) loadConfig(ctx context.Context, image images.Image) (*imageCon
 		users:        make(map[string]ocispec.User),
 	}
 	if _, err := r.client.SnapshotService(r.options.Snapshotter).Stat(ctx, config.chainID); errdefs.IsNotFound(err) {
-		err = client.NewImage(r.client, image).Unpack(ctx, r.options.Snapshotter)
-		if err != nil {
+		if err := r.unpack(ctx, image); err != nil {
 			return nil, fmt.Errorf("unpack: %w", err)
 		}
 	} else if err != nil {
@@ -205,12 +204,27 @@ func (r *Runtime) loadConfig(ctx context.Context, image images.Image) (*imageCon
 	return config, nil
 }
 
+func (r *Runtime) unpack(ctx context.Context, image images.Image) error {
+	ctx, done, err := r.withLease(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return client.NewImage(r.client, image).Unpack(ctx, r.options.Snapshotter)
+}
+
 // pull asks the registry.
 func (r *Runtime) pull(ctx context.Context, named reference.Named, progress func(string)) (images.Image, error) {
 	host := reference.Domain(named)
 	authorizer := docker.NewDockerAuthorizer(docker.WithAuthCreds(func(host string) (string, string, error) {
 		return credentials(ctx, r.options.DockerConfig, host)
 	}))
+	ctx, done, err := r.withLease(ctx)
+	if err != nil {
+		return images.Image{}, err
+	}
+	defer done()
+	progress(progressText(0, 0))
 	meter := newMeter(progress, r.client.ContentStore())
 	image, err := r.client.Pull(ctx, named.String(),
 		client.WithPullUnpack,
@@ -254,4 +268,12 @@ func explainPull(err error, host string, named reference.Named, dockerConfig str
 		return fmt.Errorf("image not found: registry %s has no %s", host, reference.TagNameOnly(named))
 	}
 	return err
+}
+
+// RegistryOverloaded tells whether a pull failed for what a registry says of itself and not of the image: it
+// is broken or busy, and may answer otherwise later.
+func RegistryOverloaded(err error) bool {
+	unexpected, ok := errors.AsType[remoteerrors.ErrUnexpectedStatus](err)
+	return ok && (unexpected.StatusCode >= http.StatusInternalServerError ||
+		unexpected.StatusCode == http.StatusTooManyRequests || unexpected.StatusCode == http.StatusRequestTimeout)
 }

@@ -23,7 +23,7 @@ type Info struct {
 
 // Info asks containerd and runc about themselves.
 func (r *Runtime) Info(ctx context.Context) (Info, error) {
-	info := Info{CgroupVersion: r.host.CgroupVersion, RuncVersion: runcVersion(ctx)}
+	info := Info{CgroupVersion: r.cgroups, RuncVersion: runcVersion(ctx)}
 	err := r.do(ctx, func(ctx context.Context) error {
 		version, err := r.client.Version(ctx)
 		if err != nil {

@@ -22,6 +22,7 @@ const (
 	labelStopSignal  = "warren.stop-signal"
 	labelLogSize     = "warren.log.max-size"
 	labelLogFiles    = "warren.log.max-files"
+	labelRun         = "warren.run" // of leases: the run of the agent that took it
 )
 
 // labelLimit is how many bytes containerd takes for a label and its value together.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 )
 
@@ -65,6 +67,9 @@ func (r *Runtime) list(ctx context.Context) ([]Found, error) {
 	for _, p := range response.GetTasks() {
 		processes[p.GetID()] = p
 	}
+	r.unkeepStrays(func(id string) bool {
+		return slices.ContainsFunc(records, func(record containers.Container) bool { return record.ID == id })
+	})
 	list := make([]Found, 0, len(records))
 	for _, record := range records {
 		// A label that does not parse was not written by us; 0 is no attempt.
@@ -110,6 +115,6 @@ func (r *Runtime) exit(id string, code uint32, at time.Time) Exit {
 		ID:        id,
 		Code:      code,
 		At:        at,
-		OOMKilled: code == killed && memoryKills(r.host.CgroupVersion, path.Join("/", r.options.CgroupParent, id)) > 0,
+		OOMKilled: code == killed && memoryKills(r.cgroups, path.Join("/", r.options.CgroupParent, id)) > 0,
 	}
 }

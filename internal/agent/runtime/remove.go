@@ -31,6 +31,7 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	}
 	r.drain(ctx, id)
 	r.dropOutput(id)
+	r.unkeep(id)
 	if err := r.client.SnapshotService(r.options.Snapshotter).Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("delete root file system: %w", err)
 	}

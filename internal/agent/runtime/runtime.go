@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +47,9 @@ type Options struct {
 	// own, see package initproc. Empty: they are refused.
 	InitBinary string
 	// Logs takes the containers' output.
-	Logs   *logs.Store
+	Logs *logs.Store
+	// Keeper holds the containers' pipes while the agent is away; nil: nobody does.
+	Keeper Keeper
 	Logger *slog.Logger
 }
 
@@ -56,6 +59,8 @@ type Runtime struct {
 	options   Options
 	logger    *slog.Logger
 	client    *client.Client
+	run       string // of the agent, unlike any other
+	cgroups   int    // their version
 	host      ocispec.Host
 	images    imageCache
 	insecure  insecureRegistries
@@ -84,6 +89,9 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	if o.Logs == nil {
 		return nil, errors.New("open runtime: a log store is needed")
 	}
+	if o.Keeper == nil {
+		o.Keeper = keptNothing{}
+	}
 	insecureRegistries, err := parseInsecureRegistries(o.InsecureRegistries)
 	if err != nil {
 		return nil, fmt.Errorf("open runtime: %w", err)
@@ -95,11 +103,14 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open runtime: containerd at %s: %w", o.Address, err)
 	}
+	cgroups := cgroupVersion()
 	r := &Runtime{
 		options:    o,
 		logger:     o.Logger,
 		client:     c,
-		host:       inspectHost(),
+		run:        rand.Text(),
+		cgroups:    cgroups,
+		host:       inspectHost(cgroups),
 		images:     newImageCache(),
 		insecure:   insecureRegistries,
 		containers: make(map[string]*output),
@@ -107,6 +118,7 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 		silence:    logrus.NewEntry(&logrus.Logger{Out: io.Discard, Formatter: new(logrus.TextFormatter), Level: logrus.PanicLevel}),
 	}
 	r.collector = startCollector(context.WithoutCancel(ctx), r.collectGarbage)
+	r.collector.poke() // the last run of the agent may have left something
 	return r, nil
 }
 

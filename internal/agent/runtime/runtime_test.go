@@ -4,12 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -188,7 +194,7 @@ func TestTheTemplateReachesTheProgram(t *testing.T) {
 			t.Errorf("no %q in %s", line, s.Mounts)
 		}
 	}
-	if b.host.CgroupVersion == 1 {
+	if b.cgroups == 1 {
 		for file, value := range map[string]string{
 			"cpu/%s/cpu.shares": "512", "cpu/%s/cpu.cfs_quota_us": "150000", "pids/%s/pids.max": "50",
 			"memory/%s/memory.limit_in_bytes": "67108864", "memory/%s/memory.memsw.limit_in_bytes": "67108864",
@@ -373,6 +379,108 @@ func TestOutputSurvivesAnAgentThatIsAway(t *testing.T) {
 	}
 }
 
+// keeper holds pipes beside the agents, as systemd does.
+type keeper struct {
+	t         *testing.T
+	mu        sync.Mutex
+	held      map[string]*os.File
+	inherited []string
+}
+
+func (k *keeper) Keep(name string, file *os.File) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.held[name] = k.again(file)
+	return nil
+}
+
+func (k *keeper) Take(name string) *os.File {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if at := slices.Index(k.inherited, name); at >= 0 {
+		k.inherited = slices.Delete(k.inherited, at, at+1)
+		return k.again(k.held[name])
+	}
+	return nil
+}
+
+func (k *keeper) Drop(name string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if file := k.held[name]; file != nil {
+		file.Close()
+		delete(k.held, name)
+	}
+	k.inherited = slices.DeleteFunc(k.inherited, func(n string) bool { return n == name })
+	return nil
+}
+
+func (k *keeper) Inherited() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.inherited)
+}
+
+func (k *keeper) again(file *os.File) (again *os.File) {
+	raw, err := file.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			n, dupErr := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+			if dupErr != nil {
+				k.t.Error(dupErr)
+			}
+			again = os.NewFile(uintptr(n), file.Name())
+		})
+	}
+	if err != nil {
+		k.t.Error(err)
+	}
+	return again
+}
+
+func TestOutputOfAContainerThatEndsWhileTheAgentIsAwayIsKept(t *testing.T) {
+	l := startLab(t)
+	options := testOptions(t, l)
+	kept := &keeper{t: t, held: map[string]*os.File{}}
+	options.Keeper = kept
+	first := openBench(t, options)
+	image, err := first.Pull(t.Context(), l.registry+"/test:1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.image = image
+	c := first.container("brief", "sleep")
+	first.run(c)
+	first.awaitOutput("brief", "ready")
+	first.dropOutput(c.ID) // the agent dies
+	if err := first.Signal(t.Context(), c.ID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	first.exit(c.ID)
+
+	kept.inherited = append(slices.Collect(maps.Keys(kept.held)), "removed-1.stdout")
+	second := openBench(t, options)
+	found, err := second.List(t.Context())
+	if err != nil || len(found) != 1 || found[0].State != StateStopped {
+		t.Fatalf("found %+v, %v", found, err)
+	}
+	if got := kept.Inherited(); len(got) != 2 || slices.Contains(got, "removed-1.stdout") {
+		t.Errorf("kept of an earlier agent: %q", got)
+	}
+	if err := second.Reattach(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := second.output("brief"); got != "ready\ngot terminated\n" {
+		t.Errorf("output %q", got)
+	}
+	if err := second.Remove(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	if len(kept.held) > 0 {
+		t.Errorf("kept for ever: %v", kept.held)
+	}
+}
+
 func TestContainersSurviveContainerdsDeath(t *testing.T) {
 	b := newBench(t)
 	quiet, brief := b.container("survivor", "sleep"), b.container("brief", "sleep")
@@ -522,5 +630,20 @@ func TestAnImageWhoseLayersWereLostIsUnpackedAgain(t *testing.T) {
 	b.exit(c.ID)
 	if got := b.output("lost"); got != "found\n" {
 		t.Errorf("output %q", got)
+	}
+}
+
+func TestARegistrysTroubleIsToldFromItsRefusal(t *testing.T) {
+	b := newBench(t)
+	for status, want := range map[int]bool{
+		http.StatusTooManyRequests: true, http.StatusInternalServerError: true, http.StatusBadGateway: true,
+		http.StatusServiceUnavailable: true, http.StatusNotFound: false, http.StatusForbidden: false,
+	} {
+		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+		_, err := b.Pull(t.Context(), strings.TrimPrefix(web.URL, "http://")+"/test:1", nil)
+		web.Close()
+		if err == nil || RegistryOverloaded(err) != want {
+			t.Errorf("%d: overloaded is %t for %v", status, !want, err)
+		}
 	}
 }

@@ -47,15 +47,11 @@ func (r *Runtime) resolveUser(ctx context.Context, c Container, config *imageCon
 // withImage mounts an image's files for a moment, to be read only.
 func (r *Runtime) withImage(ctx context.Context, config *imageConfig, id string, read func(root string) error) error {
 	// The lease keeps the garbage collector away, and lets it clean up after a crash.
-	ctx, done, err := r.client.WithLease(ctx)
+	ctx, done, err := r.withLease(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := done(ctx); err != nil {
-			r.logger.Debug("a lease was left to expire", "error", err)
-		}
-	}()
+	defer done()
 	snapshotter := r.client.SnapshotService(r.options.Snapshotter)
 	key := id + "-view"
 	mounts, err := snapshotter.View(ctx, key, config.chainID)

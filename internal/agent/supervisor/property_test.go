@@ -66,7 +66,7 @@ func (w *world) assign(r *rapid.T) {
 		Condition: warrenv1.RestartCondition(rapid.IntRange(0, 3).Draw(r, "condition")),
 	}))
 	if rapid.Bool().Draw(r, "bounded") {
-		a.Spec.Restart.MaxAttempts = proto.Uint32(uint32(rapid.IntRange(0, 2).Draw(r, "attempts")))
+		a.Spec.Restart.MaxAttempts = new(uint32(rapid.IntRange(0, 2).Draw(r, "attempts")))
 	}
 	a.Spec.Container.StopGracePeriod = durationpb.New(time.Second)
 	w.wanted[a.Task.Meta.Id] = a

@@ -17,6 +17,10 @@ type beginning struct {
 	attempt uint32
 	// delay is how long the attempt has to wait yet.
 	delay time.Duration
+	// replaces is the last attempt's container where it is still there, which stays until the record of its
+	// end is on disk.
+	replaces string
+	recorded *store.Commit
 	// discard are containers that are of no more use.
 	discard []string
 }

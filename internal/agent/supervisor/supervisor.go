@@ -401,7 +401,7 @@ func containerID(task string, attempt uint32) string {
 func (s *Supervisor) retry(ctx context.Context, what string, f func() error) error {
 	return s.retryTelling(ctx, f, func(tries int, err error) {
 		if tries == 1 {
-			s.Logger.Warn("trying again until it succeeds: "+what, "error", err)
+			s.Logger.Warn("trying again until it succeeds", "what", what, "error", err)
 		}
 	})
 }

@@ -208,7 +208,7 @@ func TestAnAssignedTaskRuns(t *testing.T) {
 		n.assign(assignment("a"))
 		n.expect("a", 1, preparing)
 		n.pass(time.Millisecond)
-		n.expect("a", 1, starting)
+		n.expect("a", 1, preparing) // created, not started: over in a moment, and not worth a report
 		n.pass(time.Millisecond)
 		status := n.expect("a", 1, running)
 		if status.GetPid() == 0 || status.GetContainerId() != "a-1" || status.GetImageDigest() != "sha256:img" ||
@@ -216,6 +216,61 @@ func TestAnAssignedTaskRuns(t *testing.T) {
 			t.Errorf("the status lacks something: %v", status)
 		}
 		n.expectContainers("a-1")
+	})
+}
+
+func TestACrashedContainerIsRemovedOnlyWhenItsReplacementRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.runtime.stepTime = time.Millisecond
+		n.assign(assignment("a"))
+		n.pass(2 * time.Millisecond)
+		n.runtime.end("a-1", 3, false)
+		n.settle()
+		n.expectContainers("a-1")
+		n.pass(time.Millisecond)
+		n.expectContainers("a-1", "a-2")
+		n.pass(time.Millisecond)
+		n.expect("a", 2, running)
+		n.expectContainers("a-2")
+	})
+}
+
+func TestACrashedContainerIsRemovedAlsoWhenItsReplacementCannotStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.assign(assignment("a"))
+		n.runtime.setTrouble("create", Transient(errors.New("not now")))
+		n.runtime.end("a-1", 3, false)
+		n.settle()
+		n.expectContainers()
+		n.runtime.setTrouble("create", nil)
+		n.pass(time.Minute)
+		n.expect("a", 2, running)
+	})
+}
+
+func TestAnAttemptIsCountedAlsoWhereItsContainerWentBeforeItWasRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.assign(assignment("a"))
+		n.pass(2 * time.Second)
+		for range 2 {
+			n.kill()
+			n.runtime.reboot()
+			n.start()
+		}
+		n.expect("a", 3, running)
+		n.kill()
+		n.runtime.reboot()
+		n.runtime.setTrouble("create", Transient(errors.New("not now")))
+		n.start()
+		n.expect("a", 4, preparing)
+		n.expectContainers()
+		n.kill()
+		n.runtime.setTrouble("create", nil)
+		n.start()
+		n.expect("a", 4, running)
 	})
 }
 

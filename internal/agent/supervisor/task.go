@@ -149,8 +149,13 @@ func (t *task) takeUp() (*container, beginning) {
 		b = recall(progress, assignment.GetSpec().GetRestart(), found, time.Now())
 		return b.adopt
 	})
+	var counted *store.Commit
+	if b.adopt == nil && len(b.discard) > 0 {
+		// That these containers' attempts are used up must be known also when they are gone.
+		counted = t.record(func(s *warrenv1.TaskStatus) { underWay(s, b.attempt, "") })
+	}
 	for _, id := range b.discard {
-		t.discard(id, nil)
+		t.discard(id, counted)
 	}
 	if b.adopt == nil {
 		return nil, b
@@ -182,6 +187,14 @@ func (t *task) takeUp() (*container, beginning) {
 // start makes the next attempt's container and starts it. It returns nil if the task cannot run or is
 // not wanted any more.
 func (t *task) start(next beginning) *container {
+	// What the attempt replaces goes when it runs, or does not at the first try: removing is half as much
+	// work as starting, and would slow it down.
+	clear := sync.OnceFunc(func() {
+		if next.replaces != "" {
+			t.discard(next.replaces, next.recorded)
+		}
+	})
+	defer clear()
 	if !pause(t.wanted, next.delay, nil) {
 		return nil
 	}
@@ -190,6 +203,7 @@ func (t *task) start(next beginning) *container {
 	w := t.watch(c.id)
 	c.ended = w.ended
 	err := t.retryTelling(t.wanted, func() error { return t.tryStart(c, w, assignment) }, func(tries int, err error) {
+		clear()
 		if tries == 1 {
 			t.log().Warn("cannot start yet", "attempt", c.attempt, "error", err)
 		}
@@ -221,20 +235,28 @@ func (t *task) start(next beginning) *container {
 
 // tryStart goes all the way from the image to the running program, passing over what is done already.
 func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
-	image := a.GetSpec().GetContainer().GetImage()
-	t.prepare(c, "")
-	pulled, err := t.Runtime.Pull(t.wanted, image, func(progress string) { t.prepare(c, progress) })
-	if err != nil {
-		return err
-	}
-	if err := t.starts.Acquire(t.wanted, 1); err != nil {
-		return err
-	}
-	defer t.starts.Release(1)
 	slow := time.AfterFunc(slowStart, func() {
 		t.prepare(c, "waiting for the container runtime, which is down or slow")
 	})
 	defer slow.Stop()
+	t.begun(c)
+	image := a.GetSpec().GetContainer().GetImage()
+	pulled, err := t.Runtime.Pull(t.wanted, image, func(progress string) {
+		slow.Stop()
+		t.prepare(c, progress)
+	})
+	slow.Stop()
+	if err != nil {
+		return err
+	}
+	if !t.starts.TryAcquire(1) {
+		t.prepare(c, "waiting for its turn to start")
+		if err := t.starts.Acquire(t.wanted, 1); err != nil {
+			return err
+		}
+	}
+	defer t.starts.Release(1)
+	slow.Reset(slowStart)
 	// From here on the steps are short, and half of one is worth less than all of it: only the agent's
 	// leaving interrupts them.
 	if _, err := t.Runtime.Create(t.ctx, t.container(c, a, pulled)); err != nil {
@@ -243,7 +265,7 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	if err := t.wanted.Err(); err != nil {
 		return err
 	}
-	t.advance(func(s *warrenv1.TaskStatus) {
+	t.note(func(s *warrenv1.TaskStatus) {
 		s.Attempt, s.State, s.Message = c.attempt, warrenv1.TaskState_TASK_STATE_STARTING, ""
 		s.ContainerId, s.ImageDigest = c.id, pulled.Digest
 	})
@@ -261,19 +283,26 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	return nil
 }
 
-// prepare reports that the attempt is under way. A restarted task is starting all the while, for its
-// state cannot go back.
+// begun notes that the attempt is under way. A restarted task is starting all the while, for its state
+// cannot go back.
+func (t *task) begun(c *container) {
+	t.note(func(s *warrenv1.TaskStatus) { underWay(s, c.attempt, "") })
+}
+
+// prepare reports what the attempt, which is under way, waits for.
 func (t *task) prepare(c *container, message string) {
-	t.advance(func(s *warrenv1.TaskStatus) {
-		if s.GetState() >= warrenv1.TaskState_TASK_STATE_RUNNING && s.GetAttempt() == c.attempt {
-			return // a late word
-		}
-		if s.GetAttempt() < c.attempt {
-			s.Attempt, s.State = c.attempt, warrenv1.TaskState_TASK_STATE_PREPARING
-			s.ContainerId, s.Pid = "", 0
-		}
-		s.Message = message
-	})
+	t.advance(func(s *warrenv1.TaskStatus) { underWay(s, c.attempt, message) })
+}
+
+func underWay(s *warrenv1.TaskStatus, attempt uint32, message string) {
+	if s.GetState() >= warrenv1.TaskState_TASK_STATE_RUNNING && s.GetAttempt() == attempt {
+		return // a late word
+	}
+	if s.GetAttempt() < attempt {
+		s.Attempt, s.State = attempt, warrenv1.TaskState_TASK_STATE_PREPARING
+		s.ContainerId, s.Pid = "", 0
+	}
+	s.Message = message
 }
 
 func (t *task) container(c *container, a *warrenv1.Assignment, image Image) Container {
@@ -395,7 +424,11 @@ func (t *task) follow(c *container, exit Exit) (beginning, bool) {
 			s.Attempt, s.ContainerId = next.attempt, ""
 		}
 	})
-	t.discard(c.id, commit)
+	if lifecycle.Ended(v.state) || v.delay > 0 {
+		t.discard(c.id, commit)
+	} else {
+		next.replaces, next.recorded = c.id, commit
+	}
 	return next, !lifecycle.Ended(v.state)
 }
 
@@ -405,23 +438,10 @@ func (t *task) advance(change func(*warrenv1.TaskStatus)) (*store.Commit, bool) 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before := t.progress.Status
-	if lifecycle.Ended(before.GetState()) || t.assignment == nil {
-		return nil, false
-	}
-	after := &warrenv1.TaskStatus{}
-	if before != nil {
-		after = proto.CloneOf(before)
-	}
-	change(after)
-	order := lifecycle.Compare(after, before)
-	if order < 0 || proto.Equal(after, before) {
-		return nil, false
-	}
-	if order > 0 {
-		after.Since = timestamppb.Now()
-	}
-	t.progress.Status = after
+	after, changed := t.change(change)
 	switch {
+	case !changed:
+		return nil, false
 	case lifecycle.Ended(after.GetState()):
 		commit := t.Journal.Advance(t.id, t.progress)
 		t.running.Go(func() { t.reportEnd(after, commit) })
@@ -433,6 +453,48 @@ func (t *task) advance(change func(*warrenv1.TaskStatus)) (*store.Commit, bool) 
 		t.outbox.put(t.id, after)
 		return t.Journal.Note(t.id, t.progress), true
 	}
+}
+
+// note is advance for a step that is over in a moment: it is not reported by itself. Each report is
+// a write on every manager, and of a hundred tasks that start one after the other none gathers with another's.
+func (t *task) note(change func(*warrenv1.TaskStatus)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, changed := t.change(change); changed {
+		t.Journal.Note(t.id, t.progress)
+	}
+}
+
+// record is note for a step that must be on disk before another.
+func (t *task) record(change func(*warrenv1.TaskStatus)) *store.Commit {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, changed := t.change(change); !changed {
+		return nil
+	}
+	return t.Journal.Advance(t.id, t.progress)
+}
+
+// change changes the status where that is allowed. The caller holds t.mu.
+func (t *task) change(change func(*warrenv1.TaskStatus)) (*warrenv1.TaskStatus, bool) {
+	before := t.progress.Status
+	if lifecycle.Ended(before.GetState()) || t.assignment == nil {
+		return before, false
+	}
+	after := &warrenv1.TaskStatus{}
+	if before != nil {
+		after = proto.CloneOf(before)
+	}
+	change(after)
+	order := lifecycle.Compare(after, before)
+	if order < 0 || proto.Equal(after, before) {
+		return before, false
+	}
+	if order > 0 {
+		after.Since = timestamppb.Now()
+	}
+	t.progress.Status = after
+	return after, true
 }
 
 // reportEnd reports that the task has ended once that is on disk: an agent killed between the two

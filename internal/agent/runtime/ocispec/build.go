@@ -35,8 +35,6 @@ type User struct {
 
 // Host is what the node's kernel can do.
 type Host struct {
-	// CgroupVersion is 1 or 2.
-	CgroupVersion int
 	// LastCapability is the number of the highest capability the kernel knows.
 	LastCapability int
 	// MaxFiles is how many open files a process may be allowed at the most.
@@ -79,7 +77,7 @@ func Build(in Input) (*specs.Spec, error) {
 		Mounts:   mounts,
 		Linux: &specs.Linux{
 			CgroupsPath:   path.Join("/", in.CgroupParent, in.ID),
-			Namespaces:    buildNamespaces(in.Spec.GetNetwork(), in.Host),
+			Namespaces:    buildNamespaces(in.Spec.GetNetwork()),
 			Resources:     buildResources(in.Spec.GetLimits(), in.Spec.GetReservations(), in.Host),
 			Sysctl:        sysctls,
 			MaskedPaths:   maskedPaths,
@@ -151,19 +149,20 @@ func buildArgs(in Input) ([]string, error) {
 	return line, nil
 }
 
-func buildNamespaces(network warrenv1.NetworkMode, host Host) []specs.LinuxNamespace {
+func buildNamespaces(network warrenv1.NetworkMode) []specs.LinuxNamespace {
 	namespaces := []specs.LinuxNamespace{
 		{Type: specs.PIDNamespace},
 		{Type: specs.IPCNamespace},
 		{Type: specs.UTSNamespace},
 		{Type: specs.MountNamespace},
+		// With control groups of version 1 too: it hides the node's, and it is cheaper. Without it runc binds each
+		// controller's folder and remounts it; with it one mount does: measured with nine controllers and runc
+		// 1.1.5, 8 ms less processor time at a start.
+		{Type: specs.CgroupNamespace},
 	}
 	if network != warrenv1.NetworkMode_NETWORK_MODE_HOST {
 		// runc brings up the loopback device of a network namespace it makes.
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
-	}
-	if host.CgroupVersion == 2 {
-		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	return namespaces
 }

@@ -20,7 +20,7 @@ func input(change func(*Input, *warrenv1.ContainerSpec)) Input {
 		Names:        Names{ServiceName: "web", TaskID: "task", Slot: 3, NodeID: "node", NodeHostname: "machine"},
 		Spec:         &warrenv1.TaskSpec{Container: container},
 		Image:        imagespec.ImageConfig{Entrypoint: []string{"/entry"}, Cmd: []string{"arg"}, WorkingDir: "work"},
-		Host:         Host{CgroupVersion: 2, LastCapability: 40, MaxFiles: 1 << 20, LimitsSwap: true},
+		Host:         Host{LastCapability: 40, MaxFiles: 1 << 20, LimitsSwap: true},
 		CgroupParent: "/warren",
 		Files:        Files{Hosts: "/state/hosts", Hostname: "/state/hostname", Init: "/agent"},
 	}
