@@ -189,12 +189,12 @@ func (t *task) takeUp() (*container, beginning) {
 func (t *task) start(next beginning) *container {
 	// What the attempt replaces goes when it runs, or does not at the first try: removing is half as much
 	// work as starting, and would slow it down.
-	clear := sync.OnceFunc(func() {
+	release := sync.OnceFunc(func() {
 		if next.replaces != "" {
 			t.discard(next.replaces, next.recorded)
 		}
 	})
-	defer clear()
+	defer release()
 	if !pause(t.wanted, next.delay, nil) {
 		return nil
 	}
@@ -203,7 +203,7 @@ func (t *task) start(next beginning) *container {
 	w := t.watch(c.id)
 	c.ended = w.ended
 	err := t.retryTelling(t.wanted, func() error { return t.tryStart(c, w, assignment) }, func(tries int, err error) {
-		clear()
+		release()
 		if tries == 1 {
 			t.log().Warn("cannot start yet", "attempt", c.attempt, "error", err)
 		}
