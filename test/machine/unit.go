@@ -46,7 +46,7 @@ func (u Unit) file() string {
 		file.WriteString(quoteForUnit(arg))
 	}
 	// Stopping a daemon stops the daemon: what it has started besides is its own affair.
-	file.WriteString("\nKillMode=process\nDelegate=yes\nLimitNOFILE=1048576\nTasksMax=infinity\nTimeoutStartSec=30\n")
+	file.WriteString("\nKillMode=process\nDelegate=yes\nLimitNOFILE=1048576\nFileDescriptorStoreMax=16384\nTasksMax=infinity\nTimeoutStartSec=30\n")
 	file.WriteString("\n[Install]\nWantedBy=multi-user.target\n")
 	return file.String()
 }
