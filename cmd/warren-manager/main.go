@@ -12,13 +12,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/cuemby/warren/internal/manager"
+	"github.com/cuemby/warren/internal/manager/heap"
 	"github.com/cuemby/warren/internal/version"
 )
 
@@ -75,11 +75,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitDone
 }
 
-// tuneMemory collects the heap when it has grown by three quarters of what is in use: with 100,000 running
-// tasks a manager holds some 440 MB, and writes are no slower for it. GOGC in the environment overrides it.
+// tuneMemory paces the garbage collector, unless GOGC in the environment says how.
 func tuneMemory() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(75)
+		heap.Pace()
 	}
 }
 

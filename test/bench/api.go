@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
 	"golang.org/x/sync/errgroup"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -18,18 +22,59 @@ import (
 
 const (
 	createTime = 3 * time.Second // how long each caller count creates services
+	maxCallers = 16
+	floorTime  = time.Second // how long the log alone is written for comparison
+	entryBytes = 600         // about what the entry of one create holds
 	listed     = 1000
 )
 
 // measureAPI counts service creates per second, each durable when it is answered, and times lists. The
 // services have no replicas: what is measured is the path from the call to the disk and back.
 func measureAPI(ctx context.Context, b *bench) error {
-	for _, callers := range []int{1, 16} {
+	if err := b.logs(); err != nil {
+		return err
+	}
+	for _, callers := range []int{1, maxCallers} {
 		if err := b.creates(ctx, callers); err != nil {
 			return err
 		}
 	}
 	return b.lists(ctx)
+}
+
+// logs counts what the disk below allows: entries a second in the raft log alone, one and a batch at a
+// time. Disks differ, and the same one from hour to hour.
+func (b *bench) logs() (err error) {
+	dir, err := os.MkdirTemp("", "warren-bench-log-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	log, err := raftboltdb.New(raftboltdb.Options{
+		Path: filepath.Join(dir, "floor.db"), BoltOptions: &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	index := uint64(0)
+	for _, together := range []int{1, maxCallers} {
+		written, begin := 0, time.Now()
+		for time.Since(begin) < floorTime {
+			batch := make([]*raft.Log, together)
+			for i := range batch {
+				index++
+				batch[i] = &raft.Log{Index: index, Term: 1, Data: make([]byte, entryBytes)}
+			}
+			if err := log.StoreLogs(batch); err != nil {
+				return err
+			}
+			written += together
+		}
+		b.row(fmt.Sprintf("log_entries_per_s_%d", together), float64(written)/time.Since(begin).Seconds(), "/s",
+			"floor: entries in the raft log alone, durable")
+	}
+	return nil
 }
 
 func (b *bench) creates(ctx context.Context, callers int) (err error) {

@@ -16,6 +16,7 @@ import (
 // checkService checks what the rules in the proto cannot say of a service's spec.
 func checkService(spec *warrenv1.ServiceSpec) error {
 	var broken []*validate.Violation
+	broken = append(broken, checkName(spec.GetName())...)
 	broken = append(broken, checkImage(spec.GetTask().GetContainer().GetImage())...)
 	broken = append(broken, checkTemplates(spec.GetTask().GetContainer())...)
 	broken = append(broken, checkPlacement(spec.GetPlacement())...)
@@ -24,6 +25,17 @@ func checkService(spec *warrenv1.ServiceSpec) error {
 		return invalid(broken...)
 	}
 	return nil
+}
+
+// label is what DNS takes as one part of a name (RFC 1123, in lower case); the proto bounds its length.
+var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+
+func checkName(name string) []*validate.Violation {
+	if label.MatchString(name) {
+		return nil
+	}
+	return []*validate.Violation{violation("service.name",
+		"must be a DNS label: 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit", field("spec"), field("name"))}
 }
 
 func checkImage(image string) []*validate.Violation {

@@ -151,7 +151,8 @@ func (x *Service) GetRemoving() bool {
 // ServiceSpec is what users write. Only a change of `task` replaces tasks.
 type ServiceSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A DNS label, unique in the cluster; cannot be changed.
+	// A DNS label, unique in the cluster; cannot be changed: 1 to 63 of a-z, 0-9 and -, beginning and
+	// ending with a letter or digit.
 	Name   string            `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Types that are valid to be assigned to Mode:
@@ -1533,10 +1534,9 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ServiceSpecR\x04spec\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1a\n" +
-	"\bremoving\x18\x04 \x01(\bR\bremoving\"\xf3\x04\n" +
-	"\vServiceSpec\x12\xbe\x01\n" +
-	"\x04name\x18\x01 \x01(\tB\xa9\x01\xbaH\xa5\x01\xba\x01\xa1\x01\n" +
-	"\fservice.name\x12[must be a DNS label: 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit\x1a4this.matches('^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$')R\x04name\x12U\n" +
+	"\bremoving\x18\x04 \x01(\bR\bremoving\"\xcf\x03\n" +
+	"\vServiceSpec\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12U\n" +
 	"\x06labels\x18\x02 \x03(\v2\".warren.v1.ServiceSpec.LabelsEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x80\x02\"\ar\x05\x10\x01\x18\x80\x02*\x05r\x03\x18\x80 R\x06labels\x12;\n" +
 	"\n" +
 	"replicated\x18\x03 \x01(\v2\x19.warren.v1.ReplicatedModeH\x00R\n" +
