@@ -19,6 +19,7 @@ import (
 // cluster is a Warren under test: a manager, and an agent where one is wanted.
 type cluster struct {
 	dir      string
+	runDir   string // the agent's; empty without one
 	addr     string
 	manager  *process
 	agent    *process
@@ -73,8 +74,12 @@ func (b *bench) startCluster(ctx context.Context) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What lives as long as the boot is in memory, as it is where systemd runs the agent.
+	if c.runDir, err = os.MkdirTemp("/run", "warren-bench-"); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
 	c.agent, err = start(c.dir, filepath.Join(b.bin, "warren-agent"),
-		"--data-dir", filepath.Join(c.dir, "agent"), "--run-dir", filepath.Join(c.dir, "run"),
+		"--data-dir", filepath.Join(c.dir, "agent"), "--run-dir", c.runDir,
 		"--manager", c.addr, "--containerd-address", h.address(), "--containerd-namespace", warrenNamespace,
 		"--cgroup-parent", "/warren-bench")
 	if err != nil {
@@ -100,6 +105,9 @@ func (c *cluster) close() error {
 	}
 	if c.manager != nil {
 		errs = append(errs, c.manager.stop())
+	}
+	if c.runDir != "" {
+		errs = append(errs, os.RemoveAll(c.runDir))
 	}
 	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
 }

@@ -49,8 +49,8 @@ func (f *floor) tune(ctx context.Context) error {
 	return nil
 }
 
-// round starts n containers, returns how long that took, and removes them.
-func (f *floor) round(ctx context.Context, n int) (time.Duration, error) {
+// round starts n containers, with extra in their specs, returns how long that took, and removes them.
+func (f *floor) round(ctx context.Context, n int, extra ...oci.SpecOpts) (time.Duration, error) {
 	ctx = namespaces.WithNamespace(ctx, floorNamespace)
 	tasks := make([]client.Task, n)
 	var group errgroup.Group
@@ -60,7 +60,7 @@ func (f *floor) round(ctx context.Context, n int) (time.Duration, error) {
 		f.serial++
 		id := fmt.Sprintf("floor-%d", f.serial)
 		group.Go(func() (err error) {
-			tasks[i], err = f.start(ctx, id)
+			tasks[i], err = f.start(ctx, id, extra)
 			return err
 		})
 	}
@@ -76,11 +76,12 @@ func (f *floor) round(ctx context.Context, n int) (time.Duration, error) {
 	return took, errors.Join(err, removal.Wait())
 }
 
-func (f *floor) start(ctx context.Context, id string) (client.Task, error) {
+func (f *floor) start(ctx context.Context, id string, extra []oci.SpecOpts) (client.Task, error) {
+	spec := append([]oci.SpecOpts{oci.WithImageConfigArgs(f.image, []string{"sleep"}), oci.WithHostNamespace("network")}, extra...)
 	container, err := f.host.client.NewContainer(ctx, id,
 		client.WithImage(f.image),
 		client.WithNewSnapshot(id, f.image),
-		client.WithNewSpec(oci.WithImageConfigArgs(f.image, []string{"sleep"}), oci.WithHostNamespace("network")))
+		client.WithNewSpec(spec...))
 	if err != nil {
 		return nil, err
 	}

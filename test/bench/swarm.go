@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cuemby/warren/test/image"
 )
 
@@ -51,7 +53,12 @@ type swarm struct {
 	daemon *process
 	http   *http.Client
 	image  string
+	// bridged says that swarm's bridge was there before.
+	bridged bool
 }
+
+// swarmBridge is the bridge that an engine in swarm mode makes.
+const swarmBridge = "docker_gwbridge"
 
 func startSwarm(ctx context.Context) (*swarm, error) {
 	dir, err := os.MkdirTemp("", "warren-bench-swarm-")
@@ -59,6 +66,8 @@ func startSwarm(ctx context.Context) (*swarm, error) {
 		return nil, err
 	}
 	s := &swarm{dir: dir}
+	_, absent := net.InterfaceByName(swarmBridge)
+	s.bridged = absent == nil
 	s.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", s.socket())
 	}}}
@@ -162,5 +171,15 @@ func (s *swarm) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_, err := s.docker(ctx, "swarm", "leave", "--force")
-	return errors.Join(err, s.wait(ctx, "", 0), s.daemon.stop(), os.RemoveAll(s.dir))
+	errs := []error{err, s.wait(ctx, "", 0), s.daemon.stop()}
+	// What dockerd leaves behind: the mount of its host network namespace, and swarm's bridge.
+	mounts, err := filepath.Glob(filepath.Join(s.dir, "exec", "netns", "*"))
+	errs = append(errs, err)
+	for _, mount := range mounts {
+		errs = append(errs, unix.Unmount(mount, unix.MNT_DETACH))
+	}
+	if _, err := net.InterfaceByName(swarmBridge); err == nil && !s.bridged {
+		errs = append(errs, exec.CommandContext(ctx, "ip", "link", "delete", swarmBridge).Run())
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }
