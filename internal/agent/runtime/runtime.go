@@ -34,7 +34,8 @@ type Options struct {
 	Namespace string
 	// Snapshotter keeps the containers' root file systems; default "overlayfs".
 	Snapshotter string
-	// StateDir holds pipes and mounted files. It must outlive the agent's process, not a reboot.
+	// StateDir holds pipes, mounted files, and images while they are looked into. It must outlive the
+	// agent's process, not a reboot, and be this agent's alone.
 	StateDir string
 	// CgroupParent is the control group above those of the containers, such as /warren.
 	CgroupParent string
@@ -116,6 +117,9 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 		containers: make(map[string]*output),
 		pids:       make(map[string]uint32),
 		silence:    logrus.NewEntry(&logrus.Logger{Out: io.Discard, Formatter: new(logrus.TextFormatter), Level: logrus.PanicLevel}),
+	}
+	if err := r.unmountImages(); err != nil {
+		r.logger.Warn("the last run of the agent left an image mounted", "error", err)
 	}
 	r.collector = startCollector(context.WithoutCancel(ctx), r.collectGarbage)
 	r.collector.poke() // the last run of the agent may have left something

@@ -9,9 +9,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/mount"
 	rootpath "github.com/containerd/continuity/fs"
-	"github.com/containerd/errdefs"
 	"github.com/moby/sys/user"
 
 	"github.com/cuemby/warren/internal/agent/runtime/ocispec"
@@ -42,30 +40,6 @@ func (r *Runtime) resolveUser(ctx context.Context, c Container, config *imageCon
 	}
 	config.users[key] = found
 	return found, nil
-}
-
-// withImage mounts an image's files for a moment, to be read only.
-func (r *Runtime) withImage(ctx context.Context, config *imageConfig, id string, read func(root string) error) error {
-	// The lease keeps the garbage collector away, and lets it clean up after a crash.
-	ctx, done, err := r.withLease(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	snapshotter := r.client.SnapshotService(r.options.Snapshotter)
-	key := id + "-view"
-	mounts, err := snapshotter.View(ctx, key, config.chainID)
-	if errdefs.IsAlreadyExists(err) {
-		mounts, err = snapshotter.Mounts(ctx, key)
-	}
-	if err != nil {
-		return fmt.Errorf("look into the image: %w", err)
-	}
-	err = mount.WithReadonlyTempMount(ctx, mounts, read)
-	if removeErr := snapshotter.Remove(ctx, key); removeErr != nil {
-		r.logger.Debug("a view of an image was left to the garbage collector", "error", removeErr)
-	}
-	return err
 }
 
 // lookUpUser finds a user and groups in the files of an image.
