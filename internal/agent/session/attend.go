@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"sync/atomic"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 )
 
 const (
-	maxReports      = 10000            // tasks in one report, as the manager takes them
+	maxReports      = 1000             // tasks reported at a time, so that heartbeats go in between
+	maxReportBytes  = 1 << 20          // in one message; the manager reads none of more than 4 MiB
 	minSilence      = 3 * time.Second  // a manager silent for less is not given up
 	welcomeTimeout  = 5 * time.Second  // from hello to welcome
 	goodbyeTimeout  = time.Second      // for the manager to hear it
@@ -152,7 +154,7 @@ func (s *session) speak(ctx context.Context, heard <-chan error) error {
 	heartbeat := time.NewTimer(time.Duration(s.interval.Load()))
 	defer heartbeat.Stop()
 	for {
-		var message warrenv1.AttendRequest
+		var err error
 		select {
 		case err := <-heard:
 			return err
@@ -160,26 +162,54 @@ func (s *session) speak(ctx context.Context, heard <-chan error) error {
 			return s.leave(ctx, heard)
 		case <-heartbeat.C:
 			heartbeat.Reset(time.Duration(s.interval.Load()))
-			message.Message = &warrenv1.AttendRequest_Heartbeat{Heartbeat: &warrenv1.Heartbeat{}}
+			err = s.send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Heartbeat{Heartbeat: &warrenv1.Heartbeat{}}})
 		case <-s.Reports.Ready():
-			reports := s.Reports.Take(maxReports)
-			if len(reports) == 0 {
-				continue
-			}
-			message.Message = &warrenv1.AttendRequest_Report{Report: &warrenv1.StatusReport{Tasks: reports}}
+			err = s.report(s.Reports.Take(maxReports))
 		case <-s.Facts.Changed():
 			facts := s.Facts.Collect(ctx)
 			if sameMachine(facts, s.facts) {
 				continue
 			}
 			s.facts = facts
-			message.Message = &warrenv1.AttendRequest_Facts{Facts: facts}
+			err = s.send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Facts{Facts: facts}})
 		}
-		switch err := s.send(&message); {
+		switch {
 		case errors.Is(err, io.EOF):
 			return <-heard // which knows why the stream has ended
 		case err != nil:
 			return err
+		}
+	}
+}
+
+// report sends reports, in as many messages as it takes. Each tells the manager that this agent lives.
+func (s *session) report(reports []*warrenv1.TaskReport) error {
+	for piece := range pieces(reports) {
+		report := &warrenv1.StatusReport{Tasks: piece}
+		if err := s.send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Report{Report: report}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pieces cuts reports into what goes into one message: at least one, and as many as are not too large
+// together.
+func pieces(reports []*warrenv1.TaskReport) iter.Seq[[]*warrenv1.TaskReport] {
+	return func(yield func([]*warrenv1.TaskReport) bool) {
+		begin, size := 0, 0
+		for i, r := range reports {
+			of := proto.Size(r)
+			if i > begin && size+of > maxReportBytes {
+				if !yield(reports[begin:i]) {
+					return
+				}
+				begin, size = i, 0
+			}
+			size += of
+		}
+		if begin < len(reports) {
+			yield(reports[begin:])
 		}
 	}
 }

@@ -48,7 +48,7 @@ func startManager(t *testing.T, m *fakeManager) *fakeManager {
 	}
 	m.sessions, m.relays = make(chan *managerSession, 16), make(chan *managerRelay, 256)
 	mux := http.NewServeMux()
-	mux.Handle(warrenv1connect.NewSessionServiceHandler(m))
+	mux.Handle(warrenv1connect.NewSessionServiceHandler(m, connect.WithReadMaxBytes(4<<20))) // as managers do
 	server := httptest.NewUnstartedServer(mux)
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)

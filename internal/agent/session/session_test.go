@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -67,18 +69,23 @@ func (a *fakeAgent) Rewind() {
 	a.wake()
 }
 
-func (a *fakeAgent) Take(int) []*warrenv1.TaskReport {
+func (a *fakeAgent) Take(limit int) []*warrenv1.TaskReport {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	taken := a.unsent
-	a.unsent = nil
+	n := min(limit, len(a.unsent))
+	taken := a.unsent[:n]
+	if a.unsent = a.unsent[n:]; len(a.unsent) > 0 {
+		a.wake()
+	}
 	return taken
 }
 
-func (a *fakeAgent) report(task string) {
+func (a *fakeAgent) report(task string) { a.reportStatus(task, &warrenv1.TaskStatus{}) }
+
+func (a *fakeAgent) reportStatus(task string, status *warrenv1.TaskStatus) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	report := &warrenv1.TaskReport{TaskId: task, Status: &warrenv1.TaskStatus{}}
+	report := &warrenv1.TaskReport{TaskId: task, Status: status}
 	a.reports, a.unsent = append(a.reports, report), append(a.unsent, report)
 	a.wake()
 }
@@ -218,6 +225,60 @@ func TestABrokenSessionIsTakenUpAgainAndEverythingReportedAnew(t *testing.T) {
 	}
 	if s := next(t, m.sessions, "session"); s.hello.GetClusterId() != "cluster" {
 		t.Errorf("hello of a member: %v", s.hello)
+	}
+}
+
+// After a broken session a node reports all its tasks at once.
+func TestABigNodesReportsComeInMessagesThatTheManagerTakes(t *testing.T) {
+	const tasks = 10000
+	m := startManager(t, &fakeManager{interval: time.Hour})
+	a := newFakeAgent()
+	text := strings.Repeat("x", 2<<10)
+	for i := range tasks {
+		a.reportStatus(strconv.Itoa(i), &warrenv1.TaskStatus{
+			State: warrenv1.TaskState_TASK_STATE_FAILED, Error: text, Exit: &warrenv1.TaskExit{Code: 1, LastOutput: text},
+		})
+	}
+	attend(t, a, m.addr)
+	s := next(t, m.sessions, "session")
+	reported := map[string]bool{}
+	for len(reported) < tasks {
+		message := next(t, s.heard, "report")
+		if size := proto.Size(message); size > maxReportBytes+(64<<10) {
+			t.Errorf("a message of %d bytes", size)
+		}
+		for _, r := range message.GetReport().GetTasks() {
+			if reported[r.GetTaskId()] {
+				t.Fatalf("task %s was reported twice", r.GetTaskId())
+			}
+			reported[r.GetTaskId()] = true
+		}
+	}
+}
+
+func TestReportsArePutTogetherUpToASizeInTheirOrder(t *testing.T) {
+	report := func(size int) *warrenv1.TaskReport {
+		return &warrenv1.TaskReport{Status: &warrenv1.TaskStatus{Error: strings.Repeat("x", size)}}
+	}
+	small, half, huge := report(1), report(maxReportBytes/2), report(2*maxReportBytes)
+	for name, c := range map[string]struct {
+		reports []*warrenv1.TaskReport
+		want    []int
+	}{
+		"none":           {nil, nil},
+		"small ones":     {[]*warrenv1.TaskReport{small, small, small}, []int{3}},
+		"too much":       {[]*warrenv1.TaskReport{half, small, half, small, small}, []int{2, 3}},
+		"one by itself":  {[]*warrenv1.TaskReport{huge}, []int{1}},
+		"one among them": {[]*warrenv1.TaskReport{small, huge, small}, []int{1, 1, 1}},
+	} {
+		var got []int
+		var all []*warrenv1.TaskReport
+		for piece := range pieces(c.reports) {
+			got, all = append(got, len(piece)), append(all, piece...)
+		}
+		if !slices.Equal(got, c.want) || !slices.Equal(all, c.reports) {
+			t.Errorf("%s: pieces of %v reports, want %v", name, got, c.want)
+		}
 	}
 }
 
