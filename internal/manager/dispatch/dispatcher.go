@@ -20,8 +20,12 @@ import (
 // ErrNoSession says that a node's agent has no session with this manager.
 var ErrNoSession = errors.New("its agent is not connected")
 
-// helloTimeout bounds how long a stream may stay open without a hello.
-const helloTimeout = 10 * time.Second
+const (
+	// helloTimeout bounds how long a stream may stay open without a hello.
+	helloTimeout = 10 * time.Second
+	// termTimeout bounds how long an agent waits for the term of a manager that has just been elected.
+	termTimeout = time.Second
+)
 
 // Dispatcher serves the agents' sessions while this manager leads.
 type Dispatcher struct {
@@ -29,13 +33,14 @@ type Dispatcher struct {
 	proposer loop.Proposer
 	logger   *slog.Logger
 
-	mu   sync.Mutex
-	term *term // nil while Run is not running
+	mu      sync.Mutex
+	term    *term         // nil while Run is not running
+	changed chan struct{} // closed at the next change of term
 }
 
-// New returns a dispatcher. It serves nobody until Run runs.
+// New returns a dispatcher. It serves nobody until Run runs; agents that come before wait a little.
 func New(store *state.Store, proposer loop.Proposer, logger *slog.Logger) *Dispatcher {
-	return &Dispatcher{store: store, proposer: proposer, logger: logger}
+	return &Dispatcher{store: store, proposer: proposer, logger: logger, changed: make(chan struct{})}
 }
 
 // Run serves sessions until ctx ends or nothing can be written any more, which is when this manager
@@ -59,19 +64,40 @@ func (d *Dispatcher) swap(t *term) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.term = t
+	close(d.changed)
+	d.changed = make(chan struct{})
 }
 
-func (d *Dispatcher) current() *term {
+// current returns the term, nil where there is none, and what is closed when that changes.
+func (d *Dispatcher) current() (*term, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.term
+	return d.term, d.changed
+}
+
+// awaitTerm returns the term. Where there is none it waits a little for one: agents are at a new leader
+// as soon as it is elected, and would else be sent away by the one they have been looking for.
+func (d *Dispatcher) awaitTerm(ctx context.Context) *term {
+	ctx, cancel := context.WithTimeout(ctx, termTimeout)
+	defer cancel()
+	for {
+		t, changed := d.current()
+		if t != nil {
+			return t
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // Send queues m for the agent of a node and does not wait. The channel is closed when the session
 // that took m has ended. It fails with ErrNoSession, or where the agent has not read what was queued
 // before.
 func (d *Dispatcher) Send(node string, m *warrenv1.AttendResponse) (ended <-chan struct{}, err error) {
-	t := d.current()
+	t, _ := d.current()
 	if t == nil {
 		return nil, ErrNoSession
 	}
@@ -88,7 +114,7 @@ func (d *Dispatcher) Send(node string, m *warrenv1.AttendResponse) (ended <-chan
 // Await waits while the agent of a node is expected back: the node was ready when this manager became
 // leader, and its agent has not found its way here yet.
 func (d *Dispatcher) Await(ctx context.Context, node string) {
-	if t := d.current(); t != nil {
+	if t, _ := d.current(); t != nil {
 		t.await(ctx, node)
 	}
 }
@@ -109,7 +135,7 @@ type wire interface {
 }
 
 func (d *Dispatcher) attend(ctx context.Context, w wire, addr string) error {
-	t := d.current()
+	t := d.awaitTerm(ctx)
 	if t == nil {
 		return notLeading()
 	}

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/cuemby/warren/internal/manager/liveness"
 	"github.com/cuemby/warren/internal/manager/state/statetest"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -101,7 +102,7 @@ func TestANewLeaderGivesEveryoneAFreshGrace(t *testing.T) {
 		if got := r.node("n2").GetStatus().GetState(); got != ready {
 			t.Errorf("%v too early", got)
 		}
-		if got := <-waited; got != defaultGrace {
+		if got := <-waited; got != liveness.DefaultNodeGrace {
 			t.Errorf("waited for a node for %v", got)
 		}
 		synctest.Wait()

@@ -9,7 +9,6 @@ import (
 
 const (
 	defaultInterval = time.Second
-	defaultGrace    = 3500 * time.Millisecond
 	// minSilence is the shortest silence that counts, however short the interval: less than that a
 	// busy machine may need to get a message out.
 	minSilence = 500 * time.Millisecond
@@ -25,14 +24,6 @@ func heartbeatInterval(c *warrenv1.Cluster, sessions int) time.Duration {
 		interval = d.AsDuration()
 	}
 	return interval * time.Duration(max(crowd, sessions)) / crowd
-}
-
-// nodeGrace is how long the cluster lets a node be silent before it is down.
-func nodeGrace(c *warrenv1.Cluster) time.Duration {
-	if d := c.GetSpec().GetNodeGrace(); d.AsDuration() > 0 {
-		return d.AsDuration()
-	}
-	return defaultGrace
 }
 
 // silenceLimit is how long an agent that should be heard every interval may be silent: two heartbeats

@@ -277,7 +277,8 @@ func TestAReplacedStateIsSentAsAWhole(t *testing.T) {
 		a := r.dial("n1")
 		a.welcome()
 		a.assignments()
-		r.d.current().each(func(s *session) { s.markAll() })
+		term, _ := r.d.current()
+		term.each(func(s *session) { s.markAll() })
 		if got := a.assignments(); !got.GetFull() || len(got.GetTasks()) != 1 {
 			t.Errorf("got %v", got)
 		}
@@ -371,5 +372,23 @@ func TestWithoutTheLeadNobodyIsServed(t *testing.T) {
 		if got := r.node("n1").GetStatus().GetState(); got != ready {
 			t.Errorf("the end of the lead made the node %v", got)
 		}
+	})
+}
+
+func TestAnAgentThatComesJustBeforeTheTermBeginsIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		if err := r.stop(); err == nil {
+			t.Error("Run returned nil")
+		}
+		early := &agent{t: t, ctx: t.Context(), done: make(chan struct{}), out: make(chan *warrenv1.AttendRequest, 1), in: make(chan *warrenv1.AttendResponse, 64)}
+		early.out <- &warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Hello{Hello: &warrenv1.Hello{NodeId: "n1"}}}
+		go func() {
+			early.err = r.d.attend(t.Context(), early, "")
+			close(early.done)
+		}()
+		time.Sleep(termTimeout - time.Nanosecond)
+		r.lead()
+		early.welcome()
 	})
 }

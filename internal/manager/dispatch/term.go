@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/cuemby/warren/internal/manager/liveness"
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/state"
 	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
@@ -240,7 +241,7 @@ func (t *term) giveUpOnAbsent(c *warrenv1.Cluster) error {
 	t.mu.Lock()
 	nodes := len(t.absent)
 	t.mu.Unlock()
-	timer := time.NewTimer(max(nodeGrace(c), silenceLimit(heartbeatInterval(c, nodes))))
+	timer := time.NewTimer(max(liveness.NodeGrace(c.GetSpec()), silenceLimit(heartbeatInterval(c, nodes))))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -6,12 +6,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"runtime"
+	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -51,28 +49,22 @@ func serve(t testing.TB, objects ...state.Object) *served {
 	d := New(store, proposer, slog.New(slog.DiscardHandler))
 	mux := http.NewServeMux()
 	mux.Handle(warrenv1connect.NewSessionServiceHandler(attendOnly{d: d}))
-	var protocols http.Protocols
+	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: mux, Protocols: &protocols}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{Protocols: &protocols}
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.Protocols = protocols
+	server.Start()
 	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = d.Run(ctx) })
-	running.Go(func() { _ = server.Serve(listener) })
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		transport.CloseIdleConnections()
-		_ = server.Close()
-		running.Wait()
+		<-ended
+		server.CloseClientConnections()
+		server.Close()
 	})
-	for d.current() == nil {
-		runtime.Gosched()
-	}
-	return &served{store, proposer, d, warrenv1connect.NewSessionServiceClient(&http.Client{Transport: transport}, "http://"+listener.Addr().String())}
+	client := &http.Client{Transport: &http.Transport{Protocols: protocols}}
+	return &served{store, proposer, d, warrenv1connect.NewSessionServiceClient(client, server.URL)}
 }
 
 type clientStream = connect.BidiStreamForClient[warrenv1.AttendRequest, warrenv1.AttendResponse]

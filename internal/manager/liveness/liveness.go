@@ -28,8 +28,20 @@ const (
 	DefaultRestartGrace = time.Minute
 )
 
-// New returns the loop of a manager that leads since that time. No grace began before it: the nodes
-// could not be heard by a manager that did not lead.
+// NodeGrace returns how long a node may be silent before it is down.
+func NodeGrace(spec *warrenv1.ClusterSpec) time.Duration {
+	return orDefault(spec.GetNodeGrace(), DefaultNodeGrace)
+}
+
+func orDefault(d *durationpb.Duration, otherwise time.Duration) time.Duration {
+	if d == nil {
+		return otherwise
+	}
+	return d.AsDuration()
+}
+
+// New returns the loop of a manager that leads since that time. No grace began before it, also of nodes
+// that were silent or away already: they could not be heard by a manager that did not lead.
 func New(leading time.Time) loop.Loop {
 	return &loop.Keyed{
 		Loop:     "liveness",
@@ -61,11 +73,7 @@ func affected(s state.Snapshot, c state.Change) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		switch o := cmp.Or(c.After, c.Before).(type) {
 		case *warrenv1.Cluster:
-			for key := range all(s) {
-				if !yield(key) {
-					return
-				}
-			}
+			all(s)(yield)
 		case *warrenv1.Node:
 			yield(o.GetMeta().GetId())
 		case *warrenv1.Task:
@@ -130,18 +138,11 @@ func later(a, b time.Time) time.Time {
 func graceOf(n *warrenv1.Node, spec *warrenv1.ClusterSpec) (grace time.Duration, bounded bool) {
 	switch n.GetStatus().GetState() {
 	case warrenv1.NodeState_NODE_STATE_UNKNOWN:
-		return orDefault(spec.GetNodeGrace(), DefaultNodeGrace), true
+		return NodeGrace(spec), true
 	case warrenv1.NodeState_NODE_STATE_DISCONNECTED:
 		return orDefault(spec.GetRestartGrace(), DefaultRestartGrace), true
 	}
 	return 0, false
-}
-
-func orDefault(d *durationpb.Duration, otherwise time.Duration) time.Duration {
-	if d == nil {
-		return otherwise
-	}
-	return d.AsDuration()
 }
 
 // lose calls tasks of a node lost, as many as one transaction takes, and returns how many. The rest

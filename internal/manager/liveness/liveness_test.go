@@ -50,6 +50,7 @@ func TestDecisions(t *testing.T) {
 		{"the cluster says how long the grace is", []state.Object{patient, statetest.Node("n1", in(unknown, start))}, time.Second, 0, nil, time.Minute},
 		{"also after a goodbye", []state.Object{patient, statetest.Node("n1", in(disconnected, start))}, time.Second, 0, nil, time.Hour},
 		{"a new leader gives a fresh grace", []state.Object{statetest.Node("n1", in(unknown, start))}, time.Hour, time.Hour, nil, time.Hour + DefaultNodeGrace},
+		{"also after a goodbye", []state.Object{statetest.Node("n1", in(disconnected, start))}, time.Hour, time.Hour, nil, time.Hour + DefaultRestartGrace},
 		{"a task that came to a node when it was down is lost", []state.Object{statetest.Node("n1", in(down, start)), running, ended}, time.Second, 0, []string{"lost a"}, 0},
 		{"a down node without tasks needs nothing", []state.Object{statetest.Node("n1", in(down, start)), ended}, time.Second, 0, nil, 0},
 		{"the tasks of a removed node are lost", []state.Object{running, ended}, time.Second, 0, []string{"lost a"}, 0},
@@ -82,6 +83,34 @@ func TestDecisions(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A leader that comes into a cluster whose grace is over waits all of it; one that saw the silence begin
+// does not wait longer because it leads.
+func TestANewLeaderCountsTheGraceFromItsOwnBeginning(t *testing.T) {
+	for _, c := range []struct {
+		state warrenv1.NodeState
+		grace time.Duration
+	}{{unknown, DefaultNodeGrace}, {disconnected, DefaultRestartGrace}} {
+		for name, since := range map[string]time.Duration{"long before": -time.Hour, "just before": -time.Second, "during": 10 * time.Second} {
+			t.Run(fmt.Sprint(c.state, " ", name), func(t *testing.T) {
+				leading := statetest.Epoch
+				s := statetest.New(t, statetest.Node("n1", in(c.state, leading.Add(since))), statetest.Task("a", "web", 1, "n1")).Snapshot()
+				l := New(leading)
+				l.Reset(s)
+				end := leading.Add(max(since, 0) + c.grace)
+				if d := l.Decide(s, leading.Add(max(since, 0))); len(d.Proposals) > 0 || !d.Wake.Equal(end) {
+					t.Errorf("decided %d proposals, and to look again at %v; want %v", len(d.Proposals), d.Wake, end)
+				}
+				if d := l.Decide(s, end.Add(-time.Nanosecond)); len(d.Proposals) > 0 {
+					t.Error("given up before the grace was over")
+				}
+				if d := l.Decide(s, end); len(d.Proposals) != 1 {
+					t.Errorf("%d proposals when the grace was over", len(d.Proposals))
+				}
+			})
+		}
 	}
 }
 

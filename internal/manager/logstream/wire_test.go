@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 
@@ -42,45 +42,34 @@ func serve(t *testing.T, objects ...state.Object) (*http.Client, string) {
 	mux := http.NewServeMux()
 	mux.Handle(warrenv1connect.NewSessionServiceHandler(sessions{d, x}))
 	mux.Handle(warrenv1connect.NewLogServiceHandler(logs))
-	var protocols http.Protocols
+	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: mux, Protocols: &protocols}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{Protocols: &protocols}
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.Protocols = protocols
+	server.Start()
 	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = d.Run(ctx) })
-	running.Go(func() { _ = server.Serve(listener) })
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		transport.CloseIdleConnections()
-		_ = server.Close()
-		running.Wait()
+		<-ended
+		server.CloseClientConnections()
+		server.Close()
 	})
-	return &http.Client{Transport: transport}, "http://" + listener.Addr().String()
+	return &http.Client{Transport: &http.Transport{Protocols: protocols}}, server.URL
 }
 
 // attend is an agent that serves what its session asks for, and tells the ids of streams it is to close.
 func attend(t *testing.T, client warrenv1connect.SessionServiceClient, node string, serve func(*warrenv1.OpenStream)) <-chan string {
 	t.Helper()
-	var session *connect.BidiStreamForClient[warrenv1.AttendRequest, warrenv1.AttendResponse]
-	for {
-		session = client.Attend(t.Context())
-		err := session.Send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Hello{
-			Hello: &warrenv1.Hello{NodeId: node, Facts: statetest.Node(node).GetFacts()},
-		}})
-		if err == nil {
-			_, err = session.Receive()
-		}
-		if err == nil {
-			break
-		}
-		if connect.CodeOf(err) != connect.CodeUnavailable { // the dispatcher is about to run
-			t.Fatal(err)
-		}
+	session := client.Attend(t.Context())
+	if err := session.Send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Hello{
+		Hello: &warrenv1.Hello{NodeId: node, Facts: statetest.Node(node).GetFacts()},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := session.Receive(); err != nil {
+		t.Fatal(err)
 	}
 	closed := make(chan string, 16)
 	var agent sync.WaitGroup

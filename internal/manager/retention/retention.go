@@ -70,11 +70,7 @@ func affected(s state.Snapshot, c state.Change) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		switch o := cmp.Or(c.After, c.Before).(type) {
 		case *warrenv1.Cluster:
-			for key := range all(s) {
-				if !yield(key) {
-					return
-				}
-			}
+			all(s)(yield)
 		case *warrenv1.Service:
 			if c.After != nil {
 				yield(o.GetMeta().GetId())
