@@ -20,7 +20,7 @@ var programs = []string{"internal/manager", "internal/agent", "internal/ctl"}
 // is kept in one place.
 var guarded = map[string][]string{
 	"github.com/containerd/containerd": {"internal/agent/runtime", "test/"},
-	"github.com/hashicorp/raft":        {"internal/manager/consensus", "internal/manager/state", "internal/manager"},
+	"github.com/hashicorp/raft":        {"internal/manager/consensus", "internal/manager/state", "internal/manager", "test/bench"},
 	"github.com/cilium/statedb":        {"internal/manager/state"},
 	"github.com/alecthomas/kong":       {"cmd/", "internal/ctl", "internal/daemonflags"},
 }

@@ -15,7 +15,7 @@ import (
 type flags struct {
 	Config daemonflags.ConfigFile `default:"/etc/warren/manager.yaml" env:"WARREN_MANAGER_CONFIG" placeholder:"FILE" help:"YAML file with any of these flags as keys, without the dashes. The default file may be missing."`
 
-	DataDir string `default:"/var/lib/warren/manager" placeholder:"DIR" help:"The manager's identity and the cluster's state."`
+	DataDir string `type:"path" default:"/var/lib/warren/manager" placeholder:"DIR" help:"The manager's identity and the cluster's state."`
 	Socket  string `default:"/run/warren/manager.sock" placeholder:"PATH" help:"Unix socket for warrenctl on this machine; root and the group warren may use it."`
 
 	ListenAddr    string `default:"127.0.0.1:7420" placeholder:"HOST:PORT" help:"Where agents and remote users connect. Empty: nowhere but the unix socket."`

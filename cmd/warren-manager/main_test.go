@@ -23,7 +23,11 @@ func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	if _, err := parser.Parse([]string{"--config", file, "--socket", "flag"}); err != nil {
 		t.Fatal(err)
 	}
-	if f.Socket != "flag" || f.DataDir != "environment" || f.ListenAddr != "127.0.0.1:1" || !f.Insecure {
+	inEnvironment, err := filepath.Abs("environment") // paths are as of where the manager is started
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Socket != "flag" || f.DataDir != inEnvironment || f.ListenAddr != "127.0.0.1:1" || !f.Insecure {
 		t.Errorf("got %+v", f)
 	}
 }
