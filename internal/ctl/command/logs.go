@@ -15,7 +15,7 @@ import (
 // logFlags are the flags of commands that show output.
 type logFlags struct {
 	Follow     bool   `short:"f" help:"Go on with new output until Ctrl-C."`
-	Tail       string `short:"n" default:"all" help:"Only this many last lines of each task, or all." placeholder:"N"`
+	Tail       string `short:"n" default:"all" help:"Only this many last lines, or all; of a service, of each of its tasks." placeholder:"N"`
 	Since      string `help:"Only output since then: 10m ago or 2026-11-23T10:00:00Z." placeholder:"WHEN"`
 	Until      string `help:"Only output before then." placeholder:"WHEN"`
 	Timestamps bool   `short:"t" help:"Show the time of each line."`
@@ -65,6 +65,7 @@ type ServiceLogs struct {
 // Help is the text below the usage line.
 func (ServiceLogs) Help() string {
 	return `What tasks wrote to standard output comes on standard output, the rest on standard error.
+--tail counts for each task, ended ones included: with three tasks, --tail 20 shows up to 60 lines.
 
 Example:
 

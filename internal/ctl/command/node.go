@@ -158,7 +158,7 @@ func (s *Session) updateNode(ctx context.Context, ref string, change func(*warre
 type NodeUpdate struct {
 	LabelAdd     []string `sep:"none" aliases:"label" short:"l" help:"Add or change a label." placeholder:"KEY=VALUE"`
 	LabelRm      []string `sep:"none" help:"Remove a label." placeholder:"KEY"`
-	Availability string   `enum:",active,pause,drain" default:"" help:"active, pause or drain." placeholder:"WORD"`
+	Availability string   `enum:",active,pause,drain" default:"" help:"active; pause: no new tasks; drain: and its own move away, but one that runs and fits nowhere else stays until it does." placeholder:"WORD"`
 	Nodes        []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
 }
 
@@ -218,7 +218,9 @@ type NodeDrain struct{ setAvailability }
 
 // Help is the text below the usage line.
 func (NodeDrain) Help() string {
-	return "Returns at once; `warrenctl node ps` shows the tasks that are still there. `warrenctl node activate` undoes it."
+	return "Returns at once; `warrenctl node ps` shows the tasks that are still there. `warrenctl node activate` undoes it.\n\n" +
+		"A task that runs and fits nowhere else stays until it does: a service is not weakened to empty a node. " +
+		"`warrenctl service ps` says what its replacement waits for. Tasks of a global service, and of one that is updated stop-first, do not wait."
 }
 
 // Run does it.
