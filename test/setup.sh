@@ -1,6 +1,9 @@
 #!/bin/bash
 # Installs what tests and the demo need on a Debian machine that has Go, git and make, and builds the
 # root file system of the test machines. What is there is left alone, so a second run takes no time.
+#
+#   setup.sh            what all tests but those of test/kernel need
+#   setup.sh --kernel   what those need too: QEMU, and a disk with Debian's kernel
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,7 +31,13 @@ want_file /usr/include/stdlib.h libc6-dev
 want_file /etc/ssl/certs/ca-certificates.crt ca-certificates
 
 root=$("$here/machine/rootimage.sh" --path)
-if [ ${#packages[@]} = 0 ] && [ -e "$root" ]; then
+kernel=
+if [ "${1:-}" = --kernel ]; then
+	want qemu-system-x86_64 qemu-system-x86
+	want mkfs.ext4 e2fsprogs
+	kernel=$("$here/kernel/diskimage.sh" --path)
+fi
+if [ ${#packages[@]} = 0 ] && [ -e "$root" ] && [ -e "${kernel:-$root}" ]; then
 	exit 0
 fi
 if [ "$(id -u)" != 0 ]; then
@@ -62,3 +71,4 @@ fi
 modprobe --all --quiet overlay bridge br_netfilter veth tun nf_tables wireguard 2>/dev/null || true
 
 "$here/machine/rootimage.sh"
+[ -z "$kernel" ] || "$here/kernel/diskimage.sh"

@@ -88,7 +88,8 @@ type ClusterSpec struct {
 	// How long a node whose agent said goodbye (a restart, an upgrade) may stay away before its
 	// tasks are replaced elsewhere. Default 60 s.
 	RestartGrace *durationpb.Duration `protobuf:"bytes,4,opt,name=restart_grace,json=restartGrace,proto3" json:"restart_grace,omitempty"`
-	// How many ended tasks are kept for each slot of a service. Default 5.
+	// How many ended tasks are kept for each slot of a service. Default 5. Also with 0 one is kept beside
+	// a task that lives, and two where none does: they tell that the slot is in use, done or backing off.
 	TaskHistory   *uint32 `protobuf:"varint,5,opt,name=task_history,json=taskHistory,proto3,oneof" json:"task_history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -170,7 +170,8 @@ type LogSelection struct {
 	// Go on with new output until the caller ends the stream; with a service also the output of tasks
 	// that come later.
 	Follow bool `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
-	// Only the last so many lines of each task. Unset: all that is kept.
+	// Only the last so many lines of each task, also where a service is asked for: its tasks, ended ones
+	// included, have so many each. Unset: all that is kept.
 	Tail *uint32 `protobuf:"varint,2,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
 	// Only lines written at or after this time, and before `until`.
 	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`

@@ -32,7 +32,8 @@ const (
 	NodeAvailability_NODE_AVAILABILITY_ACTIVE NodeAvailability = 1
 	// Keeps its tasks, takes no new ones.
 	NodeAvailability_NODE_AVAILABILITY_PAUSE NodeAvailability = 2
-	// Takes no new tasks; those it has are replaced elsewhere and then stopped.
+	// Takes no new tasks; those it has are replaced elsewhere and then stopped. In start-first order one
+	// that runs and fits nowhere else stays until it does.
 	NodeAvailability_NODE_AVAILABILITY_DRAIN NodeAvailability = 3
 )
 

@@ -1,0 +1,114 @@
+//go:build linux
+
+package guest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cuemby/warren/test/cluster"
+	"github.com/cuemby/warren/test/image"
+)
+
+// awaitAtMost is far above what anything takes here: everything is emulated, and the host may be busy.
+const awaitAtMost = 2 * time.Minute
+
+func TestScripts(t *testing.T) {
+	if os.Getenv("WARREN_TEST_GUEST") == "" {
+		t.Skip("it takes over the machine it runs on: \"make test-kernel\" boots one for it")
+	}
+	hello := serveImage(t)
+	t.Cleanup(func() { logJournals(t) })
+	if err := startCluster(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                "scripts",
+		RequireUniqueNames: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HELLO", hello)
+			return nil
+		},
+		Cmds: commands,
+	})
+}
+
+// serveImage starts a registry with the test image and returns what it is to be called.
+func serveImage(t *testing.T) string {
+	server := httptest.NewServer(registry.New(registry.Logger(quiet)))
+	t.Cleanup(server.Close)
+	reference := strings.TrimPrefix(server.URL, "http://") + "/hello:1"
+	hello, err := tarball.ImageFromPath("hello.tar", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := image.Push(t.Context(), hello, reference, http.DefaultTransport); err != nil {
+		t.Fatal(err)
+	}
+	return reference
+}
+
+// startCluster makes this machine a cluster of one node. It returns when that is ready.
+func startCluster(ctx context.Context) error {
+	if err := startDaemon(ctx, "warren-manager"); err != nil {
+		return err
+	}
+	if _, err := run(ctx, "warrenctl", "cluster", "init"); err != nil {
+		return err
+	}
+	if err := startDaemon(ctx, "warren-agent", "--manager", "127.0.0.1:7420"); err != nil {
+		return err
+	}
+	return cluster.AwaitWithin(ctx, awaitAtMost, "the node to be ready", func(ctx context.Context) error {
+		nodes, err := run(ctx, "warrenctl", "node", "ls", "--format", "{{.Status}}")
+		if err == nil && strings.TrimSpace(nodes) != "Ready" {
+			err = fmt.Errorf("it is %q", nodes)
+		}
+		return err
+	})
+}
+
+// startDaemon runs one of Warren's daemons as a service of that name, with what its unit would say. It
+// returns when the daemon says that it is ready.
+func startDaemon(ctx context.Context, name string, flags ...string) error {
+	args := []string{
+		"--quiet", "--unit", name, "--service-type", "notify",
+		"--property", "KillMode=process", "--property", "Delegate=yes", "--property", "TasksMax=infinity",
+		"--property", "FileDescriptorStoreMax=16384", "--property", "LimitNOFILE=1048576",
+		"/usr/local/bin/" + name,
+	}
+	_, err := run(ctx, "systemd-run", append(args, flags...)...)
+	return err
+}
+
+// run runs a command and returns what it printed. An error holds what it printed too.
+func run(ctx context.Context, name string, args ...string) (string, error) {
+	output, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return string(output), fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(output))
+	}
+	return string(output), nil
+}
+
+// logJournals tells what the daemons said where a story did not go well.
+func logJournals(t *testing.T) {
+	if !t.Failed() {
+		return
+	}
+	for _, unit := range []string{"warren-manager", "warren-agent", "containerd"} {
+		journal, err := run(context.WithoutCancel(t.Context()), "journalctl", "--unit", unit, "--output", "short-monotonic", "--no-pager", "--lines", "60")
+		t.Logf("%s: %v\n%s", unit, err, journal)
+	}
+}
