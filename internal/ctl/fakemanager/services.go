@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
@@ -66,6 +68,25 @@ func (m *Manager) mayUpdate(version uint64, meta *warrenv1.Meta) error {
 
 type serviceService struct{ m *Manager }
 
+// label is what DNS takes as one part of a name. Managers check it as this does, without a rule in the proto.
+var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+
+func checkName(name string) error {
+	if label.MatchString(name) {
+		return nil
+	}
+	broken := connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("spec.name: must be a DNS label"))
+	detail, err := connect.NewErrorDetail(&validate.Violations{Violations: []*validate.Violation{{
+		Field:   &validate.FieldPath{Elements: []*validate.FieldPathElement{{FieldName: new("spec")}, {FieldName: new("name")}}},
+		Message: new("must be a DNS label"),
+	}}})
+	if err != nil {
+		return err
+	}
+	broken.AddDetail(detail)
+	return broken
+}
+
 func (h serviceService) CreateService(_ context.Context, req *connect.Request[warrenv1.CreateServiceRequest]) (*connect.Response[warrenv1.CreateServiceResponse], error) {
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
@@ -73,6 +94,9 @@ func (h serviceService) CreateService(_ context.Context, req *connect.Request[wa
 		return nil, err
 	}
 	spec := proto.CloneOf(req.Msg.GetSpec())
+	if err := checkName(spec.GetName()); err != nil {
+		return nil, err
+	}
 	if _, err := h.m.service(spec.GetName()); err == nil {
 		return nil, connect.NewError(connect.CodeAlreadyExists, fmt.Errorf("service %q exists already", spec.GetName()))
 	}
