@@ -85,7 +85,7 @@ func New(o Options) (*Client, error) {
 func mayBeReached(o Options) error {
 	host, port, err := net.SplitHostPort(o.Host)
 	if err != nil || port == "" {
-		return fmt.Errorf("--host %q is not HOST:PORT, such as 127.0.0.1:7400", o.Host)
+		return fmt.Errorf("--host %q is not HOST:PORT, such as 127.0.0.1:7420", o.Host)
 	}
 	if o.Insecure || host == "localhost" {
 		return nil

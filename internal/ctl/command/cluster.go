@@ -121,9 +121,13 @@ func (c *ClusterUpdate) Run(ctx context.Context, s *Session) error {
 			spec = proto.CloneOf(was.GetSpec())
 		}
 		c.apply(spec)
-		name = spec.GetName()
-		_, err = s.Client.Cluster.UpdateCluster(ctx, connect.NewRequest(&warrenv1.UpdateClusterRequest{Spec: spec, Version: was.GetMeta().GetVersion()}))
-		return err
+		written, err := s.Client.Cluster.UpdateCluster(ctx, connect.NewRequest(&warrenv1.UpdateClusterRequest{Spec: spec, Version: was.GetMeta().GetVersion()}))
+		if err != nil {
+			return err
+		}
+		// The manager puts defaults in the place of what is empty.
+		name = written.Msg.GetCluster().GetSpec().GetName()
+		return nil
 	})
 	if err != nil {
 		return err

@@ -44,6 +44,17 @@ type LookOn struct {
 	Timeout *time.Duration `group:"Progress" help:"Give up waiting after this long; 0 for never. Default: never on a terminal, elsewhere after 10m with nothing coming nearer." placeholder:"DURATION"`
 }
 
+// Validate is kong's check of the flags as a whole.
+func (l LookOn) Validate() error {
+	if l.Monitor < 0 {
+		return fmt.Errorf("--monitor %s: it cannot be negative", l.Monitor)
+	}
+	if l.Timeout != nil && *l.Timeout < 0 {
+		return fmt.Errorf("--timeout %s: it cannot be negative; 0 is for never", *l.Timeout)
+	}
+	return nil
+}
+
 // follow looks on until the targets are there.
 func (l LookOn) follow(ctx context.Context, s *Session, targets []progress.Target) error {
 	if l.Detach || len(targets) == 0 {

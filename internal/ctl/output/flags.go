@@ -53,13 +53,14 @@ func Inspect[T proto.Message](f InspectFlags, s Stream, objects []T, subject fun
 		if err != nil {
 			return err
 		}
+		var b bytes.Buffer
 		for _, o := range objects {
-			if err := t.Execute(s, subject(o)); err != nil {
-				return fmt.Errorf("--format: %w", err)
+			if err := execute(t, &b, subject(o)); err != nil {
+				return err
 			}
-			fmt.Fprintln(s)
 		}
-		return nil
+		_, err = s.Write(b.Bytes())
+		return err
 	case f.Pretty || f.Output == "pretty":
 		for i, o := range objects {
 			if i > 0 {
@@ -147,28 +148,31 @@ func (t *Table) template(s Stream, format string) error {
 	if err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(s, 0, 0, len(gap), ' ', 0)
+	var b bytes.Buffer
+	w := tabwriter.NewWriter(&b, 0, 0, len(gap), ' ', 0)
 	if titled {
 		titles := map[string]any{}
 		for _, c := range t.Columns {
 			titles[c.Key] = c.Title
 		}
-		if err := tmpl.Execute(w, titles); err != nil {
-			return fmt.Errorf("--format: %w", err)
+		if err := execute(tmpl, w, titles); err != nil {
+			return err
 		}
-		fmt.Fprintln(w)
 	}
 	for _, r := range t.Rows {
 		row := map[string]any{"Object": r.Object}
 		for i, c := range t.Columns {
 			row[c.Key] = r.Cells[i].Text
 		}
-		if err := tmpl.Execute(w, row); err != nil {
-			return fmt.Errorf("--format: %w; the columns are %s", err, t.keys())
+		if err := execute(tmpl, w, row); err != nil {
+			return fmt.Errorf("%w; the columns are %s", err, t.keys())
 		}
-		fmt.Fprintln(w)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err = s.Write(b.Bytes())
+	return err
 }
 
 func (t *Table) keys() string {

@@ -78,12 +78,25 @@ func TestColourChangesNoWidth(t *testing.T) {
 }
 
 func TestATemplateThatNamesNoColumnSaysWhichThereAre(t *testing.T) {
-	err := ListFlags{Format: "{{.Nmae}}"}.List(Stream{Writer: &bytes.Buffer{}}, sample())
-	if err == nil || !strings.Contains(err.Error(), "the columns are .Name .Image .Error .More") {
+	var out bytes.Buffer
+	err := ListFlags{Format: "{{.Name}} {{.Nmae}}"}.List(Stream{Writer: &out}, sample())
+	if err == nil || !strings.Contains(err.Error(), "the columns are .Name .Image .Error .More") || failure.ExitCode(err) != failure.Usage {
 		t.Errorf("error is %v", err)
+	}
+	if out.Len() > 0 {
+		t.Errorf("half a line was written: %q", &out)
 	}
 	if err := (ListFlags{Format: "{{"}).List(Stream{}, sample()); failure.ExitCode(err) != failure.Usage {
 		t.Errorf("error is %v", err)
+	}
+}
+
+func TestATemplateThatNamesNoFieldIsWrongUsageAndWritesNothing(t *testing.T) {
+	var out bytes.Buffer
+	err := Inspect(InspectFlags{Format: "{{.Name}} {{.Nmae}}"}, Stream{Writer: &out}, []*warrenv1.ServiceSpec{{Name: "web"}},
+		func(s *warrenv1.ServiceSpec) any { return s }, nil)
+	if failure.ExitCode(err) != failure.Usage || out.Len() > 0 {
+		t.Errorf("error is %v, written is %q", err, &out)
 	}
 }
 

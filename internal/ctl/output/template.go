@@ -3,6 +3,7 @@ package output
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"text/template"
 
@@ -27,6 +28,16 @@ func parse(format string) (*template.Template, error) {
 		return nil, failure.Usagef("--format: %w", err)
 	}
 	return t, nil
+}
+
+// execute writes one line of a template's output to w, which is memory: what cannot be made is the
+// template's fault.
+func execute(t *template.Template, w io.Writer, data any) error {
+	if err := t.Execute(w, data); err != nil {
+		return failure.Usagef("--format: %w", err)
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
 }
 
 func toJSON(v any) (string, error) {

@@ -191,6 +191,39 @@ func TestErrorsNameTheFlagAndTheRemedy(t *testing.T) {
 	}
 }
 
+func TestAFileOfVariablesMustBeUTF8AndMaySaySo(t *testing.T) {
+	write := func(content string) []string {
+		path := filepath.Join(t.TempDir(), "env")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return []string{path}
+	}
+	unset := func(string) (string, bool) { return "", false }
+	if got, err := environment(write("\ufeffA=1\n"), nil, unset); err != nil || len(got) != 1 || got[0] != "A=1" {
+		t.Errorf("got %q and %v", got, err)
+	}
+	if _, err := environment(write("A=1\nB=caf\xe9\n"), nil, unset); err == nil || !strings.Contains(err.Error(), "env line 2: ") || !strings.Contains(err.Error(), "not UTF-8") {
+		t.Errorf("error is %v", err)
+	}
+	latin := func(string) (string, bool) { return "caf\xe9", true }
+	if _, err := environment(nil, []string{"B"}, latin); err == nil || !strings.Contains(err.Error(), "--env B: ") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestANumberOfProcessorsIsRefusedInProcessors(t *testing.T) {
+	var c CPUs
+	for _, text := range []string{"10000.1", "99999999999999999999", "-1", "0.0000000001"} {
+		if err := c.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "at most 10000") {
+			t.Errorf("%s: error is %v", text, err)
+		}
+	}
+	if err := c.UnmarshalText([]byte("10000")); err != nil || c != 10_000_000_000_000 {
+		t.Errorf("got %d and %v", c, err)
+	}
+}
+
 func TestNamesComeFromImages(t *testing.T) {
 	for _, c := range []struct {
 		image  string

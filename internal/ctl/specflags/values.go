@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/docker/go-units"
 	"github.com/google/shlex"
@@ -30,6 +31,9 @@ func (m *Memory) UnmarshalText(text []byte) error {
 // CPUs is a number of processors in billionths: 1.5 is one and a half.
 type CPUs int64
 
+// mostCPUs is more than any machine has; managers take no more.
+const mostCPUs = 10_000
+
 // UnmarshalText reads what the user wrote.
 func (c *CPUs) UnmarshalText(text []byte) error {
 	r, ok := new(big.Rat).SetString(string(text))
@@ -37,8 +41,8 @@ func (c *CPUs) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a number of processors, such as 0.5 or 2", text)
 	}
 	nano := r.Mul(r, big.NewRat(1e9, 1))
-	if !nano.IsInt() || !nano.Num().IsInt64() || nano.Sign() < 0 {
-		return fmt.Errorf("%q is not a number of processors: at least 0, at most nine decimals", text)
+	if !nano.IsInt() || nano.Sign() < 0 || nano.Cmp(big.NewRat(mostCPUs*1e9, 1)) > 0 {
+		return fmt.Errorf("%q is not a number of processors: at least 0, at most %d, with at most nine decimals", text, mostCPUs)
 	}
 	*c = CPUs(nano.Num().Int64())
 	return nil
@@ -81,13 +85,18 @@ func environment(files, values []string, lookup func(string) (string, bool)) ([]
 		if err != nil {
 			return nil, fmt.Errorf("--env-file: %w", err)
 		}
-		for n, line := range strings.Split(string(content), "\n") {
+		// Some editors begin a file with a mark of its encoding.
+		text := strings.TrimPrefix(string(content), "\ufeff")
+		for n, line := range strings.Split(text, "\n") {
 			line = strings.TrimLeft(strings.TrimSuffix(line, "\r"), " \t")
 			if line == "" || line[0] == '#' {
 				continue
 			}
 			if key, _, _ := strings.Cut(line, "="); key == "" || strings.ContainsAny(key, " \t") {
 				return nil, fmt.Errorf("--env-file: %s line %d: %q is not KEY=VALUE", file, n+1, line)
+			}
+			if !utf8.ValidString(line) {
+				return nil, fmt.Errorf("--env-file: %s line %d: %q is not UTF-8: convert the file", file, n+1, line)
 			}
 			all = append(all, line)
 		}
@@ -104,6 +113,9 @@ func environment(files, values []string, lookup func(string) (string, bool)) ([]
 			value, ok := lookup(entry)
 			if !ok {
 				continue
+			}
+			if !utf8.ValidString(value) {
+				return nil, fmt.Errorf("--env %s: the value in the environment, %q, is not UTF-8", entry, value)
 			}
 			entry += "=" + value
 		}
