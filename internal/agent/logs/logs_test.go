@@ -160,6 +160,39 @@ func TestOldFilesGoAndNoneIsLargerThanAsked(t *testing.T) {
 	}
 }
 
+func TestTimesGrowWhateverTheClockDoesAndWhichStreamComesFirst(t *testing.T) {
+	store := openStore(t)
+	w := openWriter(t, store, "task", &warrenv1.LogOptions{MaxSizeBytes: 150, MaxFiles: 10})
+	say(w, 5, "read second, written first")
+	say(w, 4, "read first, written second")
+	say(w, 5, "at the same time")
+	say(w, -3600, "the clock was set back")
+	w.Close()
+	again, err := Open(store.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = openWriter(t, again, "task", nil)
+	say(w, 0, "after a restart of the agent")
+	say(w, 9, "the clock has caught up")
+
+	var last time.Time
+	var lines int
+	err = again.Read(t.Context(), "task", nil, func(batch []*warrenv1.LogLine, _ bool) error {
+		for _, line := range batch {
+			if now := line.GetTime().AsTime(); !now.After(last) || now.Before(at(5)) || now.After(at(9)) {
+				t.Errorf("%q at %v comes after %v", line.GetLine(), now, last)
+			}
+			last = line.GetTime().AsTime()
+			lines++
+		}
+		return nil
+	})
+	if err != nil || lines != 6 || !last.Equal(at(9)) {
+		t.Errorf("%d lines, the last at %v: %v", lines, last, err)
+	}
+}
+
 func TestATornLineIsPassedOverAndCutOff(t *testing.T) {
 	store := openStore(t)
 	w := openWriter(t, store, "task", nil)

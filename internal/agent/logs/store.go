@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -127,14 +128,17 @@ func (s *Store) taskDir(taskID string) (string, error) {
 // taskLog is one task's files, and where its readers wait.
 //
 // Invariant: files first to last exist (an empty log has first == last and perhaps no file yet), only
-// last is written, and its first size bytes are whole entries. Readers never look beyond size.
+// last is written, and its first size bytes are whole entries. Readers never look beyond size. The times
+// of the entries grow, each is above the one before: by its time readers find a place, merge several logs,
+// and tell what they have seen.
 type taskLog struct {
 	dir string
 
 	mu          sync.Mutex
 	first, last int
 	size        int64
-	file        *os.File // last, open for writing while there are writers
+	latest      time.Time // of the entries so far
+	file        *os.File  // last, open for writing while there are writers
 	writers     int
 	ended       bool
 	removed     bool
@@ -169,8 +173,25 @@ func (l *taskLog) load() error {
 	for i := len(numbers) - 2; i >= 0 && numbers[i] == l.first-1; i-- {
 		l.first--
 	}
-	l.size, err = wholeSize(l.path(l.last))
+	for number := l.last; err == nil && number >= l.first && l.latest.IsZero(); number-- {
+		var size int64
+		size, l.latest, err = wholeSize(l.path(number))
+		if number == l.last {
+			l.size = size
+		}
+	}
 	return err
+}
+
+// stamp returns the time for the next entry, which came at a time: that one, unless the clock was set back
+// or two came at once. The caller holds l.mu.
+func (l *taskLog) stamp(at time.Time) time.Time {
+	at = at.Round(0) // what counts is the time that is written down
+	if !at.After(l.latest) {
+		at = l.latest.Add(1)
+	}
+	l.latest = at
+	return at
 }
 
 // open makes the last file ready for writing: what a crash left torn at its end is cut off.
@@ -242,24 +263,26 @@ func (l *taskLog) state(wait bool) state {
 	return state{first: l.first, last: l.last, size: l.size, ended: l.ended, changed: l.changed}
 }
 
-// wholeSize returns how many bytes of a file are whole lines.
-func wholeSize(path string) (int64, error) {
+// wholeSize returns how many bytes of a file are whole lines, and the time of its last entry, which is zero
+// where there is none.
+func wholeSize(path string) (size int64, last time.Time, err error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return 0, last, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, last, err
 	}
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
-		return 0, err
+		return 0, last, err
 	}
-	end := int64(0)
-	err = eachLineBackward(file, info.Size(), func(start, next int64, _ []byte) bool {
-		end = next
-		return false
+	err = eachLineBackward(file, info.Size(), func(_, next int64, line []byte) bool {
+		size = max(size, next)
+		e, ok := parseEntry(line)
+		last = e.time
+		return !ok
 	})
-	return end, err
+	return size, last, err
 }

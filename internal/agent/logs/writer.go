@@ -27,8 +27,9 @@ type Writer struct {
 
 	// Guarded by log.mu.
 	closed  bool
-	lost    int   // entries dropped since the last one that could be written
-	lostFor error // why
+	lost    int       // entries dropped since the last one that could be written
+	lostFor error     // why
+	lostAt  time.Time // when that began
 }
 
 // Buffers live as long as there is something in them; an idle task holds none.
@@ -79,8 +80,10 @@ func (a *assembler) join(text []byte) []byte {
 	return append(a.begun, text...)
 }
 
-// put writes what a stream has to say in one write, or more where files are rotated. It fails
-// never: what the disk does not take is dropped and counted, for the container must not wait for it.
+// put writes what a stream has to say in one write, or more where files are rotated. Entries get their
+// times in the order in which they are written: of two streams the one that was read first may come here
+// second. It fails never: what the disk does not take is dropped and counted, for the container must not
+// wait for it.
 func (w *Writer) put(produce func(put func(entry))) {
 	buffer := lineBuffers.Get().(*[]byte)
 	defer func() {
@@ -96,6 +99,7 @@ func (w *Writer) put(produce func(put func(entry))) {
 	pending := 0
 	produce(func(e entry) {
 		before := len(*buffer)
+		e.time = l.stamp(e.time)
 		*buffer = e.appendTo(*buffer)
 		if l.size+int64(len(*buffer)) > w.maxSize && l.size+int64(before) > 0 {
 			line := len(*buffer) - before
@@ -117,7 +121,7 @@ func (w *Writer) flush(lines []byte, entries int) {
 	}
 	if w.lost > 0 {
 		notice := entry{
-			time:   time.Now(),
+			time:   w.lostAt, // for what comes after it has its times already
 			stream: warrenv1.OutputStream_OUTPUT_STREAM_STDERR,
 			text:   fmt.Appendf(nil, "[warren: %d lines of output were lost here: %v]", w.lost, w.lostFor),
 		}
@@ -128,6 +132,9 @@ func (w *Writer) flush(lines []byte, entries int) {
 		w.lost = 0
 	}
 	if err := w.append(lines); err != nil {
+		if w.lost == 0 {
+			w.lostAt = w.log.latest
+		}
 		w.lost += entries
 		w.lostFor = err
 	}
