@@ -2,9 +2,11 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -45,6 +47,9 @@ type Process struct {
 func (r *Runtime) Create(ctx context.Context, c Container) (Process, error) {
 	var process Process
 	err := r.do(ctx, func(ctx context.Context) (err error) {
+		// Code that is not ours reads here what users and images say: its fault must cost one task, not the
+		// agent, which would meet it again after each restart and hand it on to the next node.
+		defer r.outlive(&err, c)
 		process, err = r.create(ctx, c)
 		return err
 	})
@@ -52,6 +57,14 @@ func (r *Runtime) Create(ctx context.Context, c Container) (Process, error) {
 		return Process{}, fmt.Errorf("create container %s: %w", c.ID, plain(err))
 	}
 	return process, nil
+}
+
+// outlive makes an error of a panic.
+func (r *Runtime) outlive(err *error, c Container) {
+	if panicked := recover(); panicked != nil {
+		r.logger.Error("creating a container panicked", "task", c.TaskID, "attempt", c.Attempt, "panic", panicked, "stack", string(debug.Stack()))
+		*err = errors.New("a fault of the agent; its log says more")
+	}
 }
 
 func (r *Runtime) create(ctx context.Context, c Container) (Process, error) {

@@ -1,9 +1,12 @@
 package runtime
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -141,5 +144,47 @@ func TestUsersAreLookedUpInTheImage(t *testing.T) {
 	}
 	if _, err := lookUpUser(t.TempDir(), "7", []string{"8"}); err != nil {
 		t.Errorf("an image without files: %v", err)
+	}
+	for _, groups := range [][]string{{""}, {"media", ""}, {"nogroup"}, {"-1"}, {"99999999999"}} {
+		if _, err := lookUpUser(root, "app", groups); err == nil || !strings.HasPrefix(err.Error(), "groups: ") {
+			t.Errorf("groups %q: %v", groups, err)
+		}
+	}
+}
+
+func FuzzUsersAndGroups(f *testing.F) {
+	f.Add("app:media", "media", "app:x:1000:1001::/:/bin/sh\n", "media:x:2000:app\n")
+	f.Add("", "", "", "")
+	f.Add(":", "-1", "::::", ":::,")
+	f.Fuzz(func(t *testing.T, name, group, users, groups string) {
+		root := t.TempDir()
+		if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for file, text := range map[string]string{"passwd": users, "group": groups} {
+			if err := os.WriteFile(filepath.Join(root, "etc", file), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Whatever they say, the answer is a user or an error.
+		_, _ = lookUpUser(root, name, []string{group})
+		_, _ = lookUpUser(root, name, nil)
+	})
+}
+
+func TestAPanicWhileAContainerIsCreatedIsAnErrorOfItsTask(t *testing.T) {
+	var log bytes.Buffer
+	r := &Runtime{logger: slog.New(slog.NewTextHandler(&log, nil))}
+	err := func() (err error) {
+		defer r.outlive(&err, Container{TaskID: "task", Attempt: 2})
+		panic("unforeseen")
+	}()
+	if err == nil || !strings.Contains(err.Error(), "a fault of the agent") {
+		t.Errorf("error is %v", err)
+	}
+	for _, part := range []string{"task=task", "attempt=2", "unforeseen", "unit_test.go"} {
+		if !strings.Contains(log.String(), part) {
+			t.Errorf("the log does not say %q: %s", part, &log)
+		}
 	}
 }

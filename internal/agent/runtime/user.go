@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	rootpath "github.com/containerd/continuity/fs"
@@ -64,6 +65,9 @@ func lookUpUser(root, name string, groups []string) (ocispec.User, error) {
 	}
 	if len(groups) == 0 {
 		return result, nil
+	}
+	if slices.Contains(groups, "") {
+		return ocispec.User{}, errors.New("groups: one of them is empty; use numbers, or names in the image's /etc/group")
 	}
 	again, err := openInside(root, "/etc/group")
 	if err != nil {

@@ -219,6 +219,7 @@ func TestBadSpecsAreRefusedWithTheFieldAndTheRemedy(t *testing.T) {
 		{"constraint", func(s *warrenv1.ServiceSpec) {
 			s.Placement = &warrenv1.Placement{Constraints: []string{"node.id==a", "node.label.x==1"}}
 		}, "spec.placement.constraints[1]", "node.labels.x"},
+		{"empty group", func(s *warrenv1.ServiceSpec) { s.Task.Container.Groups = []string{"audio", ""} }, "spec.task.container.groups[1]", ""},
 		{"template in env", func(s *warrenv1.ServiceSpec) { s.Task.Container.Env = []string{"A={{.Task.Name}}"} }, "spec.task.container.env[0]", "{{.Task.Slot}}"},
 		{"template in a mount", func(s *warrenv1.ServiceSpec) {
 			s.Task.Container.Mounts = []*warrenv1.Mount{{Type: warrenv1.MountType_MOUNT_TYPE_BIND, Source: "/{{.Node.Name}}", Target: "/data"}}
