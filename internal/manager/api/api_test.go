@@ -208,7 +208,7 @@ func TestBadSpecsAreRefusedWithTheFieldAndTheRemedy(t *testing.T) {
 	}{
 		{"name", func(s *warrenv1.ServiceSpec) { s.Name = "We b" }, "spec.name", "DNS label"},
 		{"no mode", func(s *warrenv1.ServiceSpec) { s.Mode = nil }, "spec.mode", "required"},
-		{"no image", func(s *warrenv1.ServiceSpec) { s.Task.Container.Image = "" }, "spec.task.container.image", ""},
+		{"no image", func(s *warrenv1.ServiceSpec) { s.Task.Container.Image = "" }, "spec.task.container.image", "must not be empty"},
 		{"image with capitals", func(s *warrenv1.ServiceSpec) { s.Task.Container.Image = "Nginx" }, "spec.task.container.image", `write "nginx"`},
 		{"more reserved than allowed", func(s *warrenv1.ServiceSpec) {
 			s.Task.Limits = &warrenv1.Resources{MemoryBytes: 32 << 20}
@@ -219,7 +219,25 @@ func TestBadSpecsAreRefusedWithTheFieldAndTheRemedy(t *testing.T) {
 		{"constraint", func(s *warrenv1.ServiceSpec) {
 			s.Placement = &warrenv1.Placement{Constraints: []string{"node.id==a", "node.label.x==1"}}
 		}, "spec.placement.constraints[1]", "node.labels.x"},
-		{"empty group", func(s *warrenv1.ServiceSpec) { s.Task.Container.Groups = []string{"audio", ""} }, "spec.task.container.groups[1]", ""},
+		{"empty group", func(s *warrenv1.ServiceSpec) { s.Task.Container.Groups = []string{"audio", ""} }, "spec.task.container.groups[1]", "must not be empty"},
+		{"relative workdir", func(s *warrenv1.ServiceSpec) { s.Task.Container.Workdir = "srv" }, "spec.task.container.workdir", "absolute path"},
+		{"zero byte", func(s *warrenv1.ServiceSpec) { s.Task.Container.Args = []string{"a", "b\x00c"} }, "spec.task.container.args[1]", "zero byte"},
+		{"hostname of two lines", func(s *warrenv1.ServiceSpec) { s.Task.Container.Hostname = "web\n10.0.0.1 bank" }, "spec.task.container.hostname", "letters, digits"},
+		{"hostname with an unknown template", func(s *warrenv1.ServiceSpec) { s.Task.Container.Hostname = "{{.Slot}}" }, "spec.task.container.hostname", "{{.Task.Slot}}"},
+		{"two mounts at one place", func(s *warrenv1.ServiceSpec) {
+			s.Task.Container.Mounts = []*warrenv1.Mount{
+				{Type: warrenv1.MountType_MOUNT_TYPE_TMPFS, Target: "/a"}, {Type: warrenv1.MountType_MOUNT_TYPE_TMPFS, Target: "/b/../a/"},
+			}
+		}, "spec.task.container.mounts[1].target", "two mounts have the target /a"},
+		{"mount over the root", func(s *warrenv1.ServiceSpec) {
+			s.Task.Container.Mounts = []*warrenv1.Mount{{Type: warrenv1.MountType_MOUNT_TYPE_TMPFS, Target: "/.."}}
+		}, "spec.task.container.mounts[0].target", "below /"},
+		{"ulimit upside down", func(s *warrenv1.ServiceSpec) {
+			s.Task.Container.Ulimits = []*warrenv1.Ulimit{{Name: "nofile", Soft: -1, Hard: 1024}}
+		}, "spec.task.container.ulimits[0].soft", "above the hard limit"},
+		{"ulimit twice", func(s *warrenv1.ServiceSpec) {
+			s.Task.Container.Ulimits = []*warrenv1.Ulimit{{Name: "core", Soft: 1, Hard: 1}, {Name: "core", Soft: 2, Hard: -1}}
+		}, "spec.task.container.ulimits[1].name", "given twice"},
 		{"template in env", func(s *warrenv1.ServiceSpec) { s.Task.Container.Env = []string{"A={{.Task.Name}}"} }, "spec.task.container.env[0]", "{{.Task.Slot}}"},
 		{"template in a mount", func(s *warrenv1.ServiceSpec) {
 			s.Task.Container.Mounts = []*warrenv1.Mount{{Type: warrenv1.MountType_MOUNT_TYPE_BIND, Source: "/{{.Node.Name}}", Target: "/data"}}

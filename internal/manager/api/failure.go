@@ -81,6 +81,7 @@ func tell(err error) *connect.Error {
 		return withViolations(connect.NewError(told.code, told), told.violations)
 	case errors.As(err, &broken):
 		violations := broken.ToProto().GetViolations()
+		reword(violations)
 		return withViolations(connect.NewError(connect.CodeInvalidArgument, errors.New(sentence(violations))), violations)
 	case errors.As(err, &already):
 		return already

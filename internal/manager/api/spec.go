@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
@@ -18,7 +19,7 @@ func checkService(spec *warrenv1.ServiceSpec) error {
 	var broken []*validate.Violation
 	broken = append(broken, checkName(spec.GetName())...)
 	broken = append(broken, checkImage(spec.GetTask().GetContainer().GetImage())...)
-	broken = append(broken, checkTemplates(spec.GetTask().GetContainer())...)
+	broken = append(broken, checkContainer(spec.GetTask().GetContainer())...)
 	broken = append(broken, checkPlacement(spec.GetPlacement())...)
 	broken = append(broken, checkReservations(spec.GetTask())...)
 	if len(broken) > 0 {
@@ -34,8 +35,7 @@ func checkName(name string) []*validate.Violation {
 	if label.MatchString(name) {
 		return nil
 	}
-	return []*validate.Violation{violation("service.name",
-		"must be a DNS label: 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit", field("spec"), field("name"))}
+	return []*validate.Violation{violation("service.name", dnsLabel, field("spec"), field("name"))}
 }
 
 func checkImage(image string) []*validate.Violation {
@@ -88,13 +88,18 @@ func checkReservations(t *warrenv1.TaskSpec) []*validate.Violation {
 	for _, r := range []struct {
 		name            string
 		reserved, limit int64
+		words           func(int64) string
 	}{
-		{"nano_cpus", t.GetReservations().GetNanoCpus(), t.GetLimits().GetNanoCpus()},
-		{"memory_bytes", t.GetReservations().GetMemoryBytes(), t.GetLimits().GetMemoryBytes()},
+		{"nano_cpus", t.GetReservations().GetNanoCpus(), t.GetLimits().GetNanoCpus(), func(n int64) string {
+			return strconv.FormatFloat(float64(n)/1e9, 'f', -1, 64) + " processors"
+		}},
+		{"memory_bytes", t.GetReservations().GetMemoryBytes(), t.GetLimits().GetMemoryBytes(), func(n int64) string {
+			return strconv.FormatInt(n, 10) + " bytes"
+		}},
 	} {
 		if r.limit > 0 && r.reserved > r.limit {
 			broken = append(broken, violation("reservation",
-				fmt.Sprintf("%d is reserved, but the limit is %d: raise the limit or reserve less", r.reserved, r.limit),
+				fmt.Sprintf("reserved are %s, but the limit is %s: raise the limit or reserve less", r.words(r.reserved), r.words(r.limit)),
 				field("spec"), field("task"), field("reservations"), field(r.name)))
 		}
 	}

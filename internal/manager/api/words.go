@@ -1,0 +1,51 @@
+package api
+
+import (
+	"strings"
+
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+)
+
+const dnsLabel = "must be a DNS label: 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"
+
+// patterns says for people what the fields must look like for which the proto has a regular expression.
+var patterns = map[string]string{
+	"spec.name":                       dnsLabel,
+	"spec.labels":                     "a label's key is 1 to 128 letters, digits and _ . / -, beginning and ending with a letter or digit",
+	"spec.placement.spread":           "must be node.labels.KEY or engine.labels.KEY",
+	"spec.placement.platforms":        "must be OS/ARCH in lower case, such as linux/arm64",
+	"spec.task.container.env":         "must be KEY=VALUE, without a zero byte",
+	"spec.task.container.workdir":     "must be an absolute path in the container",
+	"spec.task.container.cap_add":     "must be the name of a capability, such as NET_ADMIN",
+	"spec.task.container.cap_drop":    "must be the name of a capability, such as NET_ADMIN",
+	"spec.task.container.sysctls":     "must be the name of a kernel parameter, such as net.core.somaxconn",
+	"spec.task.container.stop_signal": "must be the name of a signal or its number, such as SIGTERM",
+
+	"spec.task.container.mounts.source": "must be an absolute path on the node",
+	"spec.task.container.mounts.target": "must be an absolute path in the container, below /",
+}
+
+// reword puts into words what the engine of the rules says in signs.
+func reword(violations []*validate.Violation) {
+	for _, v := range violations {
+		switch v.GetRuleId() {
+		case "string.pattern":
+			if words := patterns[plainPath(v.GetField())]; words != "" {
+				v.Message = &words
+			}
+		case "string.min_len":
+			if v.GetMessage() == "must be at least 1 characters" {
+				v.Message = new("must not be empty")
+			}
+		}
+	}
+}
+
+// plainPath is a field's path without subscripts.
+func plainPath(path *validate.FieldPath) string {
+	names := make([]string, len(path.GetElements()))
+	for i, e := range path.GetElements() {
+		names[i] = e.GetFieldName()
+	}
+	return strings.Join(names, ".")
+}
