@@ -7,8 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path"
+	"regexp"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"github.com/alecthomas/kong"
 	"github.com/docker/go-units"
@@ -71,19 +74,39 @@ func (f *flags) Validate() error {
 		return errors.New("no manager to attend at: give --manager HOST:PORT, or WARREN_AGENT_MANAGER, or manager in " + string(f.Config))
 	}
 	for _, manager := range f.Manager {
-		host, _, err := net.SplitHostPort(manager)
-		if err != nil || host == "" {
+		host, port, err := net.SplitHostPort(manager)
+		if number, portErr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || portErr != nil || number == 0 {
 			return fmt.Errorf("--manager %s: it must be HOST:PORT, such as 10.0.0.5:7420", manager)
 		}
 		if !f.Insecure && !loopback(host) {
 			return fmt.Errorf("--manager %s: it is not on this machine, and nothing would be encrypted on the way: if everyone on the network is trusted, give --insecure", manager)
 		}
 	}
+	if f.Hostname != "" && !hostname.MatchString(f.Hostname) {
+		return fmt.Errorf("--hostname %q: it must be letters, digits and . _ -, beginning and ending with a letter or digit", f.Hostname)
+	}
+	for key := range f.Label {
+		if key == "" || strings.ContainsAny(key, "=! \t\n") {
+			return fmt.Errorf("--label %q: it must be KEY=VALUE, with a key that has no blanks", key)
+		}
+	}
+	if !namespace.MatchString(f.ContainerdNamespace) {
+		return fmt.Errorf("--containerd-namespace %q: it must be words of letters and digits, joined by . _ or -", f.ContainerdNamespace)
+	}
+	if path.Clean(f.CgroupParent) != f.CgroupParent || !path.IsAbs(f.CgroupParent) || f.CgroupParent == "/" {
+		return fmt.Errorf("--cgroup-parent %q: it must be an absolute path below /, such as /warren", f.CgroupParent)
+	}
 	if f.MaxParallelStarts < 1 {
 		return fmt.Errorf("--max-parallel-starts %d: it must be at least 1", f.MaxParallelStarts)
 	}
 	return nil
 }
+
+var (
+	hostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$`)
+	// namespace is what containerd takes as one.
+	namespace = regexp.MustCompile(`^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$`)
+)
 
 func loopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
@@ -116,7 +139,7 @@ type size int64
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *size) UnmarshalText(text []byte) error {
 	bytes, err := units.RAMInBytes(string(text))
-	if err != nil {
+	if err != nil || bytes < 0 {
 		return fmt.Errorf("%q is not a size: write it as 512m or 2g", text)
 	}
 	*s = size(bytes)

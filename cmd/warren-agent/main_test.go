@@ -48,13 +48,19 @@ func TestMistakesAreNamed(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no manager":      {nil, "give --manager HOST:PORT"},
-		"no port":         {[]string{"--manager", "10.0.0.1"}, "it must be HOST:PORT"},
-		"another machine": {[]string{"--manager", "10.0.0.1:1"}, "--insecure"},
-		"unknown key":     {[]string{"--config", file(t, "managers: []")}, `unknown key "managers"`},
-		"missing file":    {[]string{"--config", "/nowhere.yaml"}, "/nowhere.yaml"},
-		"not a size":      {[]string{"--manager", "localhost:1", "--reserve-memory", "much"}, "not a size"},
-		"no starts":       {[]string{"--manager", "localhost:1", "--max-parallel-starts", "0"}, "at least 1"},
+		"no manager":          {nil, "give --manager HOST:PORT"},
+		"no port":             {[]string{"--manager", "10.0.0.1"}, "it must be HOST:PORT"},
+		"another machine":     {[]string{"--manager", "10.0.0.1:1"}, "--insecure"},
+		"no such port":        {[]string{"--manager", "localhost:99999"}, "it must be HOST:PORT"},
+		"a blank in the name": {[]string{"--manager", "localhost:1", "--hostname", "a b"}, "--hostname"},
+		"a label without key": {[]string{"--manager", "localhost:1", "--label", "=v"}, "--label"},
+		"namespace":           {[]string{"--manager", "localhost:1", "--containerd-namespace", "a b"}, "--containerd-namespace"},
+		"group above":         {[]string{"--manager", "localhost:1", "--cgroup-parent", "/../x"}, "--cgroup-parent"},
+		"too large":           {[]string{"--manager", "localhost:1", "--reserve-memory", "1e99"}, "not a size"},
+		"unknown key":         {[]string{"--config", file(t, "managers: []")}, `unknown key "managers"`},
+		"missing file":        {[]string{"--config", "/nowhere.yaml"}, "/nowhere.yaml"},
+		"not a size":          {[]string{"--manager", "localhost:1", "--reserve-memory", "much"}, "not a size"},
+		"no starts":           {[]string{"--manager", "localhost:1", "--max-parallel-starts", "0"}, "at least 1"},
 	} {
 		if _, err := parse(t, c.args...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want something with %q", name, err, c.want)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -65,7 +66,7 @@ func New(o Options) (*Machine, error) {
 		}
 		m.Hostname = hostname
 	}
-	if cpus := float64(runtime.NumCPU()); o.ReserveCPUs < 0 || o.ReserveCPUs >= cpus {
+	if cpus := float64(runtime.NumCPU()); math.IsNaN(o.ReserveCPUs) || o.ReserveCPUs < 0 || o.ReserveCPUs >= cpus {
 		return nil, fmt.Errorf("--reserve-cpu %g: it must be at least 0 and less than the machine's %g processors", o.ReserveCPUs, cpus)
 	}
 	memory, err := memoryBytes()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -37,7 +38,7 @@ func TestWhatIsKeptBackIsNotOffered(t *testing.T) {
 
 func TestMoreThanThereIsCannotBeKeptBack(t *testing.T) {
 	for flag, o := range map[string]Options{
-		"--reserve-cpu": {ReserveCPUs: 1e6}, "--reserve-memory": {ReserveMemory: 1 << 60},
+		"--reserve-cpu 1e+06": {ReserveCPUs: 1e6}, "--reserve-cpu NaN": {ReserveCPUs: math.NaN()}, "--reserve-memory": {ReserveMemory: 1 << 60},
 	} {
 		if _, err := New(o); err == nil || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%s: got %v", flag, err)

@@ -41,16 +41,19 @@ func (r *Runtime) StopSignal(ctx context.Context, id string) (syscall.Signal, er
 	return signal.ParseSignal(name)
 }
 
+// lastSignal is SIGRTMAX.
+const lastSignal = 64
+
 // chooseStopSignal returns the signal's name after checking that it is one. An image that says
 // nonsense is not the user's fault.
 func chooseStopSignal(container *warrenv1.ContainerSpec, image string) (string, error) {
 	if name := container.GetStopSignal(); name != "" {
-		if _, err := signal.ParseSignal(name); err != nil {
+		if number, err := signal.ParseSignal(name); err != nil || number < 1 || number > lastSignal {
 			return "", fmt.Errorf("stop_signal: %q is not a signal; signal(7) lists them", name)
 		}
 		return name, nil
 	}
-	if _, err := signal.ParseSignal(image); err == nil {
+	if number, err := signal.ParseSignal(image); err == nil && number >= 1 && number <= lastSignal {
 		return image, nil
 	}
 	return "SIGTERM", nil

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 func TestKillsForMemoryAreCountedOnBothCgroupVersions(t *testing.T) {
@@ -185,6 +187,19 @@ func TestAPanicWhileAContainerIsCreatedIsAnErrorOfItsTask(t *testing.T) {
 	for _, part := range []string{"task=task", "attempt=2", "unforeseen", "unit_test.go"} {
 		if !strings.Contains(log.String(), part) {
 			t.Errorf("the log does not say %q: %s", part, &log)
+		}
+	}
+}
+
+func TestAStopSignalIsOneThatThereIs(t *testing.T) {
+	for _, c := range []struct{ asked, image, want string }{
+		{"", "", "SIGTERM"}, {"", "SIGQUIT", "SIGQUIT"}, {"", "999", "SIGTERM"}, {"", "nonsense", "SIGTERM"},
+		{"SIGINT", "SIGQUIT", "SIGINT"}, {"HUP", "", "HUP"}, {"64", "", "64"}, {"SIGRTMIN+15", "", "SIGRTMIN+15"},
+		{"65", "", ""}, {"0", "", ""}, {"-1", "", ""}, {"NOPE", "", ""},
+	} {
+		got, err := chooseStopSignal(&warrenv1.ContainerSpec{StopSignal: c.asked}, c.image)
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%q over %q is %q, %v", c.asked, c.image, got, err)
 		}
 	}
 }
