@@ -214,6 +214,14 @@ func (s *Supervisor) forget(t *task) {
 
 // hear takes the runtime's events.
 func (s *Supervisor) hear() {
+	slow := time.AfterFunc(slowStart, func() {
+		select {
+		case <-s.listed:
+		default:
+			s.Logger.Warn("the container runtime has not answered yet: is containerd running, and at this address?")
+		}
+	})
+	defer slow.Stop()
 	err := s.Runtime.Events(s.ctx, func(e Event) {
 		switch e := e.(type) {
 		case Exit:

@@ -393,6 +393,25 @@ func TestATransientErrorIsShownAndTriedAgain(t *testing.T) {
 	})
 }
 
+func TestATaskSaysThatItWaitsForARuntimeThatHasNotAnsweredYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.runtime.setTrouble("list", errors.New("down"))
+		n.kill()
+		n.start()
+		n.assign(assignment("a"))
+		n.pass(slowStart)
+		if got := n.expect("a", 1, preparing).GetMessage(); got != waitingForRuntime {
+			t.Errorf("the message is %q", got)
+		}
+		n.runtime.setTrouble("list", nil)
+		n.pass(time.Minute)
+		if got := n.expect("a", 1, running).GetMessage(); got != "" {
+			t.Errorf("the message is still %q", got)
+		}
+	})
+}
+
 func TestWaitingRetriesGoOnAtOnceWhenTheRuntimeIsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t)

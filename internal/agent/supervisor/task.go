@@ -103,9 +103,7 @@ type container struct {
 // is: the next agent takes it up from there.
 func (t *task) run() {
 	defer t.unwant()
-	select {
-	case <-t.listed:
-	case <-t.ctx.Done():
+	if !t.waitForList() {
 		return
 	}
 	current, next := t.takeUp()
@@ -134,6 +132,24 @@ func (t *task) run() {
 	case <-t.purged:
 		t.erase()
 	case <-t.ctx.Done():
+	}
+}
+
+// waitingForRuntime is what a user reads of a task that cannot go on for want of containerd.
+const waitingForRuntime = "waiting for the container runtime, which is down or slow"
+
+// waitForList returns when it is known which containers there are; false if the agent leaves first.
+func (t *task) waitForList() bool {
+	slow := time.AfterFunc(slowStart, func() {
+		// The attempt that is under way, or the first: managers take no word of a task before that.
+		t.advance(func(s *warrenv1.TaskStatus) { underWay(s, max(1, s.GetAttempt()), waitingForRuntime) })
+	})
+	defer slow.Stop()
+	select {
+	case <-t.listed:
+		return true
+	case <-t.ctx.Done():
+		return false
 	}
 }
 
@@ -236,7 +252,7 @@ func (t *task) start(next beginning) *container {
 // tryStart goes all the way from the image to the running program, passing over what is done already.
 func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	slow := time.AfterFunc(slowStart, func() {
-		t.prepare(c, "waiting for the container runtime, which is down or slow")
+		t.prepare(c, waitingForRuntime)
 	})
 	defer slow.Stop()
 	t.begun(c)
