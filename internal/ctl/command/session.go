@@ -38,20 +38,22 @@ const stallLimit = 10 * time.Minute
 
 // LookOn are the flags of commands that wait until what they ordered has come about.
 type LookOn struct {
-	Detach  bool           `short:"d" group:"Progress" help:"Return at once, wait for nothing."`
-	Quiet   bool           `short:"q" group:"Progress" help:"Wait, but show no progress."`
-	Monitor time.Duration  `default:"1s" group:"Progress" help:"Time for which all must have been well (${default})." placeholder:"DURATION"`
-	Timeout *time.Duration `group:"Progress" help:"Give up waiting after this long; 0 for never. Default: never on a terminal, elsewhere after 10m with nothing coming nearer." placeholder:"DURATION"`
+	Detach  bool  `short:"d" group:"Progress" help:"Return at once, wait for nothing."`
+	Quiet   bool  `short:"q" group:"Progress" help:"Wait, but show no progress."`
+	Monitor span  `default:"1s" group:"Progress" help:"Time for which all must have been well (${default})." placeholder:"DURATION"`
+	Timeout *span `group:"Progress" help:"Give up waiting after this long; 0 for never. Default: never on a terminal, elsewhere after 10m with nothing coming nearer." placeholder:"DURATION"`
 }
 
-// Validate is kong's check of the flags as a whole.
-func (l LookOn) Validate() error {
-	if l.Monitor < 0 {
-		return fmt.Errorf("--monitor %s: it cannot be negative", l.Monitor)
+// span is a time that something takes.
+type span time.Duration
+
+// UnmarshalText reads what the user wrote.
+func (s *span) UnmarshalText(text []byte) error {
+	d, err := time.ParseDuration(string(text))
+	if err != nil || d < 0 {
+		return fmt.Errorf("%q is not a time such as 30s or 5m", text)
 	}
-	if l.Timeout != nil && *l.Timeout < 0 {
-		return fmt.Errorf("--timeout %s: it cannot be negative; 0 is for never", *l.Timeout)
-	}
+	*s = span(d)
 	return nil
 }
 
@@ -64,10 +66,10 @@ func (l LookOn) follow(ctx context.Context, s *Session, targets []progress.Targe
 	if l.Quiet {
 		streams.Err = output.Stream{Writer: io.Discard}
 	}
-	limits := progress.Limits{Monitor: l.Monitor}
+	limits := progress.Limits{Monitor: time.Duration(l.Monitor)}
 	switch {
 	case l.Timeout != nil:
-		limits.Timeout = *l.Timeout
+		limits.Timeout = time.Duration(*l.Timeout)
 	case !s.Err.Terminal:
 		limits.Stall = stallLimit
 	}
