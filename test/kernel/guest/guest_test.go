@@ -39,6 +39,11 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HELLO", hello)
+			env.Defer(func() {
+				if err := removeServices(context.WithoutCancel(t.Context())); err != nil {
+					t.Error(err)
+				}
+			})
 			return nil
 		},
 		Cmds: commands,
@@ -78,6 +83,17 @@ func startCluster(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// removeServices removes what a story that did not come to its end has left, so that the next one does not
+// meet it.
+func removeServices(ctx context.Context) error {
+	services, err := run(ctx, "warrenctl", "service", "ls", "--quiet")
+	if err != nil || services == "" {
+		return err
+	}
+	_, err = run(ctx, "warrenctl", append([]string{"service", "rm"}, strings.Fields(services)...)...)
+	return err
 }
 
 // startDaemon runs one of Warren's daemons as a service of that name, with what its unit would say. It
