@@ -28,7 +28,7 @@ const (
 // Pace sets the collector's pace after each collection from now on, for as long as the program runs.
 func Pace() {
 	debug.SetGCPercent(idlePercent)
-	p := &pacer{live: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}}
+	p := &pacer{live: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}, set: idlePercent}
 	p.next(time.Now())
 }
 
@@ -51,16 +51,19 @@ type mark struct{ _ [16]*byte }
 func (p *pacer) collected() {
 	now := time.Now()
 	metrics.Read(p.live)
-	if want := percent(p.live[0].Value.Uint64(), now.Sub(p.last[0])); want != p.set {
+	if want := percent(p.live[0].Value.Uint64(), now.Sub(p.last[0]), p.set); want != p.set {
 		debug.SetGCPercent(want)
 		p.set = want
 	}
 	p.next(now)
 }
 
-// percent is how far a heap with so many bytes in use may grow, when the last collections took so long.
-func percent(live uint64, since time.Duration) int {
-	if since > busyTime || live == 0 {
+// percent is how far a heap with so many bytes in use may grow, when the last collections took so long
+// at the percentage in force. A heap that may grow further is collected more rarely by that alone, so what
+// counts is how often it would be at the idle percentage; otherwise the pace went back and forth under
+// full load, and two collections in five were those of an idle program.
+func percent(live uint64, since time.Duration, set int) int {
+	if since > busyTime*time.Duration(set)/idlePercent || live == 0 {
 		return idlePercent
 	}
 	return int(min(max(busyRoom*100/live, idlePercent), busyPercent))
