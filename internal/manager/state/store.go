@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -62,7 +63,8 @@ type Feed struct{ at *commit }
 type Batch struct {
 	// Snapshot is the state right after the last of the changes.
 	Snapshot Snapshot
-	Changes  []Change
+	// Changes are shared with other readers and must not be changed.
+	Changes []Change
 	// Reset says that the whole state was replaced (a raft snapshot was installed) and that Changes
 	// tell only what came after that.
 	Reset bool
@@ -85,7 +87,11 @@ func (f *Feed) Take() Batch {
 		if f.at.reset {
 			b.Changes, b.Reset = nil, true
 		}
-		b.Changes = append(b.Changes, f.at.changes...)
+		if b.Changes == nil {
+			b.Changes = slices.Clip(f.at.changes) // the commit's own, for all its readers; more is added to a copy
+		} else {
+			b.Changes = append(b.Changes, f.at.changes...)
+		}
 	}
 }
 
