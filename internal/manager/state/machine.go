@@ -170,8 +170,7 @@ func nameIsFree(w *writer, o Object, planned []Change) error {
 		return nil
 	}
 	name := service.GetSpec().GetName()
-	it := w.services.indexes[serviceByName].Prefix(str(name))
-	_, _, taken := it.Next()
+	_, taken := w.services.indexes[serviceByName].Get(str(name))
 	for _, c := range planned {
 		other, ok := c.After.(*warrenv1.Service)
 		taken = taken || ok && other.GetSpec().GetName() == name

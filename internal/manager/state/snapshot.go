@@ -56,10 +56,8 @@ func (s Snapshot) Service(id string) *warrenv1.Service {
 
 // ServiceByName returns the service of that name.
 func (s Snapshot) ServiceByName(name string) *warrenv1.Service {
-	for service := range s.tables.services.by(serviceByName, str(name)) {
-		return service
-	}
-	return nil
+	service, _ := s.tables.services.indexes[serviceByName].Get(str(name))
+	return service
 }
 
 // Services iterates over all services by id.

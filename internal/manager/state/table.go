@@ -31,18 +31,18 @@ const (
 func emptyTables() tables {
 	return tables{
 		clusters:  newTable[*warrenv1.Cluster](),
-		nodes:     newTable(func(n *warrenv1.Node) []byte { return str(n.GetFacts().GetHostname()) }),
+		nodes:     newTable(func(n *warrenv1.Node) []byte { return among(str(n.GetFacts().GetHostname()), n) }),
 		services:  newTable(func(s *warrenv1.Service) []byte { return str(s.GetSpec().GetName()) }),
 		revisions: newTable[*warrenv1.Revision](),
 		tasks: newTable(
-			func(t *warrenv1.Task) []byte { return slotKey(t.GetServiceId(), t.GetSlot()) },
-			func(t *warrenv1.Task) []byte { return str(t.GetNodeId()) },
+			func(t *warrenv1.Task) []byte { return among(slotKey(t.GetServiceId(), t.GetSlot()), t) },
+			func(t *warrenv1.Task) []byte { return among(str(t.GetNodeId()), t) },
 		),
 	}
 }
 
-// table holds the objects of one kind: by id, and in further indexes by a key computed from the object,
-// behind which stands its id. An empty key leaves an object out of an index.
+// table holds the objects of one kind: by id, and in further indexes by a key computed from the object. An
+// empty key leaves an object out of an index.
 type table[T Object] struct {
 	objects part.Tree[T]
 	indexes []part.Tree[T]
@@ -91,6 +91,14 @@ func str(s string) []byte {
 		return nil
 	}
 	return append([]byte(s), 0)
+}
+
+// among makes the key of one of the objects that an index may hold under the same key.
+func among(key []byte, o Object) []byte {
+	if len(key) == 0 {
+		return nil
+	}
+	return append(key, o.GetMeta().GetId()...)
 }
 
 // slotKey makes the index key of a service's slot; without a slot, what all its slots begin with.
@@ -190,7 +198,7 @@ func (w *tableWriter[T]) put(before, after Object) {
 		o := before.(T)
 		for i, key := range w.keys {
 			if k := key(o); len(k) > 0 {
-				w.indexes[i].Delete(append(k, o.GetMeta().GetId()...))
+				w.indexes[i].Delete(k)
 			}
 		}
 	}
@@ -202,7 +210,7 @@ func (w *tableWriter[T]) put(before, after Object) {
 	w.objects.Insert([]byte(o.GetMeta().GetId()), o)
 	for i, key := range w.keys {
 		if k := key(o); len(k) > 0 {
-			w.indexes[i].Insert(append(k, o.GetMeta().GetId()...), o)
+			w.indexes[i].Insert(k, o)
 		}
 	}
 }
