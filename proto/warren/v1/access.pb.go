@@ -40,6 +40,8 @@ const (
 	Role_ROLE_AGENT Role = 4
 	// Another manager of the cluster.
 	Role_ROLE_MANAGER Role = 5
+	// Anybody who has shown no certificate, such as a machine that is about to join.
+	Role_ROLE_ANONYMOUS Role = 6
 )
 
 // Enum value maps for Role.
@@ -51,6 +53,7 @@ var (
 		3: "ROLE_ADMIN",
 		4: "ROLE_AGENT",
 		5: "ROLE_MANAGER",
+		6: "ROLE_ANONYMOUS",
 	}
 	Role_value = map[string]int32{
 		"ROLE_UNSPECIFIED": 0,
@@ -59,6 +62,7 @@ var (
 		"ROLE_ADMIN":       3,
 		"ROLE_AGENT":       4,
 		"ROLE_MANAGER":     5,
+		"ROLE_ANONYMOUS":   6,
 	}
 )
 
@@ -96,6 +100,12 @@ type Access struct {
 	Roles []Role `protobuf:"varint,1,rep,packed,name=roles,proto3,enum=warren.v1.Role" json:"roles,omitempty"`
 	// The RPC answers before the cluster exists.
 	Uninitialized bool `protobuf:"varint,2,opt,name=uninitialized,proto3" json:"uninitialized,omitempty"`
+	// The RPC changes something, so that each call of it is a line of the audit log.
+	Write bool `protobuf:"varint,3,opt,name=write,proto3" json:"write,omitempty"`
+	// The RPC is about the daemon that is called: it answers itself, whoever leads.
+	Here bool `protobuf:"varint,4,opt,name=here,proto3" json:"here,omitempty"`
+	// Only callers on the same machine, through the unix socket, are heard.
+	Local         bool `protobuf:"varint,5,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +154,27 @@ func (x *Access) GetUninitialized() bool {
 	return false
 }
 
+func (x *Access) GetWrite() bool {
+	if x != nil {
+		return x.Write
+	}
+	return false
+}
+
+func (x *Access) GetHere() bool {
+	if x != nil {
+		return x.Here
+	}
+	return false
+}
+
+func (x *Access) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
 var file_warren_v1_access_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -167,10 +198,13 @@ var File_warren_v1_access_proto protoreflect.FileDescriptor
 
 const file_warren_v1_access_proto_rawDesc = "" +
 	"\n" +
-	"\x16warren/v1/access.proto\x12\twarren.v1\x1a google/protobuf/descriptor.proto\"U\n" +
+	"\x16warren/v1/access.proto\x12\twarren.v1\x1a google/protobuf/descriptor.proto\"\x95\x01\n" +
 	"\x06Access\x12%\n" +
 	"\x05roles\x18\x01 \x03(\x0e2\x0f.warren.v1.RoleR\x05roles\x12$\n" +
-	"\runinitialized\x18\x02 \x01(\bR\runinitialized*r\n" +
+	"\runinitialized\x18\x02 \x01(\bR\runinitialized\x12\x14\n" +
+	"\x05write\x18\x03 \x01(\bR\x05write\x12\x12\n" +
+	"\x04here\x18\x04 \x01(\bR\x04here\x12\x14\n" +
+	"\x05local\x18\x05 \x01(\bR\x05local*\x86\x01\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_VIEWER\x10\x01\x12\x11\n" +
@@ -179,7 +213,8 @@ const file_warren_v1_access_proto_rawDesc = "" +
 	"ROLE_ADMIN\x10\x03\x12\x0e\n" +
 	"\n" +
 	"ROLE_AGENT\x10\x04\x12\x10\n" +
-	"\fROLE_MANAGER\x10\x05:K\n" +
+	"\fROLE_MANAGER\x10\x05\x12\x12\n" +
+	"\x0eROLE_ANONYMOUS\x10\x06:K\n" +
 	"\x06access\x12\x1e.google.protobuf.MethodOptions\x18ٔ\x03 \x01(\v2\x11.warren.v1.AccessR\x06accessB3Z1github.com/cuemby/warren/proto/warren/v1;warrenv1b\x06proto3"
 
 var (

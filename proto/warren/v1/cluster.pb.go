@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -90,7 +91,11 @@ type ClusterSpec struct {
 	RestartGrace *durationpb.Duration `protobuf:"bytes,4,opt,name=restart_grace,json=restartGrace,proto3" json:"restart_grace,omitempty"`
 	// How many ended tasks are kept for each slot of a service. Default 5. Also with 0 one is kept beside
 	// a task that lives, and two where none does: they tell that the slot is in use, done or backing off.
-	TaskHistory   *uint32 `protobuf:"varint,5,opt,name=task_history,json=taskHistory,proto3,oneof" json:"task_history,omitempty"`
+	TaskHistory *uint32 `protobuf:"varint,5,opt,name=task_history,json=taskHistory,proto3,oneof" json:"task_history,omitempty"`
+	// How long members' certificates are good; they are renewed past half of it. Default 30 days.
+	CertificateLife *durationpb.Duration `protobuf:"bytes,6,opt,name=certificate_life,json=certificateLife,proto3" json:"certificate_life,omitempty"`
+	// Managers ask for the unlock key after a restart, as what they keep is sealed with it.
+	Autolock      bool `protobuf:"varint,7,opt,name=autolock,proto3" json:"autolock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -160,10 +165,28 @@ func (x *ClusterSpec) GetTaskHistory() uint32 {
 	return 0
 }
 
+func (x *ClusterSpec) GetCertificateLife() *durationpb.Duration {
+	if x != nil {
+		return x.CertificateLife
+	}
+	return nil
+}
+
+func (x *ClusterSpec) GetAutolock() bool {
+	if x != nil {
+		return x.Autolock
+	}
+	return false
+}
+
 type InitClusterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unset fields take their defaults.
-	Spec          *ClusterSpec `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	Spec *ClusterSpec `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	// host:port under which others reach this manager, and where it listens, in place of what its
+	// configuration says; kept over restarts. Unset: as configured.
+	AdvertiseAddr string `protobuf:"bytes,2,opt,name=advertise_addr,json=advertiseAddr,proto3" json:"advertise_addr,omitempty"`
+	ListenAddr    string `protobuf:"bytes,3,opt,name=listen_addr,json=listenAddr,proto3" json:"listen_addr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -205,11 +228,27 @@ func (x *InitClusterRequest) GetSpec() *ClusterSpec {
 	return nil
 }
 
+func (x *InitClusterRequest) GetAdvertiseAddr() string {
+	if x != nil {
+		return x.AdvertiseAddr
+	}
+	return ""
+}
+
+func (x *InitClusterRequest) GetListenAddr() string {
+	if x != nil {
+		return x.ListenAddr
+	}
+	return ""
+}
+
 type InitClusterResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Cluster *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	// host:port where agents reach this manager; empty where it listens on no address.
-	AgentAddr     string `protobuf:"bytes,2,opt,name=agent_addr,json=agentAddr,proto3" json:"agent_addr,omitempty"`
+	AgentAddr string `protobuf:"bytes,2,opt,name=agent_addr,json=agentAddr,proto3" json:"agent_addr,omitempty"`
+	// The key that unlocks managers after a restart, where the cluster has autolock. Shown this once.
+	UnlockKey     string `protobuf:"bytes,3,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,6 +297,13 @@ func (x *InitClusterResponse) GetAgentAddr() string {
 	return ""
 }
 
+func (x *InitClusterResponse) GetUnlockKey() string {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return ""
+}
+
 type GetClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -295,13 +341,18 @@ func (*GetClusterRequest) Descriptor() ([]byte, []int) {
 }
 
 type GetClusterResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Managers      []*Manager             `protobuf:"bytes,2,rep,name=managers,proto3" json:"managers,omitempty"`
-	Nodes         uint32                 `protobuf:"varint,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
-	NodesReady    uint32                 `protobuf:"varint,4,opt,name=nodes_ready,json=nodesReady,proto3" json:"nodes_ready,omitempty"`
-	Services      uint32                 `protobuf:"varint,5,opt,name=services,proto3" json:"services,omitempty"`
-	Tasks         uint32                 `protobuf:"varint,6,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Cluster    *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Managers   []*Manager             `protobuf:"bytes,2,rep,name=managers,proto3" json:"managers,omitempty"`
+	Nodes      uint32                 `protobuf:"varint,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	NodesReady uint32                 `protobuf:"varint,4,opt,name=nodes_ready,json=nodesReady,proto3" json:"nodes_ready,omitempty"`
+	Services   uint32                 `protobuf:"varint,5,opt,name=services,proto3" json:"services,omitempty"`
+	Tasks      uint32                 `protobuf:"varint,6,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	// So many managers are needed to agree on anything, and so many of the voters are reachable.
+	Quorum            uint32 `protobuf:"varint,7,opt,name=quorum,proto3" json:"quorum,omitempty"`
+	ManagersReachable uint32 `protobuf:"varint,8,opt,name=managers_reachable,json=managersReachable,proto3" json:"managers_reachable,omitempty"`
+	// The CA is being replaced.
+	CaRotation    bool `protobuf:"varint,9,opt,name=ca_rotation,json=caRotation,proto3" json:"ca_rotation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -378,15 +429,43 @@ func (x *GetClusterResponse) GetTasks() uint32 {
 	return 0
 }
 
+func (x *GetClusterResponse) GetQuorum() uint32 {
+	if x != nil {
+		return x.Quorum
+	}
+	return 0
+}
+
+func (x *GetClusterResponse) GetManagersReachable() uint32 {
+	if x != nil {
+		return x.ManagersReachable
+	}
+	return 0
+}
+
+func (x *GetClusterResponse) GetCaRotation() bool {
+	if x != nil {
+		return x.CaRotation
+	}
+	return false
+}
+
 // Manager is one member of the control plane.
 type Manager struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// host:port where it takes calls; empty where it listens on its unix socket alone.
-	Addr          string `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
-	Leader        bool   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Addr     string `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Leader   bool   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	Hostname string `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Version  string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// It takes part in votes; one that does not is still catching up.
+	Voter bool `protobuf:"varint,6,opt,name=voter,proto3" json:"voter,omitempty"`
+	// The leader has heard of it lately. Only the leader knows: false from a manager that does not lead.
+	Reachable            bool                   `protobuf:"varint,7,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=certificate_expires_at,json=certificateExpiresAt,proto3" json:"certificate_expires_at,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Manager) Reset() {
@@ -438,6 +517,41 @@ func (x *Manager) GetLeader() bool {
 		return x.Leader
 	}
 	return false
+}
+
+func (x *Manager) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *Manager) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Manager) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *Manager) GetReachable() bool {
+	if x != nil {
+		return x.Reachable
+	}
+	return false
+}
+
+func (x *Manager) GetCertificateExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpiresAt
+	}
+	return nil
 }
 
 type UpdateClusterRequest struct {
@@ -653,14 +767,95 @@ func (x *GetVersionResponse) GetInitialized() bool {
 	return false
 }
 
+type BackupClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupClusterRequest) Reset() {
+	*x = BackupClusterRequest{}
+	mi := &file_warren_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupClusterRequest) ProtoMessage() {}
+
+func (x *BackupClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupClusterRequest.ProtoReflect.Descriptor instead.
+func (*BackupClusterRequest) Descriptor() ([]byte, []int) {
+	return file_warren_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+type BackupClusterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next piece of the backup file, which checks itself when it is read.
+	Piece         []byte `protobuf:"bytes,1,opt,name=piece,proto3" json:"piece,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupClusterResponse) Reset() {
+	*x = BackupClusterResponse{}
+	mi := &file_warren_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupClusterResponse) ProtoMessage() {}
+
+func (x *BackupClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupClusterResponse.ProtoReflect.Descriptor instead.
+func (*BackupClusterResponse) Descriptor() ([]byte, []int) {
+	return file_warren_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BackupClusterResponse) GetPiece() []byte {
+	if x != nil {
+		return x.Piece
+	}
+	return nil
+}
+
 var File_warren_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_warren_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/cluster.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\"Z\n" +
+	"\x17warren/v1/cluster.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\"Z\n" +
 	"\aCluster\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12*\n" +
-	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ClusterSpecR\x04spec\"\x92\x03\n" +
+	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ClusterSpecR\x04spec\"\x88\x04\n" +
 	"\vClusterSpec\x12B\n" +
 	"\x04name\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x12[\n" +
 	"\x12heartbeat_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xc2\xd7/R\x11heartbeatInterval\x12N\n" +
@@ -668,15 +863,22 @@ const file_warren_v1_cluster_proto_rawDesc = "" +
 	"node_grace\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x14\xbaH\x11\xaa\x01\x0e\"\x04\b\x80\xa3\x052\x06\x10\x80ʵ\xee\x01R\tnodeGrace\x12P\n" +
 	"\rrestart_grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x04\b\x80\xa3\x052\x02\b\x01R\frestartGrace\x12/\n" +
-	"\ftask_history\x18\x05 \x01(\rB\a\xbaH\x04*\x02\x18dH\x00R\vtaskHistory\x88\x01\x01B\x0f\n" +
-	"\r_task_history\"@\n" +
+	"\ftask_history\x18\x05 \x01(\rB\a\xbaH\x04*\x02\x18dH\x00R\vtaskHistory\x88\x01\x01\x12X\n" +
+	"\x10certificate_life\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x06\b\x80\x86\xb0\x96\x012\x02\b<R\x0fcertificateLife\x12\x1a\n" +
+	"\bautolock\x18\a \x01(\bR\bautolockB\x0f\n" +
+	"\r_task_history\"\x9c\x01\n" +
 	"\x12InitClusterRequest\x12*\n" +
-	"\x04spec\x18\x01 \x01(\v2\x16.warren.v1.ClusterSpecR\x04spec\"b\n" +
+	"\x04spec\x18\x01 \x01(\v2\x16.warren.v1.ClusterSpecR\x04spec\x12/\n" +
+	"\x0eadvertise_addr\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\radvertiseAddr\x12)\n" +
+	"\vlisten_addr\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\n" +
+	"listenAddr\"\x86\x01\n" +
 	"\x13InitClusterResponse\x12,\n" +
 	"\acluster\x18\x01 \x01(\v2\x12.warren.v1.ClusterR\acluster\x12\x1d\n" +
 	"\n" +
-	"agent_addr\x18\x02 \x01(\tR\tagentAddr\"\x13\n" +
-	"\x11GetClusterRequest\"\xdb\x01\n" +
+	"agent_addr\x18\x02 \x01(\tR\tagentAddr\x12\"\n" +
+	"\n" +
+	"unlock_key\x18\x03 \x01(\tB\x03\x80\x01\x01R\tunlockKey\"\x13\n" +
+	"\x11GetClusterRequest\"\xc3\x02\n" +
 	"\x12GetClusterResponse\x12,\n" +
 	"\acluster\x18\x01 \x01(\v2\x12.warren.v1.ClusterR\acluster\x12.\n" +
 	"\bmanagers\x18\x02 \x03(\v2\x12.warren.v1.ManagerR\bmanagers\x12\x14\n" +
@@ -684,11 +886,20 @@ const file_warren_v1_cluster_proto_rawDesc = "" +
 	"\vnodes_ready\x18\x04 \x01(\rR\n" +
 	"nodesReady\x12\x1a\n" +
 	"\bservices\x18\x05 \x01(\rR\bservices\x12\x14\n" +
-	"\x05tasks\x18\x06 \x01(\rR\x05tasks\"E\n" +
+	"\x05tasks\x18\x06 \x01(\rR\x05tasks\x12\x16\n" +
+	"\x06quorum\x18\a \x01(\rR\x06quorum\x12-\n" +
+	"\x12managers_reachable\x18\b \x01(\rR\x11managersReachable\x12\x1f\n" +
+	"\vca_rotation\x18\t \x01(\bR\n" +
+	"caRotation\"\x81\x02\n" +
 	"\aManager\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
-	"\x06leader\x18\x03 \x01(\bR\x06leader\"d\n" +
+	"\x06leader\x18\x03 \x01(\bR\x06leader\x12\x1a\n" +
+	"\bhostname\x18\x04 \x01(\tR\bhostname\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
+	"\x05voter\x18\x06 \x01(\bR\x05voter\x12\x1c\n" +
+	"\treachable\x18\a \x01(\bR\treachable\x12P\n" +
+	"\x16certificate_expires_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\"d\n" +
 	"\x14UpdateClusterRequest\x122\n" +
 	"\x04spec\x18\x01 \x01(\v2\x16.warren.v1.ClusterSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"E\n" +
@@ -701,18 +912,23 @@ const file_warren_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"go_version\x18\x03 \x01(\tR\tgoVersion\x12\x1a\n" +
 	"\bplatform\x18\x04 \x01(\tR\bplatform\x12 \n" +
-	"\vinitialized\x18\x05 \x01(\bR\vinitialized2\xf6\x02\n" +
-	"\x0eClusterService\x12W\n" +
-	"\vInitCluster\x12\x1d.warren.v1.InitClusterRequest\x1a\x1e.warren.v1.InitClusterResponse\"\tʥ\x19\x05\n" +
-	"\x01\x03\x10\x01\x12T\n" +
+	"\vinitialized\x18\x05 \x01(\bR\vinitialized\"\x16\n" +
+	"\x14BackupClusterRequest\"-\n" +
+	"\x15BackupClusterResponse\x12\x14\n" +
+	"\x05piece\x18\x01 \x01(\fR\x05piece2\xe4\x03\n" +
+	"\x0eClusterService\x12]\n" +
+	"\vInitCluster\x12\x1d.warren.v1.InitClusterRequest\x1a\x1e.warren.v1.InitClusterResponse\"\x0fʥ\x19\v\n" +
+	"\x01\x03\x10\x01\x18\x01 \x01(\x01\x12W\n" +
 	"\n" +
-	"GetCluster\x12\x1c.warren.v1.GetClusterRequest\x1a\x1d.warren.v1.GetClusterResponse\"\tʥ\x19\x05\n" +
-	"\x03\x01\x02\x03\x12[\n" +
-	"\rUpdateCluster\x12\x1f.warren.v1.UpdateClusterRequest\x1a .warren.v1.UpdateClusterResponse\"\aʥ\x19\x03\n" +
-	"\x01\x03\x12X\n" +
+	"GetCluster\x12\x1c.warren.v1.GetClusterRequest\x1a\x1d.warren.v1.GetClusterResponse\"\fʥ\x19\x05\n" +
+	"\x03\x01\x02\x03\x90\x02\x01\x12]\n" +
+	"\rUpdateCluster\x12\x1f.warren.v1.UpdateClusterRequest\x1a .warren.v1.UpdateClusterResponse\"\tʥ\x19\x05\n" +
+	"\x01\x03\x18\x01\x12_\n" +
+	"\rBackupCluster\x12\x1f.warren.v1.BackupClusterRequest\x1a .warren.v1.BackupClusterResponse\"\tʥ\x19\x05\n" +
+	"\x01\x03\x18\x010\x01\x12Z\n" +
 	"\n" +
-	"GetVersion\x12\x1c.warren.v1.GetVersionRequest\x1a\x1d.warren.v1.GetVersionResponse\"\rʥ\x19\t\n" +
-	"\x05\x01\x02\x03\x04\x05\x10\x01B3Z1github.com/cuemby/warren/proto/warren/v1;warrenv1b\x06proto3"
+	"GetVersion\x12\x1c.warren.v1.GetVersionRequest\x1a\x1d.warren.v1.GetVersionResponse\"\x0fʥ\x19\v\n" +
+	"\x05\x01\x02\x03\x04\x05\x10\x01 \x01B3Z1github.com/cuemby/warren/proto/warren/v1;warrenv1b\x06proto3"
 
 var (
 	file_warren_v1_cluster_proto_rawDescOnce sync.Once
@@ -726,7 +942,7 @@ func file_warren_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_warren_v1_cluster_proto_rawDescData
 }
 
-var file_warren_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_warren_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_warren_v1_cluster_proto_goTypes = []any{
 	(*Cluster)(nil),               // 0: warren.v1.Cluster
 	(*ClusterSpec)(nil),           // 1: warren.v1.ClusterSpec
@@ -739,34 +955,41 @@ var file_warren_v1_cluster_proto_goTypes = []any{
 	(*UpdateClusterResponse)(nil), // 8: warren.v1.UpdateClusterResponse
 	(*GetVersionRequest)(nil),     // 9: warren.v1.GetVersionRequest
 	(*GetVersionResponse)(nil),    // 10: warren.v1.GetVersionResponse
-	(*Meta)(nil),                  // 11: warren.v1.Meta
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*BackupClusterRequest)(nil),  // 11: warren.v1.BackupClusterRequest
+	(*BackupClusterResponse)(nil), // 12: warren.v1.BackupClusterResponse
+	(*Meta)(nil),                  // 13: warren.v1.Meta
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_warren_v1_cluster_proto_depIdxs = []int32{
-	11, // 0: warren.v1.Cluster.meta:type_name -> warren.v1.Meta
+	13, // 0: warren.v1.Cluster.meta:type_name -> warren.v1.Meta
 	1,  // 1: warren.v1.Cluster.spec:type_name -> warren.v1.ClusterSpec
-	12, // 2: warren.v1.ClusterSpec.heartbeat_interval:type_name -> google.protobuf.Duration
-	12, // 3: warren.v1.ClusterSpec.node_grace:type_name -> google.protobuf.Duration
-	12, // 4: warren.v1.ClusterSpec.restart_grace:type_name -> google.protobuf.Duration
-	1,  // 5: warren.v1.InitClusterRequest.spec:type_name -> warren.v1.ClusterSpec
-	0,  // 6: warren.v1.InitClusterResponse.cluster:type_name -> warren.v1.Cluster
-	0,  // 7: warren.v1.GetClusterResponse.cluster:type_name -> warren.v1.Cluster
-	6,  // 8: warren.v1.GetClusterResponse.managers:type_name -> warren.v1.Manager
-	1,  // 9: warren.v1.UpdateClusterRequest.spec:type_name -> warren.v1.ClusterSpec
-	0,  // 10: warren.v1.UpdateClusterResponse.cluster:type_name -> warren.v1.Cluster
-	2,  // 11: warren.v1.ClusterService.InitCluster:input_type -> warren.v1.InitClusterRequest
-	4,  // 12: warren.v1.ClusterService.GetCluster:input_type -> warren.v1.GetClusterRequest
-	7,  // 13: warren.v1.ClusterService.UpdateCluster:input_type -> warren.v1.UpdateClusterRequest
-	9,  // 14: warren.v1.ClusterService.GetVersion:input_type -> warren.v1.GetVersionRequest
-	3,  // 15: warren.v1.ClusterService.InitCluster:output_type -> warren.v1.InitClusterResponse
-	5,  // 16: warren.v1.ClusterService.GetCluster:output_type -> warren.v1.GetClusterResponse
-	8,  // 17: warren.v1.ClusterService.UpdateCluster:output_type -> warren.v1.UpdateClusterResponse
-	10, // 18: warren.v1.ClusterService.GetVersion:output_type -> warren.v1.GetVersionResponse
-	15, // [15:19] is the sub-list for method output_type
-	11, // [11:15] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	14, // 2: warren.v1.ClusterSpec.heartbeat_interval:type_name -> google.protobuf.Duration
+	14, // 3: warren.v1.ClusterSpec.node_grace:type_name -> google.protobuf.Duration
+	14, // 4: warren.v1.ClusterSpec.restart_grace:type_name -> google.protobuf.Duration
+	14, // 5: warren.v1.ClusterSpec.certificate_life:type_name -> google.protobuf.Duration
+	1,  // 6: warren.v1.InitClusterRequest.spec:type_name -> warren.v1.ClusterSpec
+	0,  // 7: warren.v1.InitClusterResponse.cluster:type_name -> warren.v1.Cluster
+	0,  // 8: warren.v1.GetClusterResponse.cluster:type_name -> warren.v1.Cluster
+	6,  // 9: warren.v1.GetClusterResponse.managers:type_name -> warren.v1.Manager
+	15, // 10: warren.v1.Manager.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	1,  // 11: warren.v1.UpdateClusterRequest.spec:type_name -> warren.v1.ClusterSpec
+	0,  // 12: warren.v1.UpdateClusterResponse.cluster:type_name -> warren.v1.Cluster
+	2,  // 13: warren.v1.ClusterService.InitCluster:input_type -> warren.v1.InitClusterRequest
+	4,  // 14: warren.v1.ClusterService.GetCluster:input_type -> warren.v1.GetClusterRequest
+	7,  // 15: warren.v1.ClusterService.UpdateCluster:input_type -> warren.v1.UpdateClusterRequest
+	11, // 16: warren.v1.ClusterService.BackupCluster:input_type -> warren.v1.BackupClusterRequest
+	9,  // 17: warren.v1.ClusterService.GetVersion:input_type -> warren.v1.GetVersionRequest
+	3,  // 18: warren.v1.ClusterService.InitCluster:output_type -> warren.v1.InitClusterResponse
+	5,  // 19: warren.v1.ClusterService.GetCluster:output_type -> warren.v1.GetClusterResponse
+	8,  // 20: warren.v1.ClusterService.UpdateCluster:output_type -> warren.v1.UpdateClusterResponse
+	12, // 21: warren.v1.ClusterService.BackupCluster:output_type -> warren.v1.BackupClusterResponse
+	10, // 22: warren.v1.ClusterService.GetVersion:output_type -> warren.v1.GetVersionResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_cluster_proto_init() }
@@ -783,7 +1006,7 @@ func file_warren_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_cluster_proto_rawDesc), len(file_warren_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

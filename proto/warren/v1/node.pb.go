@@ -273,9 +273,12 @@ type NodeStatus struct {
 	// Why, in words, where there is more to say than the state.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// The address the agent's session comes from.
-	Addr          string `protobuf:"bytes,4,opt,name=addr,proto3" json:"addr,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Addr string `protobuf:"bytes,4,opt,name=addr,proto3" json:"addr,omitempty"`
+	// Digest of the CA certificate that the session's certificate was issued by.
+	Issuer               string                 `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=certificate_expires_at,json=certificateExpiresAt,proto3" json:"certificate_expires_at,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
@@ -334,6 +337,20 @@ func (x *NodeStatus) GetAddr() string {
 		return x.Addr
 	}
 	return ""
+}
+
+func (x *NodeStatus) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetCertificateExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpiresAt
+	}
+	return nil
 }
 
 // NodeFacts describes the machine as its agent sees it.
@@ -1034,13 +1051,15 @@ const file_warren_v1_node_proto_rawDesc = "" +
 	"\favailability\x18\x02 \x01(\x0e2\x1b.warren.v1.NodeAvailabilityB\b\xbaH\x05\x82\x01\x02\x10\x01R\favailability\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x82\x02\n" +
 	"\n" +
 	"NodeStatus\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.warren.v1.NodeStateR\x05state\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
-	"\x04addr\x18\x04 \x01(\tR\x04addr\"\xc1\x04\n" +
+	"\x04addr\x18\x04 \x01(\tR\x04addr\x12\x16\n" +
+	"\x06issuer\x18\x05 \x01(\tR\x06issuer\x12P\n" +
+	"\x16certificate_expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\"\xc1\x04\n" +
 	"\tNodeFacts\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\x12\n" +
@@ -1105,18 +1124,18 @@ const file_warren_v1_node_proto_rawDesc = "" +
 	"\x10NODE_STATE_READY\x10\x01\x12\x16\n" +
 	"\x12NODE_STATE_UNKNOWN\x10\x02\x12\x1b\n" +
 	"\x17NODE_STATE_DISCONNECTED\x10\x03\x12\x13\n" +
-	"\x0fNODE_STATE_DOWN\x10\x042\xdb\x02\n" +
+	"\x0fNODE_STATE_DOWN\x10\x042\xdf\x02\n" +
 	"\vNodeService\x12T\n" +
 	"\tListNodes\x12\x1b.warren.v1.ListNodesRequest\x1a\x1c.warren.v1.ListNodesResponse\"\fʥ\x19\x05\n" +
 	"\x03\x01\x02\x03\x90\x02\x01\x12N\n" +
 	"\aGetNode\x12\x19.warren.v1.GetNodeRequest\x1a\x1a.warren.v1.GetNodeResponse\"\fʥ\x19\x05\n" +
-	"\x03\x01\x02\x03\x90\x02\x01\x12R\n" +
+	"\x03\x01\x02\x03\x90\x02\x01\x12T\n" +
 	"\n" +
-	"UpdateNode\x12\x1c.warren.v1.UpdateNodeRequest\x1a\x1d.warren.v1.UpdateNodeResponse\"\aʥ\x19\x03\n" +
-	"\x01\x03\x12R\n" +
+	"UpdateNode\x12\x1c.warren.v1.UpdateNodeRequest\x1a\x1d.warren.v1.UpdateNodeResponse\"\tʥ\x19\x05\n" +
+	"\x01\x03\x18\x01\x12T\n" +
 	"\n" +
-	"DeleteNode\x12\x1c.warren.v1.DeleteNodeRequest\x1a\x1d.warren.v1.DeleteNodeResponse\"\aʥ\x19\x03\n" +
-	"\x01\x03B3Z1github.com/cuemby/warren/proto/warren/v1;warrenv1b\x06proto3"
+	"DeleteNode\x12\x1c.warren.v1.DeleteNodeRequest\x1a\x1d.warren.v1.DeleteNodeResponse\"\tʥ\x19\x05\n" +
+	"\x01\x03\x18\x01B3Z1github.com/cuemby/warren/proto/warren/v1;warrenv1b\x06proto3"
 
 var (
 	file_warren_v1_node_proto_rawDescOnce sync.Once
@@ -1163,28 +1182,29 @@ var file_warren_v1_node_proto_depIdxs = []int32{
 	0,  // 5: warren.v1.NodeSpec.availability:type_name -> warren.v1.NodeAvailability
 	1,  // 6: warren.v1.NodeStatus.state:type_name -> warren.v1.NodeState
 	19, // 7: warren.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
-	6,  // 8: warren.v1.NodeFacts.resources:type_name -> warren.v1.Resources
-	17, // 9: warren.v1.NodeFacts.engine_labels:type_name -> warren.v1.NodeFacts.EngineLabelsEntry
-	9,  // 10: warren.v1.ListNodesResponse.nodes:type_name -> warren.v1.NodeEntry
-	2,  // 11: warren.v1.NodeEntry.node:type_name -> warren.v1.Node
-	6,  // 12: warren.v1.NodeEntry.reserved:type_name -> warren.v1.Resources
-	9,  // 13: warren.v1.GetNodeResponse.entry:type_name -> warren.v1.NodeEntry
-	3,  // 14: warren.v1.UpdateNodeRequest.spec:type_name -> warren.v1.NodeSpec
-	2,  // 15: warren.v1.UpdateNodeResponse.node:type_name -> warren.v1.Node
-	2,  // 16: warren.v1.DeleteNodeResponse.node:type_name -> warren.v1.Node
-	7,  // 17: warren.v1.NodeService.ListNodes:input_type -> warren.v1.ListNodesRequest
-	10, // 18: warren.v1.NodeService.GetNode:input_type -> warren.v1.GetNodeRequest
-	12, // 19: warren.v1.NodeService.UpdateNode:input_type -> warren.v1.UpdateNodeRequest
-	14, // 20: warren.v1.NodeService.DeleteNode:input_type -> warren.v1.DeleteNodeRequest
-	8,  // 21: warren.v1.NodeService.ListNodes:output_type -> warren.v1.ListNodesResponse
-	11, // 22: warren.v1.NodeService.GetNode:output_type -> warren.v1.GetNodeResponse
-	13, // 23: warren.v1.NodeService.UpdateNode:output_type -> warren.v1.UpdateNodeResponse
-	15, // 24: warren.v1.NodeService.DeleteNode:output_type -> warren.v1.DeleteNodeResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	19, // 8: warren.v1.NodeStatus.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	6,  // 9: warren.v1.NodeFacts.resources:type_name -> warren.v1.Resources
+	17, // 10: warren.v1.NodeFacts.engine_labels:type_name -> warren.v1.NodeFacts.EngineLabelsEntry
+	9,  // 11: warren.v1.ListNodesResponse.nodes:type_name -> warren.v1.NodeEntry
+	2,  // 12: warren.v1.NodeEntry.node:type_name -> warren.v1.Node
+	6,  // 13: warren.v1.NodeEntry.reserved:type_name -> warren.v1.Resources
+	9,  // 14: warren.v1.GetNodeResponse.entry:type_name -> warren.v1.NodeEntry
+	3,  // 15: warren.v1.UpdateNodeRequest.spec:type_name -> warren.v1.NodeSpec
+	2,  // 16: warren.v1.UpdateNodeResponse.node:type_name -> warren.v1.Node
+	2,  // 17: warren.v1.DeleteNodeResponse.node:type_name -> warren.v1.Node
+	7,  // 18: warren.v1.NodeService.ListNodes:input_type -> warren.v1.ListNodesRequest
+	10, // 19: warren.v1.NodeService.GetNode:input_type -> warren.v1.GetNodeRequest
+	12, // 20: warren.v1.NodeService.UpdateNode:input_type -> warren.v1.UpdateNodeRequest
+	14, // 21: warren.v1.NodeService.DeleteNode:input_type -> warren.v1.DeleteNodeRequest
+	8,  // 22: warren.v1.NodeService.ListNodes:output_type -> warren.v1.ListNodesResponse
+	11, // 23: warren.v1.NodeService.GetNode:output_type -> warren.v1.GetNodeResponse
+	13, // 24: warren.v1.NodeService.UpdateNode:output_type -> warren.v1.UpdateNodeResponse
+	15, // 25: warren.v1.NodeService.DeleteNode:output_type -> warren.v1.DeleteNodeResponse
+	22, // [22:26] is the sub-list for method output_type
+	18, // [18:22] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_node_proto_init() }

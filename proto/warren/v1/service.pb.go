@@ -1635,21 +1635,25 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\vUpdateOrder\x12\x1c\n" +
 	"\x18UPDATE_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18UPDATE_ORDER_START_FIRST\x10\x01\x12\x1b\n" +
-	"\x17UPDATE_ORDER_STOP_FIRST\x10\x022\x9e\x05\n" +
-	"\x0eServiceService\x12\\\n" +
-	"\rCreateService\x12\x1f.warren.v1.CreateServiceRequest\x1a .warren.v1.CreateServiceResponse\"\bʥ\x19\x04\n" +
-	"\x02\x02\x03\x12]\n" +
+	"\x17UPDATE_ORDER_STOP_FIRST\x10\x022\xa6\x05\n" +
+	"\x0eServiceService\x12^\n" +
+	"\rCreateService\x12\x1f.warren.v1.CreateServiceRequest\x1a .warren.v1.CreateServiceResponse\"\n" +
+	"ʥ\x19\x06\n" +
+	"\x02\x02\x03\x18\x01\x12]\n" +
 	"\fListServices\x12\x1e.warren.v1.ListServicesRequest\x1a\x1f.warren.v1.ListServicesResponse\"\fʥ\x19\x05\n" +
 	"\x03\x01\x02\x03\x90\x02\x01\x12W\n" +
 	"\n" +
 	"GetService\x12\x1c.warren.v1.GetServiceRequest\x1a\x1d.warren.v1.GetServiceResponse\"\fʥ\x19\x05\n" +
-	"\x03\x01\x02\x03\x90\x02\x01\x12\\\n" +
-	"\rUpdateService\x12\x1f.warren.v1.UpdateServiceRequest\x1a .warren.v1.UpdateServiceResponse\"\bʥ\x19\x04\n" +
-	"\x02\x02\x03\x12Y\n" +
-	"\fScaleService\x12\x1e.warren.v1.ScaleServiceRequest\x1a\x1f.warren.v1.ScaleServiceResponse\"\bʥ\x19\x04\n" +
-	"\x02\x02\x03\x12\\\n" +
-	"\rDeleteService\x12\x1f.warren.v1.DeleteServiceRequest\x1a .warren.v1.DeleteServiceResponse\"\bʥ\x19\x04\n" +
-	"\x02\x02\x03\x12_\n" +
+	"\x03\x01\x02\x03\x90\x02\x01\x12^\n" +
+	"\rUpdateService\x12\x1f.warren.v1.UpdateServiceRequest\x1a .warren.v1.UpdateServiceResponse\"\n" +
+	"ʥ\x19\x06\n" +
+	"\x02\x02\x03\x18\x01\x12[\n" +
+	"\fScaleService\x12\x1e.warren.v1.ScaleServiceRequest\x1a\x1f.warren.v1.ScaleServiceResponse\"\n" +
+	"ʥ\x19\x06\n" +
+	"\x02\x02\x03\x18\x01\x12^\n" +
+	"\rDeleteService\x12\x1f.warren.v1.DeleteServiceRequest\x1a .warren.v1.DeleteServiceResponse\"\n" +
+	"ʥ\x19\x06\n" +
+	"\x02\x02\x03\x18\x01\x12_\n" +
 	"\fWatchService\x12\x1e.warren.v1.WatchServiceRequest\x1a\x1f.warren.v1.WatchServiceResponse\"\fʥ\x19\x05\n" +
 	"\x03\x01\x02\x03\x90\x02\x010\x01B3Z1github.com/cuemby/warren/proto/warren/v1;warrenv1b\x06proto3"
 

@@ -165,6 +165,7 @@ type AttendResponse struct {
 	//	*AttendResponse_Assignments
 	//	*AttendResponse_OpenStream
 	//	*AttendResponse_CloseStream
+	//	*AttendResponse_Directory
 	Message       isAttendResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -252,6 +253,15 @@ func (x *AttendResponse) GetCloseStream() *CloseStream {
 	return nil
 }
 
+func (x *AttendResponse) GetDirectory() *Directory {
+	if x != nil {
+		if x, ok := x.Message.(*AttendResponse_Directory); ok {
+			return x.Directory
+		}
+	}
+	return nil
+}
+
 type isAttendResponse_Message interface {
 	isAttendResponse_Message()
 }
@@ -278,6 +288,11 @@ type AttendResponse_CloseStream struct {
 	CloseStream *CloseStream `protobuf:"bytes,5,opt,name=close_stream,json=closeStream,proto3,oneof"`
 }
 
+type AttendResponse_Directory struct {
+	// Comes after the welcome and whenever it changes.
+	Directory *Directory `protobuf:"bytes,6,opt,name=directory,proto3,oneof"`
+}
+
 func (*AttendResponse_Welcome) isAttendResponse_Message() {}
 
 func (*AttendResponse_Heartbeat) isAttendResponse_Message() {}
@@ -287,6 +302,8 @@ func (*AttendResponse_Assignments) isAttendResponse_Message() {}
 func (*AttendResponse_OpenStream) isAttendResponse_Message() {}
 
 func (*AttendResponse_CloseStream) isAttendResponse_Message() {}
+
+func (*AttendResponse_Directory) isAttendResponse_Message() {}
 
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1065,6 +1082,72 @@ func (*RelayResponse) Descriptor() ([]byte, []int) {
 	return file_warren_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
+// Directory is what an agent needs to find the managers and to believe them.
+type Directory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port of every manager.
+	Managers []string `protobuf:"bytes,1,rep,name=managers,proto3" json:"managers,omitempty"`
+	// CA certificates to trust, in DER; the first issues. An agent whose certificate was issued by another
+	// renews it at once.
+	Roots [][]byte `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	// While the CA is replaced: the new CA's certificate as the old one has signed it, to be shown beside
+	// certificates of the new CA.
+	Bridge        []byte `protobuf:"bytes,3,opt,name=bridge,proto3" json:"bridge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Directory) Reset() {
+	*x = Directory{}
+	mi := &file_warren_v1_session_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Directory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Directory) ProtoMessage() {}
+
+func (x *Directory) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Directory.ProtoReflect.Descriptor instead.
+func (*Directory) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Directory) GetManagers() []string {
+	if x != nil {
+		return x.Managers
+	}
+	return nil
+}
+
+func (x *Directory) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *Directory) GetBridge() []byte {
+	if x != nil {
+		return x.Bridge
+	}
+	return nil
+}
+
 var File_warren_v1_session_proto protoreflect.FileDescriptor
 
 const file_warren_v1_session_proto_rawDesc = "" +
@@ -1076,14 +1159,15 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\x06report\x18\x03 \x01(\v2\x17.warren.v1.StatusReportH\x00R\x06report\x12,\n" +
 	"\x05facts\x18\x04 \x01(\v2\x14.warren.v1.NodeFactsH\x00R\x05facts\x12.\n" +
 	"\agoodbye\x18\x05 \x01(\v2\x12.warren.v1.GoodbyeH\x00R\agoodbyeB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xb4\x02\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\xea\x02\n" +
 	"\x0eAttendResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.warren.v1.WelcomeH\x00R\awelcome\x124\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x14.warren.v1.HeartbeatH\x00R\theartbeat\x12:\n" +
 	"\vassignments\x18\x03 \x01(\v2\x16.warren.v1.AssignmentsH\x00R\vassignments\x128\n" +
 	"\vopen_stream\x18\x04 \x01(\v2\x15.warren.v1.OpenStreamH\x00R\n" +
 	"openStream\x12;\n" +
-	"\fclose_stream\x18\x05 \x01(\v2\x16.warren.v1.CloseStreamH\x00R\vcloseStreamB\t\n" +
+	"\fclose_stream\x18\x05 \x01(\v2\x16.warren.v1.CloseStreamH\x00R\vcloseStream\x124\n" +
+	"\tdirectory\x18\x06 \x01(\v2\x14.warren.v1.DirectoryH\x00R\tdirectoryB\t\n" +
 	"\amessage\"\x93\x01\n" +
 	"\x05Hello\x12.\n" +
 	"\anode_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x102\x0e^[a-z2-7]{16}$R\x06nodeId\x122\n" +
@@ -1130,7 +1214,11 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\bLogBatch\x12(\n" +
 	"\x05lines\x18\x01 \x03(\v2\x12.warren.v1.LogLineR\x05lines\x12\x1b\n" +
 	"\tcaught_up\x18\x02 \x01(\bR\bcaughtUp\"\x0f\n" +
-	"\rRelayResponse2\xa5\x01\n" +
+	"\rRelayResponse\"U\n" +
+	"\tDirectory\x12\x1a\n" +
+	"\bmanagers\x18\x01 \x03(\tR\bmanagers\x12\x14\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\x12\x16\n" +
+	"\x06bridge\x18\x03 \x01(\fR\x06bridge2\xa5\x01\n" +
 	"\x0eSessionService\x12J\n" +
 	"\x06Attend\x12\x18.warren.v1.AttendRequest\x1a\x19.warren.v1.AttendResponse\"\aʥ\x19\x03\n" +
 	"\x01\x04(\x010\x01\x12G\n" +
@@ -1149,7 +1237,7 @@ func file_warren_v1_session_proto_rawDescGZIP() []byte {
 	return file_warren_v1_session_proto_rawDescData
 }
 
-var file_warren_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_warren_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_warren_v1_session_proto_goTypes = []any{
 	(*AttendRequest)(nil),       // 0: warren.v1.AttendRequest
 	(*AttendResponse)(nil),      // 1: warren.v1.AttendResponse
@@ -1167,46 +1255,48 @@ var file_warren_v1_session_proto_goTypes = []any{
 	(*RelayRequest)(nil),        // 13: warren.v1.RelayRequest
 	(*LogBatch)(nil),            // 14: warren.v1.LogBatch
 	(*RelayResponse)(nil),       // 15: warren.v1.RelayResponse
-	(*NodeFacts)(nil),           // 16: warren.v1.NodeFacts
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
-	(*TaskStatus)(nil),          // 18: warren.v1.TaskStatus
-	(*Task)(nil),                // 19: warren.v1.Task
-	(*TaskSpec)(nil),            // 20: warren.v1.TaskSpec
-	(*LogSelection)(nil),        // 21: warren.v1.LogSelection
-	(*LogLine)(nil),             // 22: warren.v1.LogLine
+	(*Directory)(nil),           // 16: warren.v1.Directory
+	(*NodeFacts)(nil),           // 17: warren.v1.NodeFacts
+	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
+	(*TaskStatus)(nil),          // 19: warren.v1.TaskStatus
+	(*Task)(nil),                // 20: warren.v1.Task
+	(*TaskSpec)(nil),            // 21: warren.v1.TaskSpec
+	(*LogSelection)(nil),        // 22: warren.v1.LogSelection
+	(*LogLine)(nil),             // 23: warren.v1.LogLine
 }
 var file_warren_v1_session_proto_depIdxs = []int32{
 	2,  // 0: warren.v1.AttendRequest.hello:type_name -> warren.v1.Hello
 	4,  // 1: warren.v1.AttendRequest.heartbeat:type_name -> warren.v1.Heartbeat
 	6,  // 2: warren.v1.AttendRequest.report:type_name -> warren.v1.StatusReport
-	16, // 3: warren.v1.AttendRequest.facts:type_name -> warren.v1.NodeFacts
+	17, // 3: warren.v1.AttendRequest.facts:type_name -> warren.v1.NodeFacts
 	5,  // 4: warren.v1.AttendRequest.goodbye:type_name -> warren.v1.Goodbye
 	3,  // 5: warren.v1.AttendResponse.welcome:type_name -> warren.v1.Welcome
 	4,  // 6: warren.v1.AttendResponse.heartbeat:type_name -> warren.v1.Heartbeat
 	8,  // 7: warren.v1.AttendResponse.assignments:type_name -> warren.v1.Assignments
 	10, // 8: warren.v1.AttendResponse.open_stream:type_name -> warren.v1.OpenStream
 	12, // 9: warren.v1.AttendResponse.close_stream:type_name -> warren.v1.CloseStream
-	16, // 10: warren.v1.Hello.facts:type_name -> warren.v1.NodeFacts
-	17, // 11: warren.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	17, // 12: warren.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
-	7,  // 13: warren.v1.StatusReport.tasks:type_name -> warren.v1.TaskReport
-	18, // 14: warren.v1.TaskReport.status:type_name -> warren.v1.TaskStatus
-	9,  // 15: warren.v1.Assignments.tasks:type_name -> warren.v1.Assignment
-	19, // 16: warren.v1.Assignment.task:type_name -> warren.v1.Task
-	20, // 17: warren.v1.Assignment.spec:type_name -> warren.v1.TaskSpec
-	11, // 18: warren.v1.OpenStream.logs:type_name -> warren.v1.LogsPurpose
-	21, // 19: warren.v1.LogsPurpose.selection:type_name -> warren.v1.LogSelection
-	14, // 20: warren.v1.RelayRequest.logs:type_name -> warren.v1.LogBatch
-	22, // 21: warren.v1.LogBatch.lines:type_name -> warren.v1.LogLine
-	0,  // 22: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
-	13, // 23: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
-	1,  // 24: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse
-	15, // 25: warren.v1.SessionService.Relay:output_type -> warren.v1.RelayResponse
-	24, // [24:26] is the sub-list for method output_type
-	22, // [22:24] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	16, // 10: warren.v1.AttendResponse.directory:type_name -> warren.v1.Directory
+	17, // 11: warren.v1.Hello.facts:type_name -> warren.v1.NodeFacts
+	18, // 12: warren.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	18, // 13: warren.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
+	7,  // 14: warren.v1.StatusReport.tasks:type_name -> warren.v1.TaskReport
+	19, // 15: warren.v1.TaskReport.status:type_name -> warren.v1.TaskStatus
+	9,  // 16: warren.v1.Assignments.tasks:type_name -> warren.v1.Assignment
+	20, // 17: warren.v1.Assignment.task:type_name -> warren.v1.Task
+	21, // 18: warren.v1.Assignment.spec:type_name -> warren.v1.TaskSpec
+	11, // 19: warren.v1.OpenStream.logs:type_name -> warren.v1.LogsPurpose
+	22, // 20: warren.v1.LogsPurpose.selection:type_name -> warren.v1.LogSelection
+	14, // 21: warren.v1.RelayRequest.logs:type_name -> warren.v1.LogBatch
+	23, // 22: warren.v1.LogBatch.lines:type_name -> warren.v1.LogLine
+	0,  // 23: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
+	13, // 24: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
+	1,  // 25: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse
+	15, // 26: warren.v1.SessionService.Relay:output_type -> warren.v1.RelayResponse
+	25, // [25:27] is the sub-list for method output_type
+	23, // [23:25] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_session_proto_init() }
@@ -1232,6 +1322,7 @@ func file_warren_v1_session_proto_init() {
 		(*AttendResponse_Assignments)(nil),
 		(*AttendResponse_OpenStream)(nil),
 		(*AttendResponse_CloseStream)(nil),
+		(*AttendResponse_Directory)(nil),
 	}
 	file_warren_v1_session_proto_msgTypes[10].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
@@ -1246,7 +1337,7 @@ func file_warren_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_session_proto_rawDesc), len(file_warren_v1_session_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,9 @@ const (
 	Table_TABLE_SERVICE     Table = 3
 	Table_TABLE_REVISION    Table = 4
 	Table_TABLE_TASK        Table = 5
+	Table_TABLE_AUTHORITY   Table = 6
+	Table_TABLE_MEMBER      Table = 7
+	Table_TABLE_USER        Table = 8
 )
 
 // Enum value maps for Table.
@@ -45,6 +48,9 @@ var (
 		3: "TABLE_SERVICE",
 		4: "TABLE_REVISION",
 		5: "TABLE_TASK",
+		6: "TABLE_AUTHORITY",
+		7: "TABLE_MEMBER",
+		8: "TABLE_USER",
 	}
 	Table_value = map[string]int32{
 		"TABLE_UNSPECIFIED": 0,
@@ -53,6 +59,9 @@ var (
 		"TABLE_SERVICE":     3,
 		"TABLE_REVISION":    4,
 		"TABLE_TASK":        5,
+		"TABLE_AUTHORITY":   6,
+		"TABLE_MEMBER":      7,
+		"TABLE_USER":        8,
 	}
 )
 
@@ -302,6 +311,9 @@ type Object struct {
 	//	*Object_Service
 	//	*Object_Revision
 	//	*Object_Task
+	//	*Object_Authority
+	//	*Object_Member
+	//	*Object_User
 	Kind          isObject_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -389,6 +401,33 @@ func (x *Object) GetTask() *v1.Task {
 	return nil
 }
 
+func (x *Object) GetAuthority() *Authority {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_Authority); ok {
+			return x.Authority
+		}
+	}
+	return nil
+}
+
+func (x *Object) GetMember() *Member {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_Member); ok {
+			return x.Member
+		}
+	}
+	return nil
+}
+
+func (x *Object) GetUser() *v1.User {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_User); ok {
+			return x.User
+		}
+	}
+	return nil
+}
+
 type isObject_Kind interface {
 	isObject_Kind()
 }
@@ -413,6 +452,18 @@ type Object_Task struct {
 	Task *v1.Task `protobuf:"bytes,5,opt,name=task,proto3,oneof"`
 }
 
+type Object_Authority struct {
+	Authority *Authority `protobuf:"bytes,6,opt,name=authority,proto3,oneof"`
+}
+
+type Object_Member struct {
+	Member *Member `protobuf:"bytes,7,opt,name=member,proto3,oneof"`
+}
+
+type Object_User struct {
+	User *v1.User `protobuf:"bytes,8,opt,name=user,proto3,oneof"`
+}
+
 func (*Object_Cluster) isObject_Kind() {}
 
 func (*Object_Node) isObject_Kind() {}
@@ -422,6 +473,12 @@ func (*Object_Service) isObject_Kind() {}
 func (*Object_Revision) isObject_Kind() {}
 
 func (*Object_Task) isObject_Kind() {}
+
+func (*Object_Authority) isObject_Kind() {}
+
+func (*Object_Member) isObject_Kind() {}
+
+func (*Object_User) isObject_Kind() {}
 
 // Key names an object at a version.
 type Key struct {
@@ -551,7 +608,7 @@ var File_warren_state_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\n" +
-	"!warren/state/v1/transaction.proto\x12\x0fwarren.state.v1\x1a\x17warren/v1/cluster.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x14warren/v1/task.proto\"I\n" +
+	"!warren/state/v1/transaction.proto\x12\x0fwarren.state.v1\x1a\x1fwarren/state/v1/authority.proto\x1a\x1cwarren/state/v1/member.proto\x1a\x17warren/v1/cluster.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x14warren/v1/task.proto\x1a\x14warren/v1/user.proto\"I\n" +
 	"\x05Entry\x12@\n" +
 	"\ftransactions\x18\x01 \x03(\v2\x1c.warren.state.v1.TransactionR\ftransactions\"I\n" +
 	"\vTransaction\x12:\n" +
@@ -563,13 +620,16 @@ const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\x06update\x18\x02 \x01(\v2\x17.warren.state.v1.ObjectH\x00R\x06update\x12.\n" +
 	"\x06delete\x18\x03 \x01(\v2\x14.warren.state.v1.KeyH\x00R\x06delete\x12,\n" +
 	"\x05check\x18\x04 \x01(\v2\x14.warren.state.v1.KeyH\x00R\x05checkB\b\n" +
-	"\x06action\"\xf1\x01\n" +
+	"\x06action\"\x87\x03\n" +
 	"\x06Object\x12.\n" +
 	"\acluster\x18\x01 \x01(\v2\x12.warren.v1.ClusterH\x00R\acluster\x12%\n" +
 	"\x04node\x18\x02 \x01(\v2\x0f.warren.v1.NodeH\x00R\x04node\x12.\n" +
 	"\aservice\x18\x03 \x01(\v2\x12.warren.v1.ServiceH\x00R\aservice\x121\n" +
 	"\brevision\x18\x04 \x01(\v2\x13.warren.v1.RevisionH\x00R\brevision\x12%\n" +
-	"\x04task\x18\x05 \x01(\v2\x0f.warren.v1.TaskH\x00R\x04taskB\x06\n" +
+	"\x04task\x18\x05 \x01(\v2\x0f.warren.v1.TaskH\x00R\x04task\x12:\n" +
+	"\tauthority\x18\x06 \x01(\v2\x1a.warren.state.v1.AuthorityH\x00R\tauthority\x121\n" +
+	"\x06member\x18\a \x01(\v2\x17.warren.state.v1.MemberH\x00R\x06member\x12%\n" +
+	"\x04user\x18\b \x01(\v2\x0f.warren.v1.UserH\x00R\x04userB\x06\n" +
 	"\x04kind\"]\n" +
 	"\x03Key\x12,\n" +
 	"\x05table\x18\x01 \x01(\x0e2\x16.warren.state.v1.TableR\x05table\x12\x0e\n" +
@@ -578,7 +638,7 @@ const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
-	"\aobjects\x18\x03 \x01(\x04R\aobjects*x\n" +
+	"\aobjects\x18\x03 \x01(\x04R\aobjects*\xaf\x01\n" +
 	"\x05Table\x12\x15\n" +
 	"\x11TABLE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rTABLE_CLUSTER\x10\x01\x12\x0e\n" +
@@ -587,7 +647,11 @@ const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\rTABLE_SERVICE\x10\x03\x12\x12\n" +
 	"\x0eTABLE_REVISION\x10\x04\x12\x0e\n" +
 	"\n" +
-	"TABLE_TASK\x10\x05B8Z6github.com/cuemby/warren/proto/warren/state/v1;statev1b\x06proto3"
+	"TABLE_TASK\x10\x05\x12\x13\n" +
+	"\x0fTABLE_AUTHORITY\x10\x06\x12\x10\n" +
+	"\fTABLE_MEMBER\x10\a\x12\x0e\n" +
+	"\n" +
+	"TABLE_USER\x10\bB8Z6github.com/cuemby/warren/proto/warren/state/v1;statev1b\x06proto3"
 
 var (
 	file_warren_state_v1_transaction_proto_rawDescOnce sync.Once
@@ -616,6 +680,9 @@ var file_warren_state_v1_transaction_proto_goTypes = []any{
 	(*v1.Service)(nil),     // 9: warren.v1.Service
 	(*v1.Revision)(nil),    // 10: warren.v1.Revision
 	(*v1.Task)(nil),        // 11: warren.v1.Task
+	(*Authority)(nil),      // 12: warren.state.v1.Authority
+	(*Member)(nil),         // 13: warren.state.v1.Member
+	(*v1.User)(nil),        // 14: warren.v1.User
 }
 var file_warren_state_v1_transaction_proto_depIdxs = []int32{
 	2,  // 0: warren.state.v1.Entry.transactions:type_name -> warren.state.v1.Transaction
@@ -629,12 +696,15 @@ var file_warren_state_v1_transaction_proto_depIdxs = []int32{
 	9,  // 8: warren.state.v1.Object.service:type_name -> warren.v1.Service
 	10, // 9: warren.state.v1.Object.revision:type_name -> warren.v1.Revision
 	11, // 10: warren.state.v1.Object.task:type_name -> warren.v1.Task
-	0,  // 11: warren.state.v1.Key.table:type_name -> warren.state.v1.Table
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	12, // 11: warren.state.v1.Object.authority:type_name -> warren.state.v1.Authority
+	13, // 12: warren.state.v1.Object.member:type_name -> warren.state.v1.Member
+	14, // 13: warren.state.v1.Object.user:type_name -> warren.v1.User
+	0,  // 14: warren.state.v1.Key.table:type_name -> warren.state.v1.Table
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_warren_state_v1_transaction_proto_init() }
@@ -642,6 +712,8 @@ func file_warren_state_v1_transaction_proto_init() {
 	if File_warren_state_v1_transaction_proto != nil {
 		return
 	}
+	file_warren_state_v1_authority_proto_init()
+	file_warren_state_v1_member_proto_init()
 	file_warren_state_v1_transaction_proto_msgTypes[2].OneofWrappers = []any{
 		(*Operation_Create)(nil),
 		(*Operation_Update)(nil),
@@ -654,6 +726,9 @@ func file_warren_state_v1_transaction_proto_init() {
 		(*Object_Service)(nil),
 		(*Object_Revision)(nil),
 		(*Object_Task)(nil),
+		(*Object_Authority)(nil),
+		(*Object_Member)(nil),
+		(*Object_User)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -42,6 +42,9 @@ const (
 	// ClusterServiceUpdateClusterProcedure is the fully-qualified name of the ClusterService's
 	// UpdateCluster RPC.
 	ClusterServiceUpdateClusterProcedure = "/warren.v1.ClusterService/UpdateCluster"
+	// ClusterServiceBackupClusterProcedure is the fully-qualified name of the ClusterService's
+	// BackupCluster RPC.
+	ClusterServiceBackupClusterProcedure = "/warren.v1.ClusterService/BackupCluster"
 	// ClusterServiceGetVersionProcedure is the fully-qualified name of the ClusterService's GetVersion
 	// RPC.
 	ClusterServiceGetVersionProcedure = "/warren.v1.ClusterService/GetVersion"
@@ -56,6 +59,9 @@ type ClusterServiceClient interface {
 	GetCluster(context.Context, *connect.Request[v1.GetClusterRequest]) (*connect.Response[v1.GetClusterResponse], error)
 	// UpdateCluster replaces the cluster's spec.
 	UpdateCluster(context.Context, *connect.Request[v1.UpdateClusterRequest]) (*connect.Response[v1.UpdateClusterResponse], error)
+	// BackupCluster sends a copy of the whole state, consistent at one moment, with the keys to use it.
+	// Whoever has it can be the cluster.
+	BackupCluster(context.Context, *connect.Request[v1.BackupClusterRequest]) (*connect.ServerStreamForClient[v1.BackupClusterResponse], error)
 	// GetVersion tells what program the manager is. Answers before the cluster exists.
 	GetVersion(context.Context, *connect.Request[v1.GetVersionRequest]) (*connect.Response[v1.GetVersionResponse], error)
 }
@@ -81,12 +87,19 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+ClusterServiceGetClusterProcedure,
 			connect.WithSchema(clusterServiceMethods.ByName("GetCluster")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
 		updateCluster: connect.NewClient[v1.UpdateClusterRequest, v1.UpdateClusterResponse](
 			httpClient,
 			baseURL+ClusterServiceUpdateClusterProcedure,
 			connect.WithSchema(clusterServiceMethods.ByName("UpdateCluster")),
+			connect.WithClientOptions(opts...),
+		),
+		backupCluster: connect.NewClient[v1.BackupClusterRequest, v1.BackupClusterResponse](
+			httpClient,
+			baseURL+ClusterServiceBackupClusterProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("BackupCluster")),
 			connect.WithClientOptions(opts...),
 		),
 		getVersion: connect.NewClient[v1.GetVersionRequest, v1.GetVersionResponse](
@@ -103,6 +116,7 @@ type clusterServiceClient struct {
 	initCluster   *connect.Client[v1.InitClusterRequest, v1.InitClusterResponse]
 	getCluster    *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
 	updateCluster *connect.Client[v1.UpdateClusterRequest, v1.UpdateClusterResponse]
+	backupCluster *connect.Client[v1.BackupClusterRequest, v1.BackupClusterResponse]
 	getVersion    *connect.Client[v1.GetVersionRequest, v1.GetVersionResponse]
 }
 
@@ -121,6 +135,11 @@ func (c *clusterServiceClient) UpdateCluster(ctx context.Context, req *connect.R
 	return c.updateCluster.CallUnary(ctx, req)
 }
 
+// BackupCluster calls warren.v1.ClusterService.BackupCluster.
+func (c *clusterServiceClient) BackupCluster(ctx context.Context, req *connect.Request[v1.BackupClusterRequest]) (*connect.ServerStreamForClient[v1.BackupClusterResponse], error) {
+	return c.backupCluster.CallServerStream(ctx, req)
+}
+
 // GetVersion calls warren.v1.ClusterService.GetVersion.
 func (c *clusterServiceClient) GetVersion(ctx context.Context, req *connect.Request[v1.GetVersionRequest]) (*connect.Response[v1.GetVersionResponse], error) {
 	return c.getVersion.CallUnary(ctx, req)
@@ -135,6 +154,9 @@ type ClusterServiceHandler interface {
 	GetCluster(context.Context, *connect.Request[v1.GetClusterRequest]) (*connect.Response[v1.GetClusterResponse], error)
 	// UpdateCluster replaces the cluster's spec.
 	UpdateCluster(context.Context, *connect.Request[v1.UpdateClusterRequest]) (*connect.Response[v1.UpdateClusterResponse], error)
+	// BackupCluster sends a copy of the whole state, consistent at one moment, with the keys to use it.
+	// Whoever has it can be the cluster.
+	BackupCluster(context.Context, *connect.Request[v1.BackupClusterRequest], *connect.ServerStream[v1.BackupClusterResponse]) error
 	// GetVersion tells what program the manager is. Answers before the cluster exists.
 	GetVersion(context.Context, *connect.Request[v1.GetVersionRequest]) (*connect.Response[v1.GetVersionResponse], error)
 }
@@ -156,12 +178,19 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		ClusterServiceGetClusterProcedure,
 		svc.GetCluster,
 		connect.WithSchema(clusterServiceMethods.ByName("GetCluster")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
 	clusterServiceUpdateClusterHandler := connect.NewUnaryHandler(
 		ClusterServiceUpdateClusterProcedure,
 		svc.UpdateCluster,
 		connect.WithSchema(clusterServiceMethods.ByName("UpdateCluster")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceBackupClusterHandler := connect.NewServerStreamHandler(
+		ClusterServiceBackupClusterProcedure,
+		svc.BackupCluster,
+		connect.WithSchema(clusterServiceMethods.ByName("BackupCluster")),
 		connect.WithHandlerOptions(opts...),
 	)
 	clusterServiceGetVersionHandler := connect.NewUnaryHandler(
@@ -178,6 +207,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceGetClusterHandler.ServeHTTP(w, r)
 		case ClusterServiceUpdateClusterProcedure:
 			clusterServiceUpdateClusterHandler.ServeHTTP(w, r)
+		case ClusterServiceBackupClusterProcedure:
+			clusterServiceBackupClusterHandler.ServeHTTP(w, r)
 		case ClusterServiceGetVersionProcedure:
 			clusterServiceGetVersionHandler.ServeHTTP(w, r)
 		default:
@@ -199,6 +230,10 @@ func (UnimplementedClusterServiceHandler) GetCluster(context.Context, *connect.R
 
 func (UnimplementedClusterServiceHandler) UpdateCluster(context.Context, *connect.Request[v1.UpdateClusterRequest]) (*connect.Response[v1.UpdateClusterResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.ClusterService.UpdateCluster is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) BackupCluster(context.Context, *connect.Request[v1.BackupClusterRequest], *connect.ServerStream[v1.BackupClusterResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.ClusterService.BackupCluster is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) GetVersion(context.Context, *connect.Request[v1.GetVersionRequest]) (*connect.Response[v1.GetVersionResponse], error) {
