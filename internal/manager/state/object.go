@@ -9,7 +9,8 @@ import (
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-// Object is what tables hold: *warrenv1.Cluster, Node, Service, Revision or Task.
+// Object is what tables hold: *warrenv1.Cluster, Node, Service, Revision, Task or User, or
+// *statev1.Authority or Member.
 type Object interface {
 	proto.Message
 	GetMeta() *warrenv1.Meta
@@ -31,11 +32,14 @@ func RevisionID(serviceID string, number uint64) string {
 
 // tableNames are the tables as errors name them.
 var tableNames = map[statev1.Table]string{
-	statev1.Table_TABLE_CLUSTER:  "cluster",
-	statev1.Table_TABLE_NODE:     "node",
-	statev1.Table_TABLE_SERVICE:  "service",
-	statev1.Table_TABLE_REVISION: "revision",
-	statev1.Table_TABLE_TASK:     "task",
+	statev1.Table_TABLE_CLUSTER:   "cluster",
+	statev1.Table_TABLE_NODE:      "node",
+	statev1.Table_TABLE_SERVICE:   "service",
+	statev1.Table_TABLE_REVISION:  "revision",
+	statev1.Table_TABLE_TASK:      "task",
+	statev1.Table_TABLE_AUTHORITY: "authority",
+	statev1.Table_TABLE_MEMBER:    "manager",
+	statev1.Table_TABLE_USER:      "user",
 }
 
 func tableOf(o Object) statev1.Table {
@@ -50,6 +54,12 @@ func tableOf(o Object) statev1.Table {
 		return statev1.Table_TABLE_REVISION
 	case *warrenv1.Task:
 		return statev1.Table_TABLE_TASK
+	case *statev1.Authority:
+		return statev1.Table_TABLE_AUTHORITY
+	case *statev1.Member:
+		return statev1.Table_TABLE_MEMBER
+	case *warrenv1.User:
+		return statev1.Table_TABLE_USER
 	}
 	return statev1.Table_TABLE_UNSPECIFIED
 }
@@ -67,6 +77,12 @@ func wrap(o Object) *statev1.Object {
 		return &statev1.Object{Kind: &statev1.Object_Revision{Revision: o}}
 	case *warrenv1.Task:
 		return &statev1.Object{Kind: &statev1.Object_Task{Task: o}}
+	case *statev1.Authority:
+		return &statev1.Object{Kind: &statev1.Object_Authority{Authority: o}}
+	case *statev1.Member:
+		return &statev1.Object{Kind: &statev1.Object_Member{Member: o}}
+	case *warrenv1.User:
+		return &statev1.Object{Kind: &statev1.Object_User{User: o}}
 	}
 	panic(fmt.Sprintf("state: %T is not kept in a table", o))
 }
@@ -85,6 +101,12 @@ func unwrap(m *statev1.Object) Object {
 		o = k.Revision
 	case *statev1.Object_Task:
 		o = k.Task
+	case *statev1.Object_Authority:
+		o = k.Authority
+	case *statev1.Object_Member:
+		o = k.Member
+	case *statev1.Object_User:
+		o = k.User
 	default:
 		return nil
 	}

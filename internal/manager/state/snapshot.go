@@ -3,6 +3,7 @@ package state
 import (
 	"iter"
 
+	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -23,6 +24,26 @@ func (s Snapshot) Cluster() *warrenv1.Cluster {
 	}
 	return nil
 }
+
+// Authority returns the certificate authority, nil before there is a cluster.
+func (s Snapshot) Authority() *statev1.Authority {
+	for a := range s.tables.authority.byID("") {
+		return a
+	}
+	return nil
+}
+
+// Member returns what the manager of that id has told of itself.
+func (s Snapshot) Member(id string) *statev1.Member { return s.tables.members.get(id) }
+
+// Members iterates over what managers have told of themselves, by id.
+func (s Snapshot) Members() iter.Seq[*statev1.Member] { return s.tables.members.byID("") }
+
+// User returns the user of that name.
+func (s Snapshot) User(name string) *warrenv1.User { return s.tables.users.get(name) }
+
+// Users iterates over all users by name.
+func (s Snapshot) Users() iter.Seq[*warrenv1.User] { return s.tables.users.byID("") }
 
 // Node returns the node of that id.
 func (s Snapshot) Node(id string) *warrenv1.Node {
@@ -120,14 +141,16 @@ func (s Snapshot) Objects() iter.Seq[Object] {
 	return func(yield func(Object) bool) {
 		_ = pass(s.tables.clusters.byID(""), yield) && pass(s.tables.nodes.byID(""), yield) &&
 			pass(s.tables.services.byID(""), yield) && pass(s.tables.revisions.byID(""), yield) &&
-			pass(s.tables.tasks.byID(""), yield)
+			pass(s.tables.tasks.byID(""), yield) && pass(s.tables.authority.byID(""), yield) &&
+			pass(s.tables.members.byID(""), yield) && pass(s.tables.users.byID(""), yield)
 	}
 }
 
 // count is the number of Objects.
 func (s Snapshot) count() int {
 	t := s.tables
-	return t.clusters.objects.Len() + t.nodes.objects.Len() + t.services.objects.Len() + t.revisions.objects.Len() + t.tasks.objects.Len()
+	return t.clusters.objects.Len() + t.nodes.objects.Len() + t.services.objects.Len() + t.revisions.objects.Len() + t.tasks.objects.Len() +
+		t.authority.objects.Len() + t.members.objects.Len() + t.users.objects.Len()
 }
 
 // TaskCount returns the number of tasks, ended ones included.

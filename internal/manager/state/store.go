@@ -37,8 +37,19 @@ func NewStore() *Store {
 	return s
 }
 
+// Clear empties the store, for a machine that is about to begin anew.
+func (s *Store) Clear() {
+	s.write.Lock()
+	defer s.write.Unlock()
+	empty := emptyTables()
+	s.publish(Snapshot{tables: &empty}, nil, true)
+}
+
 // Snapshot returns the state as of now. It costs nothing and never changes.
 func (s *Store) Snapshot() Snapshot { return s.last.Load().after }
+
+// Changed returns what is closed at the next change.
+func (s *Store) Changed() <-chan struct{} { return s.last.Load().ready }
 
 // Watch returns the state as of now and a feed of every change after it.
 func (s *Store) Watch() (Snapshot, *Feed) {

@@ -18,6 +18,9 @@ type tables struct {
 	services  table[*warrenv1.Service]
 	revisions table[*warrenv1.Revision]
 	tasks     table[*warrenv1.Task]
+	authority table[*statev1.Authority]
+	members   table[*statev1.Member]
+	users     table[*warrenv1.User]
 }
 
 // The places of the further indexes in their tables.
@@ -38,6 +41,9 @@ func emptyTables() tables {
 			func(t *warrenv1.Task) []byte { return among(slotKey(t.GetServiceId(), t.GetSlot()), t) },
 			func(t *warrenv1.Task) []byte { return among(str(t.GetNodeId()), t) },
 		),
+		authority: newTable[*statev1.Authority](),
+		members:   newTable[*statev1.Member](),
+		users:     newTable[*warrenv1.User](),
 	}
 }
 
@@ -117,14 +123,23 @@ type writer struct {
 	services  tableWriter[*warrenv1.Service]
 	revisions tableWriter[*warrenv1.Revision]
 	tasks     tableWriter[*warrenv1.Task]
+	authority tableWriter[*statev1.Authority]
+	members   tableWriter[*statev1.Member]
+	users     tableWriter[*warrenv1.User]
 }
 
 func (t *tables) write() *writer {
-	return &writer{t.clusters.write(), t.nodes.write(), t.services.write(), t.revisions.write(), t.tasks.write()}
+	return &writer{
+		t.clusters.write(), t.nodes.write(), t.services.write(), t.revisions.write(), t.tasks.write(),
+		t.authority.write(), t.members.write(), t.users.write(),
+	}
 }
 
 func (w *writer) commit() tables {
-	return tables{w.clusters.commit(), w.nodes.commit(), w.services.commit(), w.revisions.commit(), w.tasks.commit()}
+	return tables{
+		w.clusters.commit(), w.nodes.commit(), w.services.commit(), w.revisions.commit(), w.tasks.commit(),
+		w.authority.commit(), w.members.commit(), w.users.commit(),
+	}
 }
 
 // lookup returns the object of that key, nil where there is none.
@@ -140,6 +155,12 @@ func (w *writer) lookup(k Key) Object {
 		return w.revisions.lookup(k.ID)
 	case statev1.Table_TABLE_TASK:
 		return w.tasks.lookup(k.ID)
+	case statev1.Table_TABLE_AUTHORITY:
+		return w.authority.lookup(k.ID)
+	case statev1.Table_TABLE_MEMBER:
+		return w.members.lookup(k.ID)
+	case statev1.Table_TABLE_USER:
+		return w.users.lookup(k.ID)
 	}
 	return nil
 }
@@ -161,6 +182,12 @@ func (w *writer) put(before, after Object) {
 		w.revisions.put(before, after)
 	case *warrenv1.Task:
 		w.tasks.put(before, after)
+	case *statev1.Authority:
+		w.authority.put(before, after)
+	case *statev1.Member:
+		w.members.put(before, after)
+	case *warrenv1.User:
+		w.users.put(before, after)
 	}
 }
 
