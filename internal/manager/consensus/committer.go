@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
@@ -112,13 +113,81 @@ func (c *committer) gather(first *proposal) []*proposal {
 	return group
 }
 
+// overdue is when a write that most members have not confirmed is given up by those who wait for it. A
+// leader that cannot reach them steps down much sooner; this is about members that answer, and do not
+// write.
+const overdue = 10 * time.Second
+
 // commit writes a group as one raft entry and tells each proposer its part of the outcome.
 func (c *committer) commit(group []*proposal) {
 	var entry statev1.Entry
 	for _, p := range group {
 		entry.Transactions = append(entry.Transactions, p.message...)
 	}
-	results, err := c.write(&entry)
+	data, err := proto.Marshal(&entry)
+	if err != nil {
+		settle(group, nil, fmt.Errorf("encode transactions: %w", err))
+		return
+	}
+	type result struct {
+		refusals []error
+		err      error
+	}
+	written := make(chan result, 1)
+	go func() {
+		refusals, err := c.write(data, len(entry.GetTransactions()))
+		written <- result{refusals, err}
+	}()
+	limit := time.NewTimer(overdue)
+	defer limit.Stop()
+	select {
+	case r := <-written:
+		settle(group, r.refusals, r.err)
+		return
+	case <-limit.C:
+		settle(group, nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, ErrStalled))
+	case <-c.closing:
+		select {
+		case r := <-written:
+			settle(group, r.refusals, r.err)
+		case <-time.After(patience):
+			settle(group, nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, ErrClosed))
+		}
+		return
+	}
+	for {
+		select {
+		case <-written:
+			return
+		case p := <-c.queue:
+			p.settle(nil, ErrStalled)
+		case <-c.closing:
+			return
+		}
+	}
+}
+
+// patience is how long a node that is closed waits for what it is writing.
+const patience = 2 * time.Second
+
+// enqueueTimeout bounds how long raft may be too busy to take up an entry.
+const enqueueTimeout = 10 * time.Second
+
+// write has raft write an entry of so many transactions and returns why each was refused.
+func (c *committer) write(entry []byte, transactions int) ([]error, error) {
+	future := c.raft.Apply(entry, enqueueTimeout)
+	if err := future.Error(); err != nil {
+		return nil, outcome(err)
+	}
+	results, ok := future.Response().([]error)
+	if !ok || len(results) != transactions {
+		return nil, fmt.Errorf("apply transactions: unexpected response %v", future.Response())
+	}
+	return results, nil
+}
+
+// settle tells each proposer of a group its part of the outcome.
+func settle(group []*proposal, results []error, err error) {
 	for _, p := range group {
 		if err != nil {
 			p.settle(nil, err)
@@ -127,22 +196,6 @@ func (c *committer) commit(group []*proposal) {
 		p.settle(results[:len(p.message)], nil)
 		results = results[len(p.message):]
 	}
-}
-
-func (c *committer) write(entry *statev1.Entry) ([]error, error) {
-	data, err := proto.Marshal(entry)
-	if err != nil {
-		return nil, fmt.Errorf("encode transactions: %w", err)
-	}
-	future := c.raft.Apply(data, proposalTimeout)
-	if err := future.Error(); err != nil {
-		return nil, translate(err)
-	}
-	results, ok := future.Response().([]error)
-	if !ok || len(results) != len(entry.GetTransactions()) {
-		return nil, fmt.Errorf("apply transactions: unexpected response %v", future.Response())
-	}
-	return results, nil
 }
 
 // settle wakes the proposer. Its results are nil where nothing was refused.

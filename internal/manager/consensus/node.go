@@ -4,154 +4,84 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
-	"time"
+	"sync"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 
+	"github.com/cuemby/warren/internal/manager/raftlog"
 	"github.com/cuemby/warren/internal/manager/state"
 )
 
-var (
-	// ErrNotLeader: this manager does not lead, or lost the lead while the proposal was on its way. In
-	// the second case the transaction may yet take effect.
-	ErrNotLeader = errors.New("this manager is not the leader")
-	// ErrClosed: the node was closed.
-	ErrClosed = errors.New("the manager is shutting down")
-	// ErrInitialized: the node already belongs to a cluster.
-	ErrInitialized = errors.New("this manager already belongs to a cluster")
-)
-
-const (
-	logCacheEntries   = 64        // entries just written that members read from memory; each may have maxEntryBytes
-	snapshotsRetained = 2         // the newest, and one before it should the newest be damaged
-	snapshotThreshold = 1 << 16   // entries between snapshots; bounds what a restart replays
-	snapshotTrailing  = 1 << 14   // entries kept behind a snapshot, for members that lag
-	maxEntryBytes     = 512 << 10 // a group commit is closed at this size; raft copies entries whole
-)
-
-// boltOptions: a second manager on the same folder is told so instead of waiting; the free list is
-// rebuilt at start rather than written with every commit.
-var boltOptions = &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType}
-
-// Timings for members on one network: a leader that fell silent is replaced in well under two
-// seconds, and a member alone takes the lead at once.
-const (
-	electionTimeout = 400 * time.Millisecond
-	leaderLease     = 250 * time.Millisecond
-)
-
-// Options says where and as whom a node takes part.
-type Options struct {
-	// ID is this manager's identifier in the cluster.
-	ID string
-	// DataDir holds the raft log and its snapshots; it is made if missing.
-	DataDir string
-	// Transport reaches the other members. A sole member needs none that leaves the process.
-	Transport raft.Transport
-	// Logger takes raft's own messages.
-	Logger *slog.Logger
-	// Tune, if set, adjusts raft's timings before the start.
-	Tune func(*raft.Config)
-}
-
 // Node is a running raft node. Close it.
 type Node struct {
-	raft      *raft.Raft
-	log       *raftboltdb.BoltStore
-	transport raft.Transport
-	id        raft.ServerID
-	commits   *committer
-	lead      chan bool
+	id       raft.ServerID
+	options  Options
+	raft     *raft.Raft
+	disk     *Disk
+	journal  *journal
+	witness  *witness
+	machine  *machine
+	commits  *committer
+	verifier *verifier
+	watch    *watch
+	timings  raft.ReloadableConfig // as they are when nothing is amiss
+	timing   sync.Mutex            // held while they are changed
+	changing chan struct{}         // holds one who changes the membership
+	lead     chan bool
 }
 
-// Open starts the node with what its data folder holds; in an empty folder it waits to be
-// bootstrapped. Everything committed before is in the machine's store once the node leads and
-// Barrier has returned.
-func Open(o Options, machine *state.Machine) (*Node, error) {
-	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("open raft log: %w", err)
+// Open starts the node with what its data folder holds; in an empty folder it waits to be bootstrapped,
+// or for a leader that has let it in. Everything committed before is in the machine's store once the
+// node leads and Barrier has returned. The machine's store must be new, unless the data folder holds
+// a snapshot, which then replaces what is in it.
+func Open(o Options, m *state.Machine) (*Node, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
 	}
-	logger := raftLogger(o.Logger)
-	path := filepath.Join(o.DataDir, "raft.db")
-	log, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions})
+	disk, err := o.disk()
 	if err != nil {
-		return nil, fmt.Errorf("open raft log %s: %w (is another warren-manager using this data folder?)", path, err)
+		return nil, err
 	}
-	node := &Node{log: log, transport: o.Transport, id: raft.ServerID(o.ID), lead: make(chan bool, 16)}
-	cached, err := raft.NewLogCache(logCacheEntries, log)
+	n := &Node{
+		id: raft.ServerID(o.ID), options: o, disk: disk, witness: newWitness(o.Transport), watch: newWatch(o),
+		changing: make(chan struct{}, 1), lead: make(chan bool, 16),
+	}
+	n.journal = &journal{LogStore: disk.Log, turned: n.watch.writing}
+	cached, err := raft.NewLogCache(logCacheEntries, n.journal)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open raft log: %w", err), log.Close())
+		return nil, errors.Join(fmt.Errorf("open raft log: %w", err), disk.Close())
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(o.DataDir, snapshotsRetained, logger)
+	n.machine = newMachine(m, n.watch)
+	n.raft, err = raft.NewRaft(o.config(raftlog.New(o.Logger), n.lead), n.machine, cached, disk.Stable, snapshotStore{disk.Snapshots}, n.witness)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open raft snapshots: %w", err), log.Close())
+		return nil, errors.Join(fmt.Errorf("start raft: %w", err), disk.Close())
 	}
-	node.raft, err = raft.NewRaft(config(o, logger, node.lead), machine, cached, log, snapshots, o.Transport)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start raft: %w", err), log.Close())
+	n.timings = n.raft.ReloadableConfig()
+	n.watch.start(n)
+	n.commits = startCommitter(n.raft)
+	n.verifier = newVerifier(n)
+	if err := n.hurry(); err != nil {
+		return nil, errors.Join(err, n.Close())
 	}
-	node.commits = startCommitter(node.raft)
-	if err := node.hurry(); err != nil {
-		return nil, errors.Join(err, node.Close())
-	}
-	return node, nil
+	return n, nil
 }
 
-// hurry has a sole member stand for election at once. Raft would first wait an election timeout for
-// word from a leader, which nobody else can be; it stops waiting when that time is made shorter.
+// hurry has the only member that votes stand for election at once. Raft would first wait an election
+// timeout for word from a leader, which nobody else can be.
 func (n *Node) hurry() error {
-	future := n.raft.GetConfiguration()
-	if err := future.Error(); err != nil {
-		return fmt.Errorf("read raft membership: %w", err)
-	}
-	if servers := future.Configuration().Servers; len(servers) != 1 || servers[0].ID != n.id {
+	if voters := n.voters(); len(voters) != 1 || voters[0].ID != n.id {
 		return nil
 	}
-	timings := n.raft.ReloadableConfig()
-	timings.HeartbeatTimeout -= time.Millisecond
-	if err := n.raft.ReloadConfig(timings); err != nil {
-		return fmt.Errorf("adjust raft's timings: %w", err)
-	}
-	return nil
-}
-
-func config(o Options, logger hclog.Logger, lead chan<- bool) *raft.Config {
-	c := raft.DefaultConfig()
-	c.LocalID = raft.ServerID(o.ID)
-	c.Logger = logger
-	c.LogLevel = ""
-	c.NotifyCh = lead
-	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = electionTimeout, electionTimeout, leaderLease
-	c.SnapshotThreshold = snapshotThreshold
-	c.TrailingLogs = snapshotTrailing
-	c.NoLegacyTelemetry = true
-	if o.Tune != nil {
-		o.Tune(c)
-	}
-	return c
+	return n.nudge()
 }
 
 // Initialized tells whether the node belongs to a cluster.
-func (n *Node) Initialized() (bool, error) {
-	future := n.raft.GetConfiguration()
-	if err := future.Error(); err != nil {
-		return false, fmt.Errorf("read raft membership: %w", err)
-	}
-	return len(future.Configuration().Servers) > 0, nil
-}
+func (n *Node) Initialized() (bool, error) { return len(n.servers()) > 0, nil }
 
-// Bootstrap makes the node the one member of a new cluster. It fails with ErrInitialized where
-// the node belongs to one already.
-func (n *Node) Bootstrap() error {
-	err := n.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{
-		ID: n.id, Address: n.transport.LocalAddr(),
-	}}}).Error()
+// Bootstrap makes the node the one member of a new cluster, which others will reach at addr. It fails
+// with ErrInitialized where the node belongs to one already.
+func (n *Node) Bootstrap(addr string) error {
+	err := n.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{ID: n.id, Address: n.address(addr)}}}).Error()
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		return ErrInitialized
 	}
@@ -161,6 +91,14 @@ func (n *Node) Bootstrap() error {
 	return n.hurry()
 }
 
+// address returns an address in raft's terms; without one, the transport's own.
+func (n *Node) address(addr string) raft.ServerAddress {
+	if addr == "" {
+		return n.witness.LocalAddr()
+	}
+	return raft.ServerAddress(addr)
+}
+
 // Leadership tells each gain (true) and loss (false) of the lead, in order. It must be read: raft
 // waits for its reader.
 func (n *Node) Leadership() <-chan bool { return n.lead }
@@ -168,28 +106,30 @@ func (n *Node) Leadership() <-chan bool { return n.lead }
 // Leading tells whether this node believes that it leads.
 func (n *Node) Leading() bool { return n.raft.State() == raft.Leader }
 
-// Members returns the voters' ids, and the leader's, empty where there is none known.
-func (n *Node) Members() (ids []string, leader string, err error) {
-	future := n.raft.GetConfiguration()
-	if err := future.Error(); err != nil {
-		return nil, "", fmt.Errorf("read raft membership: %w", err)
-	}
-	for _, s := range future.Configuration().Servers {
-		ids = append(ids, string(s.ID))
-	}
-	_, id := n.raft.LeaderWithID()
-	return ids, string(id), nil
+// Barrier returns when everything committed before the call is applied to the state. It fails with
+// ErrNotLeader.
+func (n *Node) Barrier(ctx context.Context) error {
+	return question(await(ctx, n.raft.Barrier(0)))
 }
 
-// Barrier returns when everything committed before the call is applied to the state.
-func (n *Node) Barrier(ctx context.Context) error {
-	return await(ctx, n.raft.Barrier(0))
+// VerifyLeader returns when it is certain that this node led, and knew everything that was acknowledged
+// to anybody, at some moment since the call: what is read from the state after that is not stale. It
+// costs a message to most members and back, which callers at the same time share; a sole member none.
+// It fails with ErrNotLeader.
+func (n *Node) VerifyLeader(ctx context.Context) error { return n.verifier.verify(ctx) }
+
+// AppliedIndex is the index of the newest entry that is in this node's state.
+func (n *Node) AppliedIndex() uint64 { return n.machine.applied.get() }
+
+// AwaitApplied returns when the entry of that index is in this node's state.
+func (n *Node) AwaitApplied(ctx context.Context, index uint64) error {
+	return n.machine.applied.await(ctx, index)
 }
 
 // Propose writes the transactions. It returns when each is durable and applied, or refused; the
 // errors stand at the transactions' places and wrap one of the state package's, and the slice is nil
-// where every one was applied. The single error says that nothing is known of any of them:
-// ErrNotLeader, ErrClosed, or the context's.
+// where every one was applied. The single error is about all of them. ErrNotLeader, ErrStalled and
+// ErrClosed say that none took effect and none will; ErrUnknownOutcome, and the context's, that they may.
 func (n *Node) Propose(ctx context.Context, transactions ...*state.Transaction) ([]error, error) {
 	return n.commits.propose(ctx, transactions)
 }
@@ -197,11 +137,10 @@ func (n *Node) Propose(ctx context.Context, transactions ...*state.Transaction) 
 // Close stops the node within a few seconds. What is not committed by then is refused with ErrClosed.
 func (n *Node) Close() error {
 	n.commits.stop()
+	n.verifier.stop()
+	n.watch.stop()
 	err := n.raft.Shutdown().Error()
-	if c, ok := n.transport.(raft.WithClose); ok {
-		err = errors.Join(err, c.Close())
-	}
-	return errors.Join(err, n.log.Close())
+	return errors.Join(err, n.witness.Close(), n.disk.Close())
 }
 
 // await waits for a raft future, or for ctx.
@@ -210,23 +149,8 @@ func await(ctx context.Context, future raft.Future) error {
 	go func() { done <- future.Error() }()
 	select {
 	case err := <-done:
-		return translate(err)
+		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
-
-func translate(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		return ErrNotLeader
-	case errors.Is(err, raft.ErrRaftShutdown):
-		return ErrClosed
-	}
-	return fmt.Errorf("write to the raft log: %w", err)
-}
-
-// proposalTimeout bounds how long raft may keep an entry in its queue before it has taken it up.
-const proposalTimeout = 10 * time.Second
