@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cuemby/warren/internal/caller"
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -32,15 +32,29 @@ type Dispatcher struct {
 	store    *state.Store
 	proposer loop.Proposer
 	logger   *slog.Logger
+	// reachable are the addresses of managers where none has announced itself; nil for none.
+	reachable func() []string
 
 	mu      sync.Mutex
 	term    *term         // nil while Run is not running
 	changed chan struct{} // closed at the next change of term
 }
 
+// Option changes what a dispatcher does.
+type Option func(*Dispatcher)
+
+// Reachable has agents told of managers at these addresses, host:port, as long as none has announced itself.
+func Reachable(addrs func() []string) Option {
+	return func(d *Dispatcher) { d.reachable = addrs }
+}
+
 // New returns a dispatcher. It serves nobody until Run runs; agents that come before wait a little.
-func New(store *state.Store, proposer loop.Proposer, logger *slog.Logger) *Dispatcher {
-	return &Dispatcher{store: store, proposer: proposer, logger: logger, changed: make(chan struct{})}
+func New(store *state.Store, proposer loop.Proposer, logger *slog.Logger, options ...Option) *Dispatcher {
+	d := &Dispatcher{store: store, proposer: proposer, logger: logger, changed: make(chan struct{})}
+	for _, option := range options {
+		option(d)
+	}
+	return d
 }
 
 // Run serves sessions until ctx ends or nothing can be written any more, which is when this manager
@@ -49,7 +63,7 @@ func New(store *state.Store, proposer loop.Proposer, logger *slog.Logger) *Dispa
 func (d *Dispatcher) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	snapshot, feed := d.store.Watch()
-	t := newTerm(ctx, snapshot, d.store, d.proposer, d.logger)
+	t := newTerm(ctx, snapshot, d)
 	group.Go(func() error { return t.follow(feed) })
 	group.Go(func() error { return t.registrar.run(ctx) })
 	group.Go(func() error { return t.giveUpOnAbsent(snapshot.Cluster()) })
@@ -119,13 +133,18 @@ func (d *Dispatcher) Await(ctx context.Context, node string) {
 	}
 }
 
+// Renewed has it written until when a node's agent was given a new certificate while its session goes on.
+// Where it is of another CA than the old one, that counts only once the agent has shown it, in a session.
+func (d *Dispatcher) Renewed(node string, expires time.Time) {
+	t, _ := d.current()
+	if t != nil {
+		t.renewed(node, certificate{expires: expires})
+	}
+}
+
 // Attend implements the procedure of warrenv1connect.SessionServiceHandler.
 func (d *Dispatcher) Attend(ctx context.Context, stream *connect.BidiStream[warrenv1.AttendRequest, warrenv1.AttendResponse]) error {
-	addr := stream.Peer().Addr
-	if host, _, err := net.SplitHostPort(addr); err == nil {
-		addr = host // the port changes with every connection
-	}
-	return d.attend(ctx, stream, addr)
+	return d.attend(ctx, stream, caller.From(ctx))
 }
 
 // wire is the stream under a session. A blocked Receive returns once the handler has returned.
@@ -134,7 +153,7 @@ type wire interface {
 	Send(*warrenv1.AttendResponse) error
 }
 
-func (d *Dispatcher) attend(ctx context.Context, w wire, addr string) error {
+func (d *Dispatcher) attend(ctx context.Context, w wire, who caller.Caller) error {
 	t := d.awaitTerm(ctx)
 	if t == nil {
 		return notLeading()
@@ -149,10 +168,10 @@ func (d *Dispatcher) attend(ctx context.Context, w wire, addr string) error {
 	}
 	if claimed := hello.GetClusterId(); claimed != "" && claimed != cluster.GetMeta().GetId() {
 		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf(
-			"node %s belongs to cluster %s, this manager to %s: give the agent the address of its own managers, or an empty data folder to join this cluster",
+			"node %s belongs to cluster %s, this manager to %s: give the agent the address of its own managers, or let it leave its cluster and join this one",
 			hello.GetNodeId(), claimed, cluster.GetMeta().GetId()))
 	}
-	return t.serve(ctx, w, hello, cluster, addr)
+	return t.serve(ctx, w, hello, cluster, who)
 }
 
 // receiveHello waits for a stream's first message.

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -36,9 +38,27 @@ type entry struct {
 	addr    string              // where set
 	facts   *warrenv1.NodeFacts // where set
 	join    bool                // a node nobody knows is a new one
+	certificate
 
 	done chan struct{} // closed when it is written, or overtaken by a later one
 	err  error         // why it could not be written
+}
+
+// certificate is the one that the node's agent has shown, where that is known.
+type certificate struct {
+	issuer  string
+	expires time.Time
+}
+
+// in tells whether a node's status says so already.
+func (c certificate) in(s *warrenv1.NodeStatus) bool {
+	return c.expires.IsZero() || (c.issuer == "" || c.issuer == s.GetIssuer()) && c.expires.Equal(s.GetCertificateExpiresAt().AsTime())
+}
+
+func (c certificate) write(s *warrenv1.NodeStatus) {
+	if !c.expires.IsZero() {
+		s.Issuer, s.CertificateExpiresAt = cmp.Or(c.issuer, s.GetIssuer()), timestamppb.New(c.expires)
+	}
 }
 
 func unknown(since time.Time, why string) entry {
@@ -58,6 +78,9 @@ func (r *registrar) put(node string, e entry) *entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if before := r.entries[node]; before != nil {
+		if e.expires.IsZero() {
+			e.certificate = before.certificate
+		}
 		close(before.done)
 	}
 	r.entries[node] = &e
@@ -66,6 +89,19 @@ func (r *registrar) put(node string, e entry) *entry {
 	default:
 	}
 	return &e
+}
+
+// renew has a ready node's new certificate written, with what else there is to write of it.
+func (r *registrar) renew(node string, c certificate) {
+	r.mu.Lock()
+	waiting := r.entries[node]
+	if waiting != nil {
+		waiting.expires = c.expires
+	}
+	r.mu.Unlock()
+	if waiting == nil {
+		r.put(node, entry{state: warrenv1.NodeState_NODE_STATE_READY, certificate: c})
+	}
 }
 
 // run writes entries until ctx ends or nothing can be written any more.
@@ -103,6 +139,11 @@ func (r *registrar) write(ctx context.Context, entries map[string]*entry) error 
 	var nodes []string
 	var transactions []*state.Transaction
 	for node, e := range entries {
+		if e.join && authority.IsRemoved(snapshot.Authority(), node) {
+			e.err = authority.ErrRemoved
+			close(e.done)
+			continue
+		}
 		if t := decideNode(snapshot, node, e, now); t != nil {
 			nodes, transactions = append(nodes, node), append(transactions, t)
 		} else {
@@ -150,10 +191,12 @@ func decideNode(s state.Snapshot, id string, e *entry, now time.Time) *state.Tra
 		if !e.join {
 			return nil
 		}
+		status := &warrenv1.NodeStatus{State: e.state, Since: timestamppb.New(now), Addr: e.addr}
+		e.write(status)
 		transaction.Create(&warrenv1.Node{
 			Meta:   &warrenv1.Meta{Id: id},
 			Spec:   &warrenv1.NodeSpec{Availability: warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE},
-			Status: &warrenv1.NodeStatus{State: e.state, Since: timestamppb.New(now), Addr: e.addr},
+			Status: status,
 			Facts:  e.facts,
 		})
 		return transaction
@@ -163,7 +206,7 @@ func decideNode(s state.Snapshot, id string, e *entry, now time.Time) *state.Tra
 	if !ready && !was {
 		return nil // it was gone before, and since then
 	}
-	if ready && was && (e.addr == "" || e.addr == node.GetStatus().GetAddr()) && (e.facts == nil || proto.Equal(e.facts, node.GetFacts())) {
+	if ready && was && (e.addr == "" || e.addr == node.GetStatus().GetAddr()) && e.in(node.GetStatus()) && (e.facts == nil || proto.Equal(e.facts, node.GetFacts())) {
 		return nil
 	}
 	state.Update(transaction, node, func(n *warrenv1.Node) {
@@ -176,6 +219,7 @@ func decideNode(s state.Snapshot, id string, e *entry, now time.Time) *state.Tra
 		if e.addr != "" {
 			n.Status.Addr = e.addr
 		}
+		e.write(n.Status)
 		if ready && was {
 			return
 		}

@@ -10,11 +10,15 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/caller"
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/state"
 	"github.com/cuemby/warren/internal/manager/state/statetest"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
+
+// certificateEnd is when the agents' certificates expire.
+var certificateEnd = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // rig is a dispatcher over a store without raft, in a bubble of virtual time.
 type rig struct {
@@ -112,7 +116,7 @@ func (r *rig) dial(node string, edits ...func(*warrenv1.Hello)) *agent {
 		out: make(chan *warrenv1.AttendRequest), in: make(chan *warrenv1.AttendResponse, 64),
 	}
 	go func() {
-		a.err = r.d.attend(ctx, a, "192.0.2.1")
+		a.err = r.d.attend(ctx, a, caller.Caller{Addr: "192.0.2.1:5", Issuer: "ca", Expires: certificateEnd})
 		close(a.done)
 	}()
 	r.t.Cleanup(func() {

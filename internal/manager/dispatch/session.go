@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -32,9 +33,12 @@ type session struct {
 	ended chan struct{}
 	cause error // why it ended; read it once ended is closed
 	once  sync.Once
+	// directed is the directory as last sent; it is the sender's.
+	directed *warrenv1.Directory
 
 	mu         sync.Mutex
 	full       bool                // the whole set of assignments is due
+	directory  bool                // the directory may have changed for the agent
 	dirty      map[string]struct{} // tasks that may have changed for the agent
 	heartbeats int                 // of the agent's, not yet answered: one answer will do for all
 	posted     []*warrenv1.AttendResponse
@@ -45,7 +49,7 @@ func newSession(t *term, node string) *session {
 	return &session{
 		term: t, node: node,
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
-		full: true, dirty: map[string]struct{}{},
+		full: true, directory: true, dirty: map[string]struct{}{},
 	}
 }
 
@@ -68,6 +72,13 @@ func (s *session) mark(task string) {
 func (s *session) markAll() {
 	s.mu.Lock()
 	s.full = true
+	s.mu.Unlock()
+	s.rouse()
+}
+
+func (s *session) markDirectory() {
+	s.mu.Lock()
+	s.directory = true
 	s.mu.Unlock()
 	s.rouse()
 }
@@ -105,6 +116,7 @@ func (s *session) rouse() {
 type errand struct {
 	heartbeat bool
 	full      bool
+	directory bool
 	dirty     map[string]struct{}
 	posted    []*warrenv1.AttendResponse
 }
@@ -112,8 +124,8 @@ type errand struct {
 func (s *session) take() errand {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := errand{heartbeat: s.heartbeats > 0, full: s.full, posted: s.posted}
-	s.heartbeats, s.full, s.posted = 0, false, nil
+	e := errand{heartbeat: s.heartbeats > 0, full: s.full, directory: s.directory, posted: s.posted}
+	s.heartbeats, s.full, s.directory, s.posted = 0, false, false, nil
 	if len(s.dirty) > 0 {
 		e.dirty, s.dirty = s.dirty, map[string]struct{}{}
 	}
@@ -149,6 +161,11 @@ func (s *session) run(w wire, e errand, l *ledger) error {
 	}
 	// Read after the errand was taken, so that it holds whatever was marked.
 	snapshot := s.term.store.Snapshot()
+	if e.directory {
+		if err := s.direct(w, s.term.directory(snapshot)); err != nil {
+			return err
+		}
+	}
 	pieces := l.changes(snapshot, e.dirty)
 	if e.full {
 		pieces = l.everything(snapshot)
@@ -164,4 +181,13 @@ func (s *session) run(w wire, e errand, l *ledger) error {
 		}
 	}
 	return nil
+}
+
+// direct sends the directory, unless the agent has it.
+func (s *session) direct(w wire, d *warrenv1.Directory) error {
+	if d == nil || proto.Equal(d, s.directed) {
+		return nil
+	}
+	s.directed = d
+	return w.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Directory{Directory: d}})
 }

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/caller"
 	"github.com/cuemby/warren/internal/manager/state"
 	"github.com/cuemby/warren/internal/manager/state/statetest"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -48,6 +50,9 @@ func TestAnUnknownAgentMakesANewNode(t *testing.T) {
 			t.Errorf("first assignments %v", full)
 		}
 		n := r.node("n1")
+		if n.GetStatus().GetIssuer() != "ca" || !n.GetStatus().GetCertificateExpiresAt().AsTime().Equal(certificateEnd) {
+			t.Errorf("of its certificate is known: %v", n.GetStatus())
+		}
 		if n.GetStatus().GetState() != ready || n.GetStatus().GetAddr() != "192.0.2.1" || n.GetFacts().GetHostname() != "n1" ||
 			n.GetSpec().GetAvailability() != warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE {
 			t.Errorf("node %v", n)
@@ -57,7 +62,9 @@ func TestAnUnknownAgentMakesANewNode(t *testing.T) {
 
 func TestAnAgentThatComesBackUnchangedCostsNoWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, statetest.Node("n1", func(n *warrenv1.Node) { n.Status.Addr = "192.0.2.1" }))
+		r := newRig(t, statetest.Node("n1", func(n *warrenv1.Node) {
+			n.Status.Addr, n.Status.Issuer, n.Status.CertificateExpiresAt = "192.0.2.1", "ca", timestamppb.New(certificateEnd)
+		}))
 		before := r.store.Snapshot().Index()
 		r.join("n1")
 		if after := r.store.Snapshot().Index(); after != before {
@@ -113,7 +120,7 @@ func TestAStreamWithoutHelloIsEnded(t *testing.T) {
 		r := newRig(t)
 		a := &agent{t: t, ctx: t.Context(), done: make(chan struct{}), out: make(chan *warrenv1.AttendRequest)}
 		go func() {
-			a.err = r.d.attend(t.Context(), a, "")
+			a.err = r.d.attend(t.Context(), a, caller.Caller{})
 			close(a.done)
 		}()
 		<-a.done
@@ -341,7 +348,7 @@ func TestRemovingANodeEndsItsSessionAndItsAgentComesBackAsANewNode(t *testing.T)
 		before := r.node("n1").GetMeta().GetVersion()
 		statetest.Remove(t, r.store, state.KeyOf(r.node("n1")))
 		<-a.done
-		if connect.CodeOf(a.err) != connect.CodeAborted {
+		if connect.CodeOf(a.err) != connect.CodeUnauthenticated {
 			t.Errorf("ended with %v", a.err)
 		}
 		synctest.Wait()
@@ -364,7 +371,7 @@ func TestWithoutTheLeadNobodyIsServed(t *testing.T) {
 		}
 		<-a.done
 		late := &agent{t: t, ctx: t.Context(), done: make(chan struct{})}
-		for _, err := range []error{a.err, r.d.attend(t.Context(), late, "")} {
+		for _, err := range []error{a.err, r.d.attend(t.Context(), late, caller.Caller{})} {
 			if connect.CodeOf(err) != connect.CodeUnavailable {
 				t.Errorf("got %v", err)
 			}
@@ -384,7 +391,7 @@ func TestAnAgentThatComesJustBeforeTheTermBeginsIsServed(t *testing.T) {
 		early := &agent{t: t, ctx: t.Context(), done: make(chan struct{}), out: make(chan *warrenv1.AttendRequest, 1), in: make(chan *warrenv1.AttendResponse, 64)}
 		early.out <- &warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Hello{Hello: &warrenv1.Hello{NodeId: "n1"}}}
 		go func() {
-			early.err = r.d.attend(t.Context(), early, "")
+			early.err = r.d.attend(t.Context(), early, caller.Caller{})
 			close(early.done)
 		}()
 		time.Sleep(termTimeout - time.Nanosecond)

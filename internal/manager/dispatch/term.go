@@ -5,12 +5,15 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/cuemby/warren/internal/caller"
+	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/liveness"
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/state"
@@ -26,6 +29,7 @@ type term struct {
 	store     *state.Store
 	proposer  loop.Proposer
 	registrar *registrar
+	directory func(state.Snapshot) *warrenv1.Directory
 	logger    *slog.Logger
 	clerks    sync.WaitGroup // the goroutines that write reports
 
@@ -37,10 +41,10 @@ type term struct {
 	absent map[string]chan struct{}
 }
 
-func newTerm(ctx context.Context, s state.Snapshot, store *state.Store, proposer loop.Proposer, logger *slog.Logger) *term {
+func newTerm(ctx context.Context, s state.Snapshot, d *Dispatcher) *term {
 	t := &term{
-		ctx: ctx, store: store, proposer: proposer, logger: logger,
-		registrar: newRegistrar(store, proposer, logger),
+		ctx: ctx, store: d.store, proposer: d.proposer, directory: d.directory, logger: d.logger,
+		registrar: newRegistrar(d.store, d.proposer, d.logger),
 		sessions:  map[string]*session{}, absent: map[string]chan struct{}{},
 	}
 	for n := range s.Nodes() {
@@ -52,8 +56,8 @@ func newTerm(ctx context.Context, s state.Snapshot, store *state.Store, proposer
 }
 
 // serve holds an agent's session from its hello to its end.
-func (t *term) serve(ctx context.Context, w wire, hello *warrenv1.Hello, cluster *warrenv1.Cluster, addr string) error {
-	s, entered := t.enter(hello, addr)
+func (t *term) serve(ctx context.Context, w wire, hello *warrenv1.Hello, cluster *warrenv1.Cluster, who caller.Caller) error {
+	s, entered := t.enter(hello, who)
 	if s == nil {
 		return notLeading()
 	}
@@ -61,6 +65,9 @@ func (t *term) serve(ctx context.Context, w wire, hello *warrenv1.Hello, cluster
 	defer func() { t.leave(s, nil, unknown(time.Now(), sessionBroke)) }()
 	select {
 	case <-entered.done:
+		if errors.Is(entered.err, authority.ErrRemoved) {
+			return outcast()
+		}
 		if entered.err != nil {
 			return connect.NewError(connect.CodeUnavailable, entered.err)
 		}
@@ -85,8 +92,11 @@ func (t *term) serve(ctx context.Context, w wire, hello *warrenv1.Hello, cluster
 }
 
 // enter makes a session the node's one, and has the node written as ready.
-func (t *term) enter(hello *warrenv1.Hello, addr string) (*session, *entry) {
-	node := hello.GetNodeId()
+func (t *term) enter(hello *warrenv1.Hello, who caller.Caller) (*session, *entry) {
+	node, addr := hello.GetNodeId(), who.Addr
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		addr = host // the port changes with every connection
+	}
 	s := newSession(t, node)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -102,7 +112,10 @@ func (t *term) enter(hello *warrenv1.Hello, addr string) (*session, *entry) {
 		delete(t.absent, node)
 	}
 	t.logger.Info("node connected", "node", node, "hostname", hello.GetFacts().GetHostname(), "addr", addr)
-	return s, t.registrar.put(node, entry{state: warrenv1.NodeState_NODE_STATE_READY, addr: addr, facts: hello.GetFacts(), join: true})
+	return s, t.registrar.put(node, entry{
+		state: warrenv1.NodeState_NODE_STATE_READY, addr: addr, facts: hello.GetFacts(),
+		certificate: certificate{who.Issuer, who.Expires}, join: true,
+	})
 }
 
 // leave ends s for that cause. Where s still was its node's session, the node is written as e says.
@@ -173,6 +186,15 @@ func (t *term) update(s *session, facts *warrenv1.NodeFacts) {
 	}
 }
 
+// renewed has a new certificate of the node's agent written.
+func (t *term) renewed(node string, c certificate) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sessions[node] != nil {
+		t.registrar.renew(node, c)
+	}
+}
+
 // follow marks in each session what its node must hear of. It never waits for a session.
 func (t *term) follow(feed *state.Feed) error {
 	for {
@@ -181,7 +203,10 @@ func (t *term) follow(feed *state.Feed) error {
 			return err
 		}
 		if batch.Reset {
-			t.each(func(s *session) { s.markAll() })
+			t.each(func(s *session) {
+				s.markAll()
+				s.markDirectory()
+			})
 		}
 		for _, c := range batch.Changes {
 			t.observe(batch.Snapshot, c)
@@ -205,11 +230,30 @@ func (t *term) observe(now state.Snapshot, c state.Change) {
 	case statev1.Table_TABLE_NODE:
 		// Its agent may be back already, as a new node.
 		if s := t.session(key.ID); s != nil && c.After == nil && now.Node(key.ID) == nil {
-			why := "it was removed from the cluster"
-			t.leave(s, connect.NewError(connect.CodeAborted, errors.New(why)), unknown(time.Now(), why))
+			t.expel(s)
+		}
+	case statev1.Table_TABLE_MEMBER:
+		t.each(func(s *session) { s.markDirectory() })
+	case statev1.Table_TABLE_AUTHORITY:
+		var removed []*session
+		t.each(func(s *session) {
+			s.markDirectory()
+			if authority.IsRemoved(now.Authority(), s.node) {
+				removed = append(removed, s)
+			}
+		})
+		for _, s := range removed {
+			t.expel(s)
 		}
 	}
 }
+
+// expel ends the session of a node that was removed.
+func (t *term) expel(s *session) {
+	t.leave(s, outcast(), unknown(time.Now(), "it was removed from the cluster"))
+}
+
+func outcast() error { return connect.NewError(connect.CodeUnauthenticated, authority.ErrRemoved) }
 
 func (t *term) each(f func(*session)) {
 	t.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/caller"
 	"github.com/cuemby/warren/internal/manager/dispatch"
 	"github.com/cuemby/warren/internal/manager/logstream"
 	"github.com/cuemby/warren/internal/manager/relay"
@@ -44,7 +45,10 @@ func serve(t *testing.T, objects ...state.Object) (*http.Client, string) {
 	mux.Handle(warrenv1connect.NewLogServiceHandler(logs))
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	server := httptest.NewUnstartedServer(mux)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who := caller.Caller{Role: warrenv1.Role_ROLE_AGENT, Name: "n1"}
+		mux.ServeHTTP(w, r.WithContext(caller.With(r.Context(), who)))
+	}))
 	server.Config.Protocols = protocols
 	server.Start()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/caller"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -62,7 +63,7 @@ func (x *Exchange) Open(ctx context.Context, node string, ask *warrenv1.OpenStre
 	x.expect(s)
 	left, err := x.sessions.Send(node, &warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_OpenStream{OpenStream: ask}})
 	if err != nil {
-		x.claim(s.id)
+		x.claim(s.id, s.node)
 		return nil, err
 	}
 	timer := time.NewTimer(dialTimeout)
@@ -87,12 +88,16 @@ func (x *Exchange) expect(s *Stream) {
 	x.awaited[sha256.Sum256([]byte(s.id))] = s
 }
 
-// claim returns the awaited stream of that id, to the first who asks.
-func (x *Exchange) claim(id string) *Stream {
+// claim returns the awaited stream of that id, to the first from the node that was asked for it. For
+// other nodes there is none.
+func (x *Exchange) claim(id, node string) *Stream {
 	digest := sha256.Sum256([]byte(id))
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s := x.awaited[digest]
+	if s == nil || s.node != node {
+		return nil
+	}
 	delete(x.awaited, digest)
 	return s
 }
@@ -103,7 +108,7 @@ func (x *Exchange) Relay(ctx context.Context, stream *connect.BidiStream[warrenv
 	if err != nil {
 		return err
 	}
-	s := x.claim(first.GetStreamId())
+	s := x.claim(first.GetStreamId(), caller.From(ctx).Name)
 	if s == nil {
 		return connect.NewError(connect.CodeNotFound, errors.New("no stream of this id is awaited: nobody asked for it, it was asked for too long ago, or it is taken"))
 	}

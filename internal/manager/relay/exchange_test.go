@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/caller"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
@@ -48,6 +50,9 @@ func (h handler) Relay(ctx context.Context, s *connect.BidiStream[warrenv1.Relay
 	return h.x.Relay(ctx, s)
 }
 
+// nodeHeader says which node's agent makes a call; n1's unless it is set.
+const nodeHeader = "Node"
+
 // serve puts x behind a real HTTP/2 server.
 func serve(t *testing.T, x *Exchange) warrenv1connect.SessionServiceClient {
 	t.Helper()
@@ -55,7 +60,11 @@ func serve(t *testing.T, x *Exchange) warrenv1connect.SessionServiceClient {
 	mux.Handle(warrenv1connect.NewSessionServiceHandler(handler{x: x}))
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: mux, Protocols: &protocols}
+	known := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who := caller.Caller{Role: warrenv1.Role_ROLE_AGENT, Name: cmp.Or(r.Header.Get(nodeHeader), "n1")}
+		mux.ServeHTTP(w, r.WithContext(caller.With(r.Context(), who)))
+	})
+	server := &http.Server{Handler: known, Protocols: &protocols}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -174,6 +183,35 @@ func TestAStreamsIDIsGoodOnce(t *testing.T) {
 	}
 }
 
+func TestAStreamIsForTheNodeThatWasAskedAlone(t *testing.T) {
+	s := newSessions()
+	x := New(s)
+	client := serve(t, x)
+	opened := make(chan error)
+	go func() {
+		stream, err := x.Open(t.Context(), "n1", logsOf("t1"))
+		if err == nil {
+			stream.Close()
+		}
+		opened <- err
+	}()
+	id := (<-s.sent).GetOpenStream().GetStreamId()
+	other := client.Relay(t.Context())
+	other.RequestHeader().Set(nodeHeader, "n2")
+	if err := other.Send(&warrenv1.RelayRequest{StreamId: id}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Receive(); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("n2 was told %v", err)
+	}
+	if err := client.Relay(t.Context()).Send(&warrenv1.RelayRequest{StreamId: id}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Errorf("n1, which was asked, came too late: %v", err)
+	}
+}
+
 func TestAReaderThatDoesNotReadStopsTheAgent(t *testing.T) {
 	_, stream, agent, _ := connected(t)
 	big := lines(string(make([]byte, 16<<10)))
@@ -224,7 +262,7 @@ func TestAnAgentThatDoesNotDialInTimeIsTurnedAwayLater(t *testing.T) {
 		if (<-s.sent).GetCloseStream().GetStreamId() != id {
 			t.Error("the agent was not told that it need not dial any more")
 		}
-		if x.claim(id) != nil {
+		if x.claim(id, "n1") != nil {
 			t.Error("the stream is still awaited")
 		}
 	})

@@ -53,7 +53,7 @@ func (s *Stream) Receive(ctx context.Context) (*warrenv1.RelayRequest, error) {
 func (s *Stream) Close() {
 	s.closing.Do(func() {
 		close(s.closed)
-		s.exchange.claim(s.id)
+		s.exchange.claim(s.id, s.node)
 		select {
 		case <-s.ended:
 			return // the agent knows

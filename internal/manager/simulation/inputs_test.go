@@ -9,6 +9,7 @@ import (
 	"github.com/cuemby/warren/internal/manager/replicas"
 	"github.com/cuemby/warren/internal/manager/retention"
 	"github.com/cuemby/warren/internal/manager/rollout"
+	"github.com/cuemby/warren/internal/manager/rotation"
 	"github.com/cuemby/warren/internal/manager/state"
 	"github.com/cuemby/warren/internal/manager/state/statetest"
 	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
@@ -18,7 +19,8 @@ import (
 func TestLoopsWatchTheTablesTheyDeclareAndNoOthers(t *testing.T) {
 	web := statetest.Replicated("web", 1, func(s *warrenv1.Service) { s.Revision = 2 })
 	s := statetest.New(t, statetest.Cluster(), statetest.Node("n1"), statetest.Task("a", "web", 1, "n1"), statetest.Task("b", "web", 2, "gone"),
-		web, statetest.Global("log"), statetest.Revision(web)).Snapshot()
+		web, statetest.Global("log"), statetest.Revision(web),
+		&statev1.Authority{Meta: &warrenv1.Meta{Id: "ca"}, Roots: [][]byte{{1}, {2}}}, &statev1.Member{Meta: &warrenv1.Meta{Id: "m1"}}).Snapshot()
 	for _, c := range []struct {
 		loop   loop.Loop
 		inputs []statev1.Table
@@ -27,6 +29,7 @@ func TestLoopsWatchTheTablesTheyDeclareAndNoOthers(t *testing.T) {
 		{rollout.New(nil), rollout.Inputs},
 		{liveness.New(statetest.Epoch), liveness.Inputs},
 		{retention.New(), retention.Inputs},
+		{rotation.New(), rotation.Inputs},
 	} {
 		watched := map[statev1.Table]bool{}
 		for o := range s.Objects() {
@@ -36,7 +39,7 @@ func TestLoopsWatchTheTablesTheyDeclareAndNoOthers(t *testing.T) {
 				}
 			}
 		}
-		for table := statev1.Table_TABLE_CLUSTER; table <= statev1.Table_TABLE_TASK; table++ {
+		for table := statev1.Table_TABLE_CLUSTER; table <= statev1.Table_TABLE_USER; table++ {
 			if declared := slices.Contains(c.inputs, table); declared != watched[table] {
 				t.Errorf("%s: declares %v: %v; watches it: %v", c.loop.Name(), table, declared, watched[table])
 			}
