@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/state"
 	"github.com/cuemby/warren/internal/version"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -24,6 +25,7 @@ const (
 	defaultNodeGrace         = 3500 * time.Millisecond
 	defaultRestartGrace      = 60 * time.Second
 	defaultTaskHistory       = 5
+	defaultCertificateLife   = 30 * 24 * time.Hour
 )
 
 // resolveCluster returns a copy of spec, which may be nil, with the defaults in its unset fields.
@@ -34,6 +36,7 @@ func resolveCluster(spec *warrenv1.ClusterSpec) *warrenv1.ClusterSpec {
 	resolved.HeartbeatInterval = cmp.Or(resolved.GetHeartbeatInterval(), durationpb.New(defaultHeartbeatInterval))
 	resolved.NodeGrace = cmp.Or(resolved.GetNodeGrace(), durationpb.New(defaultNodeGrace))
 	resolved.RestartGrace = cmp.Or(resolved.GetRestartGrace(), durationpb.New(defaultRestartGrace))
+	resolved.CertificateLife = cmp.Or(resolved.GetCertificateLife(), durationpb.New(defaultCertificateLife))
 	resolved.TaskHistory = cmp.Or(resolved.TaskHistory, proto.Uint32(defaultTaskHistory))
 	return resolved
 }
@@ -51,9 +54,11 @@ func checkCluster(spec *warrenv1.ClusterSpec) error {
 
 // clusterService makes and describes the cluster.
 type clusterService struct {
+	warrenv1connect.UnimplementedClusterServiceHandler
 	store      *state.Store
 	write      writer
 	membership Membership
+	authority  *authority.Authority
 }
 
 var _ warrenv1connect.ClusterServiceHandler = (*clusterService)(nil)
@@ -64,11 +69,19 @@ func (h *clusterService) InitCluster(ctx context.Context, req *connect.Request[w
 	if err := checkCluster(spec); err != nil {
 		return nil, err
 	}
-	cluster, err := h.membership.Initialize(ctx, spec)
+	cluster, err := h.membership.Initialize(ctx, spec, Addresses{Listen: req.Msg.GetListenAddr(), Advertise: req.Msg.GetAdvertiseAddr()})
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&warrenv1.InitClusterResponse{Cluster: cluster, AgentAddr: h.membership.AgentAddr()}), nil
+	res := &warrenv1.InitClusterResponse{Cluster: cluster, AgentAddr: h.membership.AgentAddr()}
+	if cluster.GetSpec().GetAutolock() {
+		key, err := h.authority.UnlockKey(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		res.UnlockKey = key.Text()
+	}
+	return connect.NewResponse(res), nil
 }
 
 // GetCluster implements warrenv1connect.ClusterServiceHandler.
@@ -78,7 +91,17 @@ func (h *clusterService) GetCluster(context.Context, *connect.Request[warrenv1.G
 		return nil, err
 	}
 	s := h.store.Snapshot()
-	res := &warrenv1.GetClusterResponse{Cluster: s.Cluster(), Managers: managers}
+	res := &warrenv1.GetClusterResponse{Cluster: s.Cluster(), Managers: managers, CaRotation: len(s.Authority().GetRoots()) > 1}
+	voters := uint32(0)
+	for _, m := range managers {
+		if m.GetVoter() {
+			voters++
+			if m.GetReachable() {
+				res.ManagersReachable++
+			}
+		}
+	}
+	res.Quorum = voters/2 + 1
 	for n := range s.Nodes() {
 		res.Nodes++
 		if n.GetStatus().GetState() == warrenv1.NodeState_NODE_STATE_READY {
@@ -108,9 +131,10 @@ func (h *clusterService) UpdateCluster(ctx context.Context, req *connect.Request
 			return err
 		}
 		if !proto.Equal(cluster.GetSpec(), spec) {
+			authority.Respec(t, s, spec, time.Now())
 			state.Update(t, cluster, func(after *warrenv1.Cluster) { after.Spec = spec })
 		}
-		return nil
+		return h.authority.Autolock(t, s, spec.GetAutolock())
 	})
 	if err != nil {
 		return nil, err

@@ -12,9 +12,12 @@ import (
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/consensus"
 	"github.com/cuemby/warren/internal/manager/events"
+	"github.com/cuemby/warren/internal/manager/forward"
 	"github.com/cuemby/warren/internal/manager/state"
+	"github.com/cuemby/warren/internal/pki"
 )
 
 // problem is an error that already says to the user what is wrong and what to do.
@@ -26,6 +29,34 @@ type problem struct {
 
 // Error implements error.
 func (p *problem) Error() string { return p.text }
+
+// Refuse makes an error that says to the user why what was asked cannot be done as things stand, and what
+// to do.
+func Refuse(format string, args ...any) error {
+	return problemf(connect.CodeFailedPrecondition, format, args...)
+}
+
+// Unavailable makes an error that says to the user what must be back before an answer is possible.
+func Unavailable(text string) error { return &problem{code: connect.CodeUnavailable, text: text} }
+
+// NotFound makes an error that says to the user what there is none of.
+func NotFound(format string, args ...any) error {
+	return problemf(connect.CodeNotFound, format, args...)
+}
+
+// Invalid makes an error that says to the user what is wrong with a field of the request.
+func Invalid(name, message string) error { return invalid(violation(name, message, field(name))) }
+
+// FromElsewhere passes on what another manager has answered, or that it has not: the caller is told in its
+// words, with its code.
+func FromElsewhere(err error) error {
+	answered := new(connect.Error)
+	if !errors.As(err, &answered) {
+		return err
+	}
+	// What wraps the answer says whose it is; the answer's own code would be said twice.
+	return problemf(answered.Code(), "%s", strings.ReplaceAll(err.Error(), answered.Error(), answered.Message()))
+}
 
 func problemf(code connect.Code, format string, args ...any) *problem {
 	return &problem{code: code, text: fmt.Sprintf(format, args...)}
@@ -87,8 +118,21 @@ func tell(err error) *connect.Error {
 		return already
 	case errors.Is(err, ErrUninitialized):
 		return connect.NewError(connect.CodeFailedPrecondition, ErrUninitialized)
+	case errors.Is(err, authority.ErrToken), errors.Is(err, authority.ErrTokenExpired), errors.Is(err, authority.ErrRemoved),
+		errors.Is(err, authority.ErrUserRemoved):
+		return connect.NewError(connect.CodeUnauthenticated, err)
+	case errors.Is(err, pki.ErrRequest):
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	case errors.Is(err, pki.ErrClock):
+		return connect.NewError(connect.CodeFailedPrecondition, err)
+	case errors.Is(err, consensus.ErrUnknownOutcome): // before what may have led to it
+		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: look before you try again", err))
+	case errors.Is(err, consensus.ErrStalled):
+		return unexecuted(fmt.Errorf("%w: nothing was changed; try again when they do", consensus.ErrStalled))
+	case errors.Is(err, consensus.ErrTooMany), errors.Is(err, consensus.ErrAlone):
+		return connect.NewError(connect.CodeFailedPrecondition, err)
 	case errors.Is(err, consensus.ErrNotLeader):
-		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: try again, or ask another manager", consensus.ErrNotLeader))
+		return unexecuted(fmt.Errorf("%w: try again, or ask another manager", consensus.ErrNotLeader))
 	case errors.Is(err, consensus.ErrClosed):
 		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: try again", consensus.ErrClosed))
 	case errors.Is(err, consensus.ErrInitialized), errors.Is(err, state.ErrExists):
@@ -105,6 +149,13 @@ func tell(err error) *connect.Error {
 		return connect.NewError(connect.CodeCanceled, err)
 	}
 	return connect.NewError(connect.CodeInternal, fmt.Errorf("%w (a fault of the manager; its log says more)", err))
+}
+
+// unexecuted tells that a call certainly was not carried out, so that whoever passed it on may repeat it.
+func unexecuted(err error) *connect.Error {
+	e := connect.NewError(connect.CodeUnavailable, err)
+	e.Meta().Set(forward.UnexecutedHeader, "true")
+	return e
 }
 
 func withViolations(e *connect.Error, violations []*validate.Violation) *connect.Error {

@@ -2,13 +2,15 @@ package api
 
 import (
 	"context"
+	"errors"
 
 	"connectrpc.com/connect"
 
 	"github.com/cuemby/warren/internal/manager/consensus"
 )
 
-// farewell is an interceptor that ends streams when the manager begins to stop.
+// farewell is an interceptor that ends streams when the manager begins to stop, and has those say why that are
+// ended for another reason than their caller's.
 type farewell struct{ closing context.Context }
 
 // WrapUnary implements connect.Interceptor.
@@ -21,8 +23,8 @@ func (f farewell) WrapStreamingHandler(next connect.StreamingHandlerFunc) connec
 		defer cancel(nil)
 		defer context.AfterFunc(f.closing, func() { cancel(consensus.ErrClosed) })()
 		err := next(ctx, conn)
-		if f.closing.Err() != nil && ctx.Err() != nil {
-			return consensus.ErrClosed
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ctx.Err()) {
+			return cause
 		}
 		return err
 	}

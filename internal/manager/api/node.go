@@ -5,11 +5,13 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
@@ -122,8 +124,8 @@ func (h *nodeService) UpdateNode(ctx context.Context, req *connect.Request[warre
 	return connect.NewResponse(&warrenv1.UpdateNodeResponse{Node: cmp.Or(h.store.Snapshot().Node(node.GetMeta().GetId()), node)}), nil
 }
 
-// DeleteNode implements warrenv1connect.NodeServiceHandler. The liveness loop declares the tasks of a
-// node that is no more lost.
+// DeleteNode implements warrenv1connect.NodeServiceHandler. The node's certificate is worth nothing from
+// then on. The liveness loop declares the tasks of a node that is no more lost.
 func (h *nodeService) DeleteNode(ctx context.Context, req *connect.Request[warrenv1.DeleteNodeRequest]) (*connect.Response[warrenv1.DeleteNodeResponse], error) {
 	var node *warrenv1.Node
 	err := h.write.do(ctx, func(s state.Snapshot, t *state.Transaction) (err error) {
@@ -134,6 +136,7 @@ func (h *nodeService) DeleteNode(ctx context.Context, req *connect.Request[warre
 			return problemf(connect.CodeFailedPrecondition, "%s is %s, not down: stop its warren-agent and wait until it is down, or use --force", nodeName(node), stateName(now))
 		}
 		t.Delete(node)
+		authority.Remove(t, s, node.GetMeta().GetId(), time.Now())
 		return nil
 	})
 	if err != nil {

@@ -21,12 +21,6 @@ func TestAPanicOrAnUnknownErrorIsAFaultOfTheManager(t *testing.T) {
 	}
 }
 
-func TestACallThatDeclaresNobodyIsRefused(t *testing.T) {
-	if err := newAccess().check(t.Context(), "/warren.v1.NewService/Call"); tell(err).Code() != connect.CodePermissionDenied {
-		t.Errorf("got %v", err)
-	}
-}
-
 // conn is a stream nobody reads.
 type conn struct{ connect.StreamingHandlerConn }
 
