@@ -96,7 +96,7 @@ func TestGuardedModulesAreImportedWhereTheyBelong(t *testing.T) {
 // TestControlLoopsNeverImportEachOther keeps the loops meeting in the state alone.
 func TestControlLoopsNeverImportEachOther(t *testing.T) {
 	loops := map[string]bool{}
-	for _, name := range []string{"replicas", "rollout", "scheduler", "liveness", "retention"} {
+	for _, name := range []string{"replicas", "rollout", "scheduler", "liveness", "retention", "rotation"} {
 		loops[module+"internal/manager/"+name] = true
 	}
 	for _, p := range packages(t) {

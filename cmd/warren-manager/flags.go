@@ -1,8 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/alecthomas/kong"
 
@@ -18,9 +22,14 @@ type flags struct {
 	DataDir string `type:"path" default:"/var/lib/warren/manager" placeholder:"DIR" help:"The manager's identity and the cluster's state."`
 	Socket  string `default:"/run/warren/manager.sock" placeholder:"PATH" help:"Unix socket for warrenctl on this machine; root and the group warren may use it."`
 
-	ListenAddr    string `default:"127.0.0.1:7420" placeholder:"HOST:PORT" help:"Where agents and remote users connect. Empty: nowhere but the unix socket."`
+	ListenAddr    string `default:"0.0.0.0:7420" placeholder:"HOST:PORT" help:"Where agents and remote users connect. Empty: nowhere but the unix socket."`
 	AdvertiseAddr string `placeholder:"HOST:PORT" help:"Under what address others reach --listen-addr. Default: that address, or with 0.0.0.0 this machine's first."`
-	Insecure      bool   `help:"Listen beyond this machine although nothing is encrypted or checked yet. Only for networks where everyone is trusted."`
+
+	Join           []string `placeholder:"HOST:PORT" help:"A manager of the cluster to join, for unattended installs; with a token, and until it works. Repeat it for each."`
+	JoinToken      string   `placeholder:"TOKEN" help:"The token to join with, from 'warrenctl cluster join-token manager'. Better in a file: the command line can be read by all."`
+	JoinTokenFile  string   `type:"path" placeholder:"FILE" help:"A file with the token. Default: systemd's credential join-token, where there is one."`
+	RaftMultiplier int      `default:"1" placeholder:"N" help:"Stretches how long managers wait for each other: 1 for one network, up to 10 for links that are slow or far. The same on every manager."`
+	AuditLog       string   `type:"path" placeholder:"FILE" help:"File for the audit log, in JSON lines. The log has it in any case, with audit=true."`
 
 	daemonflags.Logging
 	Version bool `env:"-" help:"Print the version."`
@@ -52,7 +61,34 @@ func (f *flags) manager(logger *slog.Logger) manager.Options {
 		Socket:        f.Socket,
 		ListenAddr:    f.ListenAddr,
 		AdvertiseAddr: f.AdvertiseAddr,
-		Insecure:      f.Insecure,
-		Logger:        logger,
+		Join:          f.Join,
+		JoinToken:     f.joinToken(),
+
+		RaftMultiplier: f.RaftMultiplier,
+		AuditLog:       f.AuditLog,
+		Logger:         logger,
+	}
+}
+
+// joinToken returns what reads the token to join with, nil where none was given. A file is read when the
+// token is needed, so that it may come later and go again.
+func (f *flags) joinToken() func() (string, error) {
+	path := f.JoinTokenFile
+	if path == "" && f.JoinToken == "" {
+		credential := filepath.Join(os.Getenv("CREDENTIALS_DIRECTORY"), "join-token")
+		if _, err := os.Stat(credential); os.Getenv("CREDENTIALS_DIRECTORY") == "" || err != nil {
+			return nil
+		}
+		path = credential
+	}
+	return func() (string, error) {
+		if path == "" {
+			return f.JoinToken, nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("read the join token: %w", err)
+		}
+		return strings.TrimSpace(string(text)), nil
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "manager.yaml")
-	if err := os.WriteFile(file, []byte("socket: file\ndata-dir: file\nlisten-addr: 127.0.0.1:1\ninsecure: true\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("socket: file\ndata-dir: file\nlisten-addr: 127.0.0.1:1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("WARREN_MANAGER_DATA_DIR", "environment")
@@ -27,7 +27,7 @@ func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Socket != "flag" || f.DataDir != inEnvironment || f.ListenAddr != "127.0.0.1:1" || !f.Insecure {
+	if f.Socket != "flag" || f.DataDir != inEnvironment || f.ListenAddr != "127.0.0.1:1" {
 		t.Errorf("got %+v", f)
 	}
 }
@@ -50,7 +50,7 @@ func TestExitCodesAndWhatIsSaid(t *testing.T) {
 		{[]string{"--config", unknown}, exitUsage, "", `unknown key "sockt"`},
 		{[]string{"--config", filepath.Join(dir, "missing")}, exitUsage, "", "no such file"},
 		{[]string{"--log-level", "loud"}, exitUsage, "", "debug"},
-		{[]string{"--data-dir", dir, "--socket", filepath.Join(dir, "s"), "--listen-addr", "0.0.0.0:0"}, exitUsage, "", "--insecure"},
+		{[]string{"--data-dir", dir, "--socket", filepath.Join(dir, "s"), "--listen-addr", "7420"}, exitUsage, "", "HOST:PORT"},
 		{[]string{"--data-dir", dir, "--socket", unknown}, exitFailed, "", "no socket"},
 	} {
 		var stdout, stderr bytes.Buffer

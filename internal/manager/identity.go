@@ -1,6 +1,9 @@
 package manager
 
 import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,50 +12,75 @@ import (
 	"strings"
 
 	"github.com/cuemby/warren/internal/id"
+	"github.com/cuemby/warren/internal/pki"
 )
 
-// identity returns the manager's identifier, which it draws when it first starts and keeps for good in
-// a file of its data folder.
-func identity(dataDir string) (string, error) {
-	path := filepath.Join(dataDir, "manager-id")
-	kept, err := os.ReadFile(path)
+// A manager's identifier follows from its private key (pki.NameOf), which it draws when it first starts.
+// The key waits in a file of its own until there is a certificate to keep it with.
+
+func (m *Manager) idPath() string      { return filepath.Join(m.options.DataDir, "manager-id") }
+func (m *Manager) privatePath() string { return filepath.Join(m.options.DataDir, "manager.key") }
+
+// self is the manager's identifier, empty before identify.
+func (m *Manager) self() string {
+	if id := m.id.Load(); id != nil {
+		return *id
+	}
+	return ""
+}
+
+func (m *Manager) name(id string) { m.id.Store(&id) }
+
+// identify takes up the manager's identifier, or draws one.
+func (m *Manager) identify() error {
+	kept, err := os.ReadFile(m.idPath())
 	switch {
 	case err == nil:
 		mine := strings.TrimSpace(string(kept))
 		if len(mine) != id.Length || !id.IsPrefix(mine) {
-			return "", fmt.Errorf("read the manager's identity: %s holds %q, which is none: restore it from a backup of the data folder", path, mine)
+			return fmt.Errorf("read the manager's identity: %s holds %q, which is none: restore it from a backup of the data folder", m.idPath(), mine)
 		}
-		return mine, nil
+		m.name(mine)
+		return nil
 	case !errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("read the manager's identity: %w", err)
+		return fmt.Errorf("read the manager's identity: %w", err)
 	}
-	mine := id.New()
-	if err := keep(path, mine+"\n"); err != nil {
-		return "", fmt.Errorf("keep the manager's identity: %w", err)
+	key, err := pki.NewKey()
+	if err != nil {
+		return err
 	}
-	return mine, nil
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return fmt.Errorf("keep the manager's key: %w", err)
+	}
+	name, err := pki.NameOf(&key.PublicKey)
+	if err != nil {
+		return err
+	}
+	// The key goes first: an identifier whose key is gone could never be shown to be ours.
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	if err := pki.WriteSecret(m.privatePath(), text); err != nil {
+		return fmt.Errorf("keep the manager's key: %w", err)
+	}
+	if err := pki.WriteSecret(m.idPath(), []byte(name+"\n")); err != nil {
+		return fmt.Errorf("keep the manager's identity: %w", err)
+	}
+	m.name(name)
+	return nil
 }
 
-// keep writes a file so that after a crash it is there whole or not at all.
-func keep(path, content string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
+// privateKey returns the key that the manager's certificates are for.
+func (m *Manager) privateKey() (*ecdsa.PrivateKey, error) {
+	if mine := m.credentials.Get(); mine != nil {
+		return mine.Key(), nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	text, err := os.ReadFile(m.privatePath())
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("read the manager's key: %w", err)
 	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("read the manager's key: %s holds none: restore it from a backup of the data folder", m.privatePath())
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return pki.ParseKey(block.Bytes)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/cuemby/warren/internal/manager/replicas"
 	"github.com/cuemby/warren/internal/manager/retention"
 	"github.com/cuemby/warren/internal/manager/rollout"
+	"github.com/cuemby/warren/internal/manager/rotation"
 	"github.com/cuemby/warren/internal/manager/scheduler"
 )
 
@@ -33,24 +34,39 @@ func loops(leading time.Time) []loop.Loop {
 		scheduler.New(),
 		liveness.New(leading),
 		retention.New(),
+		rotation.New(),
 	}
 }
 
-// lead follows the lead until ctx ends. A term has ended, with all that ran in it, before the next one
-// begins.
-func (m *Manager) lead(ctx context.Context) {
+// lead follows the lead until ctx ends, or raft cannot go on. It owns the raft node: surgery happens here,
+// between terms. A term has ended, with all that ran in it, before the next one begins.
+func (m *Manager) lead(ctx context.Context) error {
 	end := func() {}
+	defer func() { end() }()
 	for {
+		var leadership <-chan bool
+		var changed <-chan struct{}
+		if node, err := m.core.get(); err == nil {
+			leadership, changed = node.Leadership(), node.Changed()
+			m.standing.follow(node.Leader())
+		}
 		select {
-		case gained := <-m.node.Leadership():
+		case gained := <-leadership:
 			end()
 			end = func() {}
 			if gained {
 				end = m.begin(ctx)
 			}
-		case <-ctx.Done():
+		case <-changed:
+			m.report()
+		case s := <-m.core.surgery:
 			end()
-			return
+			end = func() {}
+			if err := m.perform(s); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }
@@ -93,22 +109,29 @@ func (m *Manager) term(ctx context.Context) {
 	}
 }
 
-// govern waits until everything committed before is known, and then runs the loops, the dispatcher and
-// the log of events until one of them ends, which it does with an error.
+// barrier returns when everything committed before is known.
+func (m *Manager) barrier(ctx context.Context) error {
+	node, err := m.core.get()
+	if err != nil {
+		return err
+	}
+	return node.Barrier(ctx)
+}
+
+// govern waits until everything committed before is known, and then runs the loops and the dispatcher
+// until one of them ends, which it does with an error.
 func (m *Manager) govern(ctx context.Context) error {
-	if err := m.node.Barrier(ctx); err != nil {
+	if err := m.barrier(ctx); err != nil {
 		return fmt.Errorf("learn what was committed before: %w", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	_, feed := m.store.Watch()
-	group.Go(func() error { return m.events.Run(ctx, feed) })
 	group.Go(func() error { return m.dispatcher.Run(ctx) })
 	for _, l := range loops(time.Now()) {
-		group.Go(func() error { return loop.Run(ctx, m.store, m.node, l, m.logger) })
+		group.Go(func() error { return loop.Run(ctx, m.store, m.core, l, m.logger) })
 	}
 	m.standing.set(leading)
 	m.report()
-	m.logger.Info("leading", "manager", m.id)
+	m.logger.Info("leading", "manager", m.self())
 	err := group.Wait()
 	if err == nil {
 		err = errors.New("ended without being told to")

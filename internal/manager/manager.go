@@ -2,28 +2,43 @@ package manager
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/cuemby/warren/internal/manager/api"
+	"github.com/cuemby/warren/internal/manager/audit"
+	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/consensus"
 	"github.com/cuemby/warren/internal/manager/dispatch"
 	"github.com/cuemby/warren/internal/manager/events"
+	"github.com/cuemby/warren/internal/manager/forward"
+	"github.com/cuemby/warren/internal/manager/keyring"
 	"github.com/cuemby/warren/internal/manager/logstream"
+	"github.com/cuemby/warren/internal/manager/raftwire"
 	"github.com/cuemby/warren/internal/manager/relay"
 	"github.com/cuemby/warren/internal/manager/state"
+	"github.com/cuemby/warren/internal/pki"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
 // shutdownTimeout bounds how long calls in flight may take to end when the manager stops.
 const shutdownTimeout = 5 * time.Second
+
+// handOverTimeout bounds how long a leader that stops looks for a successor.
+const handOverTimeout = 2 * time.Second
+
+// raftTimeout bounds how long a message between managers and its answer may take, on one network.
+const raftTimeout = 2 * time.Second
 
 // Options says where a manager keeps its data and listens.
 type Options struct {
@@ -31,37 +46,68 @@ type Options struct {
 	DataDir string
 	// Socket is the path of the unix socket for those who administer this machine.
 	Socket string
-	// ListenAddr is the host:port for agents and remote users; empty for none.
+	// ListenAddr is the host:port for agents, users and the other managers; empty for none.
 	ListenAddr string
 	// AdvertiseAddr is the host:port under which others reach ListenAddr; empty to work it out.
 	AdvertiseAddr string
-	// Insecure allows a ListenAddr that is not on this machine alone, although nothing is encrypted.
-	Insecure bool
-	// Transport reaches the other managers. A sole member has none: leave it nil.
-	Transport raft.Transport
+	// Join are the managers, host:port, through which a new manager joins by itself, and JoinToken reads
+	// the token it shows; nil where it waits to be told.
+	Join      []string
+	JoinToken func() (string, error)
+	// RaftMultiplier stretches raft's timings, 1 to 10, for managers that are far from each other; 0 is 1.
+	RaftMultiplier int
 	// Status, if set, is told how the manager stands, in words, whenever that changes; the first time
 	// when it takes calls.
 	Status func(string)
-	Logger *slog.Logger
+	// AuditLog is the path of a file for the audit log, beside Logger; empty for none.
+	AuditLog string
+	Logger   *slog.Logger
 }
 
 // Validate tells what is wrong with the options, before anything is touched.
-func (o Options) Validate() error { return mayListen(o.ListenAddr, o.Insecure) }
+func (o Options) Validate() error {
+	var wrong []error
+	wrong = append(wrong, checkAddr("--listen-addr", o.ListenAddr), checkAddr("--advertise-addr", o.AdvertiseAddr))
+	for _, addr := range o.Join {
+		wrong = append(wrong, checkAddr("--join", addr))
+	}
+	if o.JoinToken != nil && len(o.Join) == 0 {
+		wrong = append(wrong, errors.New("a join token is given but no manager to join: give --join HOST:PORT too"))
+	}
+	if o.RaftMultiplier < 0 || o.RaftMultiplier > consensus.MaxMultiplier {
+		wrong = append(wrong, fmt.Errorf("--raft-multiplier %d: it must be from 1 to %d", o.RaftMultiplier, consensus.MaxMultiplier))
+	}
+	return errors.Join(wrong...)
+}
 
 // Manager is a manager that has been opened. Run it, or Close it.
 type Manager struct {
 	options    Options
-	id         string
+	id         atomic.Pointer[string] // another one after it has left a cluster
 	logger     *slog.Logger
 	store      *state.Store
-	node       *consensus.Node
+	core       *core
 	events     *events.Log
+	feed       *state.Feed // of all changes, for events
 	dispatcher *dispatch.Dispatcher
-	standing   *standing
-	listeners  []*listener
-	closing    context.Context // ends when the manager begins to stop
-	close      context.CancelFunc
-	founding   sync.Mutex // one Initialize at a time
+	authority  *authority.Authority
+	ring       *keyring.Ring
+	lock       *lock
+	// credentials are what the manager shows on its listeners; it has none before it is in a cluster.
+	credentials *pki.Holder
+	standing    *standing
+	forward     *forward.Forwarder
+	front       *front
+	audit       *audit.File     // nil for none
+	closing     context.Context // ends when the manager begins to stop
+	close       context.CancelFunc
+	founding    sync.Mutex // one who makes, joins or leaves a cluster at a time
+
+	addrMu    sync.Mutex
+	addresses addresses
+
+	problemMu sync.Mutex
+	problem   string // why it does not do its part, in words
 }
 
 // New opens a manager: it listens, and has read what it knows from its data folder. Nothing is answered
@@ -70,7 +116,11 @@ func New(ctx context.Context, o Options) (m *Manager, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	m = &Manager{options: o, logger: o.Logger, store: state.NewStore(), events: events.NewLog(), standing: newStanding()}
+	m = &Manager{
+		options: o, logger: o.Logger, store: state.NewStore(), core: newCore(), events: events.NewLog(),
+		credentials: pki.NewHolder(nil), standing: newStanding(),
+	}
+	_, m.feed = m.store.Watch()
 	m.closing, m.close = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -78,46 +128,121 @@ func New(ctx context.Context, o Options) (m *Manager, err error) {
 			m = nil
 		}
 	}()
-	if m.listeners, err = listen(ctx, o); err != nil {
-		return m, err
+	m.dispatcher = dispatch.New(m.store, m.core, m.logger, dispatch.Reachable(m.Addrs))
+	m.authority = authority.New(m.store, m.core)
+	if o.AuditLog != "" {
+		if m.audit, err = audit.Open(o.AuditLog, o.Logger); err != nil {
+			return m, err
+		}
 	}
-	if m.id, err = identity(o.DataDir); err != nil {
-		return m, err
-	}
-	transport := o.Transport
-	if transport == nil {
-		_, transport = raft.NewInmemTransport(raft.ServerAddress(m.id))
-	}
-	m.node, err = consensus.Open(consensus.Options{
-		ID: m.id, DataDir: o.DataDir, Transport: transport, Logger: o.Logger,
-	}, state.NewMachine(m.store))
-	if err != nil {
-		return m, err
-	}
-	m.dispatcher = dispatch.New(m.store, m.node, m.logger)
 	handler, err := m.handler()
 	if err != nil {
 		return m, err
 	}
-	for _, l := range m.listeners {
-		l.serve(handler, m.logger)
+	m.forward = forward.New(forward.Options{Handler: handler, Leadership: leadership{m}, Credentials: m.credentials, ElectionWait: m.electionWait(), Logger: m.logger})
+	if m.lock, err = m.newLock(); err != nil {
+		return m, err
 	}
-	return m, nil
+	m.front = &front{
+		handler: m.lock, credentials: m.credentials, logger: m.logger,
+		protocols: map[string]func(*tls.Conn){raftwire.ALPN: m.core.serve},
+	}
+	if m.addresses, err = settledAddresses(o.DataDir, m.configured()); err != nil {
+		return m, err
+	}
+	if err := m.front.open(ctx, o.Socket, m.addresses.Listen); err != nil {
+		return m, err
+	}
+	if err := m.identify(); err != nil {
+		return m, err
+	}
+	if m.ring, err = keyring.OpenFolder(o.DataDir); err != nil {
+		return m, err
+	}
+	if m.ring.State() == keyring.Locked {
+		return m, nil
+	}
+	return m, m.takeUp()
+}
+
+// takeUp takes up what the data folder holds of a cluster, once nothing of it is locked.
+func (m *Manager) takeUp() error {
+	m.loadTrust()
+	err := m.openNode()
+	if err == nil {
+		err = m.checkMembership()
+	}
+	m.lock.opened(err)
+	return err
+}
+
+// checkMembership refuses to go on as a member whose raft log is gone: it would vote as if it had never
+// agreed to anything.
+func (m *Manager) checkMembership() error {
+	initialized, err := m.initialized()
+	if err != nil || initialized || m.credentials.Get() == nil || m.isJoining() {
+		return err
+	}
+	return fmt.Errorf("%s has a certificate of cluster %s but no raft log: restore raft.db from where it went, "+
+		"or empty the folder, take this manager out with `warrenctl manager rm %s` on another and let it join anew",
+		m.options.DataDir, m.credentials.Get().Identity().Cluster, m.self())
+}
+
+// electionWait is how long a call waits for a leader: most elections take less than a third of it.
+func (m *Manager) electionWait() time.Duration {
+	return electionWait * time.Duration(max(1, m.options.RaftMultiplier))
+}
+
+// configured are the addresses as the configuration names them.
+func (m *Manager) configured() addresses {
+	return addresses{Listen: m.options.ListenAddr, Advertise: m.options.AdvertiseAddr}
+}
+
+// openNode takes up what the data folder holds of the raft log.
+func (m *Manager) openNode() error {
+	wire := m.newWire()
+	node, err := consensus.Open(m.raftOptions(wire), state.NewMachine(m.store))
+	if err != nil {
+		return errors.Join(err, wire.Close())
+	}
+	m.core.put(node, wire)
+	return nil
+}
+
+func (m *Manager) newWire() *raftwire.Wire {
+	return raftwire.New(raftwire.Options{
+		ID: m.self(), Addr: m.raftAddr(), Credentials: m.credentials, Logger: m.logger,
+		Timeout: raftTimeout * time.Duration(max(1, m.options.RaftMultiplier)),
+		Admit:   func(id string) bool { return !authority.IsRemoved(m.store.Snapshot().Authority(), id) },
+	})
+}
+
+func (m *Manager) raftOptions(transport raft.Transport) consensus.Options {
+	return consensus.Options{
+		ID: m.self(), DataDir: m.options.DataDir, Transport: transport, Multiplier: m.options.RaftMultiplier, Logger: m.logger,
+	}
 }
 
 // handler returns the API.
 func (m *Manager) handler() (http.Handler, error) {
 	exchange := relay.New(m.dispatcher)
-	return api.New(api.Options{
+	options := api.Options{
 		Store:      m.store,
-		Proposer:   m.node,
+		Proposer:   m.core,
 		Membership: m,
+		Local:      m,
+		Authority:  m.authority,
 		Events:     m.events,
 		Sessions:   agents{m.dispatcher, exchange},
+		Renewed:    m.dispatcher.Renewed,
 		Logs:       logstream.New(m.store, exchange, logstream.Refs{Service: api.FindService, Task: api.FindTask}),
 		Closing:    m.closing,
 		Logger:     m.logger,
-	})
+	}
+	if m.audit != nil {
+		options.AuditFile = m.audit
+	}
+	return api.New(options)
 }
 
 // agents is what agents call: their sessions, and the streams they dial back with.
@@ -133,17 +258,23 @@ var _ warrenv1connect.SessionServiceHandler = agents{}
 func (m *Manager) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var running sync.WaitGroup
-	for _, l := range m.listeners {
-		running.Go(func() {
-			if err := l.server.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
-				cancel(fmt.Errorf("serve %s: %w", l.Addr(), err))
-			}
-		})
-		m.logger.Info("listening", "addr", l.Addr().String())
-	}
+	m.front.start(cancel)
 	m.report()
-	m.lead(ctx) // until ctx ends; the agents' sessions end here, and nothing is written about it
+	var running sync.WaitGroup
+	running.Go(func() { _ = m.events.Run(ctx, m.feed) }) // until ctx ends
+	if !m.lock.through.Load() {
+		if err := m.awaitKey(ctx); err != nil {
+			cancel(err)
+		}
+	}
+	running.Go(func() { _ = m.ring.Keep(ctx, m.store, m.logger) }) // which ends with ctx alone
+	running.Go(func() { m.keepJoining(ctx) })
+	running.Go(func() { m.keepCertificate(ctx) })
+	running.Go(func() { m.keepAnnounced(ctx) })
+	running.Go(func() { m.forward.Run(ctx) })
+	if err := m.lead(ctx); err != nil { // until ctx ends; the agents' sessions end here, and nothing is written about it
+		cancel(err)
+	}
 	err := m.Close()
 	running.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -156,31 +287,37 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) Close() error {
 	m.standing.set(stopping)
 	m.close()
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
-	defer cancel()
 	var all []error
-	for _, l := range m.listeners {
-		if l.server == nil {
-			all = append(all, l.Close())
-			continue
-		}
-		if err := l.server.Shutdown(ctx); err != nil {
-			m.logger.Warn("calls were cut off", "addr", l.Addr().String(), "err", err)
-			all = append(all, l.server.Close())
-		}
+	m.handOver()
+	if node := m.core.take(); node != nil { // whose connections are the front's too, which would wait for them
+		all = append(all, node.Close())
 	}
-	if m.node != nil {
-		all = append(all, m.node.Close())
+	if m.forward != nil {
+		m.forward.Close()
+	}
+	if m.front != nil {
+		all = append(all, m.front.close())
+	}
+	if m.audit != nil {
+		all = append(all, m.audit.Close())
 	}
 	return errors.Join(all...)
 }
 
-// Addr is the address that the manager listens on for agents, nil where it does not.
-func (m *Manager) Addr() net.Addr {
-	for _, l := range m.listeners {
-		if l.Addr().Network() == "tcp" {
-			return l.Addr()
-		}
+// handOver gives the lead to another manager before this one stops, so that nobody waits for an election.
+func (m *Manager) handOver() {
+	node, err := m.core.get()
+	if err != nil || !node.Leading() {
+		return
 	}
-	return nil
+	ctx, cancel := context.WithTimeout(context.Background(), handOverTimeout)
+	defer cancel()
+	if err := node.TransferLeadership(ctx); err != nil && !errors.Is(err, consensus.ErrAlone) {
+		m.logger.Warn("the lead could not be handed over: the others elect a leader when they miss this one", "err", err)
+	}
 }
+
+// Addr is the address that the manager listens on for others, nil where it does not.
+func (m *Manager) Addr() net.Addr { return m.front.addr() }
+
+func (m *Manager) path(name string) string { return filepath.Join(m.options.DataDir, name) }

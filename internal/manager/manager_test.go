@@ -2,6 +2,7 @@ package manager_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +33,10 @@ type running struct {
 	nodes    warrenv1connect.NodeServiceClient
 	tasks    warrenv1connect.TaskServiceClient
 	events   warrenv1connect.EventServiceClient
+
+	membership warrenv1connect.MembershipServiceClient
+	local      warrenv1connect.ManagerServiceClient
+	trust      warrenv1connect.TrustServiceClient
 }
 
 // start runs a manager over the data in dir until the test ends, or stop is called.
@@ -66,7 +71,9 @@ func start(t testing.TB, dir string) *running {
 func options(t testing.TB, dir string) manager.Options {
 	return manager.Options{
 		DataDir: filepath.Join(dir, "data"), Socket: filepath.Join(dir, "m.sock"), ListenAddr: "127.0.0.1:0",
-		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		// The managers of a test share two processors with whatever else is tested.
+		RaftMultiplier: 3,
+		Logger:         slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 }
 
@@ -88,6 +95,10 @@ func dial(t testing.TB, socket string) *running {
 		nodes:    warrenv1connect.NewNodeServiceClient(client, "http://manager", plain),
 		tasks:    warrenv1connect.NewTaskServiceClient(client, "http://manager", plain),
 		events:   warrenv1connect.NewEventServiceClient(client, "http://manager", plain),
+
+		membership: warrenv1connect.NewMembershipServiceClient(client, "http://manager", plain),
+		local:      warrenv1connect.NewManagerServiceClient(client, "http://manager", plain),
+		trust:      warrenv1connect.NewTrustServiceClient(client, "http://manager", plain),
 	}
 }
 
@@ -241,19 +252,16 @@ func TestASocketLeftBehindIsTakenOverAndOneInUseIsNot(t *testing.T) {
 	}
 }
 
-func TestAnAddressThatOthersCanReachNeedsInsecure(t *testing.T) {
-	for addr, want := range map[string]string{"0.0.0.0:0": "--insecure", ":0": "--insecure", "192.0.2.1:7420": "--insecure", "7420": "HOST:PORT"} {
-		o := options(t, t.TempDir())
-		o.ListenAddr = addr
-		if _, err := manager.New(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v", addr, err)
-		}
-		if _, err := os.Stat(o.DataDir); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s: the data folder was made", addr)
-		}
-	}
+func TestAnAddressIsCheckedBeforeAnythingIsTouched(t *testing.T) {
 	o := options(t, t.TempDir())
-	o.ListenAddr, o.Insecure = "0.0.0.0:0", true
+	o.ListenAddr = "7420"
+	if _, err := manager.New(t.Context(), o); err == nil || !strings.Contains(err.Error(), "HOST:PORT") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(o.DataDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the data folder was made")
+	}
+	o.ListenAddr = "0.0.0.0:0"
 	m, err := manager.New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -285,9 +293,10 @@ func TestProfilesAreServedOnTheSocketAlone(t *testing.T) {
 	if got := get(unix, "http://manager/debug/pprof/cmdline"); got != http.StatusOK {
 		t.Errorf("on the socket: %d", got)
 	}
-	tcp := &http.Client{Transport: new(http.Transport)}
+	r.init(t) // before which nobody is answered on TCP
+	tcp := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer tcp.CloseIdleConnections()
-	if got := get(tcp, "http://"+r.manager.Addr().String()+"/debug/pprof/cmdline"); got != http.StatusNotFound {
+	if got := get(tcp, "https://"+r.manager.Addr().String()+"/debug/pprof/cmdline"); got != http.StatusNotFound {
 		t.Errorf("on TCP: %d", got)
 	}
 }
@@ -377,4 +386,19 @@ func startProcess(t *testing.T, dir string) *exec.Cmd {
 	}
 	go io.Copy(io.Discard, out) // until the process ends
 	return cmd
+}
+
+func TestAMemberWhoseLogIsGoneDoesNotBeginAnew(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir)
+	r.init(t)
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "data", "raft.db")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := manager.New(t.Context(), options(t, dir)); err == nil || !strings.Contains(err.Error(), "no raft log") {
+		t.Errorf("got %v", err)
+	}
 }

@@ -1,10 +1,11 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"slices"
 	"time"
 
 	"github.com/cuemby/warren/internal/id"
@@ -14,146 +15,188 @@ import (
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-// electionWait is how long a call waits for an election before it is refused. Most take less than one
-// second, and a caller who is refused can only try again.
-const electionWait = 3 * time.Second
-
-// stand is what a manager is at the moment.
-type stand int
-
-const (
-	following stand = iota
-	leading         // and knows everything that was committed before
-	stopping        // for good
-)
-
-// standing is how a manager stands, for those who wait for it to change.
-type standing struct {
-	mu      sync.Mutex
-	now     stand
-	changed chan struct{} // closed at the next change
-}
-
-func newStanding() *standing { return &standing{changed: make(chan struct{})} }
-
-func (s *standing) set(to stand) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.now == to || s.now == stopping {
-		return
-	}
-	s.now = to
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-func (s *standing) get() (stand, <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.now, s.changed
-}
-
-// lead waits until the manager leads. It fails with consensus.ErrClosed, with consensus.ErrNotLeader
-// when that takes longer than an election should, or with the error of ctx.
-func (s *standing) lead(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, electionWait, consensus.ErrNotLeader)
-	defer cancel()
-	for {
-		now, changed := s.get()
-		switch now {
-		case leading:
-			return nil
-		case stopping:
-			return consensus.ErrClosed
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
 var _ api.Membership = (*Manager)(nil)
+
+// initialized tells whether the manager belongs to a cluster, or would if it were not locked.
+func (m *Manager) initialized() (bool, error) {
+	node, err := m.core.get()
+	if err != nil {
+		return false, err
+	}
+	return node.Initialized()
+}
 
 // Ready implements api.Membership.
 func (m *Manager) Ready(ctx context.Context) error {
 	if now, _ := m.standing.get(); now != leading {
-		if initialized, err := m.node.Initialized(); err != nil {
+		if initialized, err := m.initialized(); err != nil {
 			return err
 		} else if !initialized {
 			return api.ErrUninitialized
 		}
-		if err := m.standing.lead(ctx); err != nil {
+		if err := m.standing.lead(ctx, m.electionWait()); err != nil {
 			return err
 		}
 	}
 	if m.store.Snapshot().Cluster() == nil {
 		return api.ErrUninitialized
 	}
+	// One that was deposed a moment ago and has not heard of it must not answer with what was true then.
+	node, err := m.core.get()
+	if err != nil {
+		return err
+	}
+	return node.VerifyLeader(ctx)
+}
+
+// Knows implements api.Membership.
+func (m *Manager) Knows() error {
+	if m.store.Snapshot().Cluster() == nil {
+		return api.Unavailable("nobody leads the cluster, and this manager has learned nothing of its state since it was started: " +
+			"bring other managers back, or if they are lost for good run `warrenctl cluster recover` on this machine")
+	}
 	return nil
 }
 
 // Initialize implements api.Membership. A manager that was killed between becoming a member of a raft
 // cluster and writing down what cluster that is, is not initialized yet, and does the rest here.
-func (m *Manager) Initialize(ctx context.Context, spec *warrenv1.ClusterSpec) (*warrenv1.Cluster, error) {
+func (m *Manager) Initialize(ctx context.Context, spec *warrenv1.ClusterSpec, given api.Addresses) (*warrenv1.Cluster, error) {
 	m.founding.Lock()
 	defer m.founding.Unlock()
-	if err := m.node.Bootstrap(); err != nil && !errors.Is(err, consensus.ErrInitialized) {
+	if m.credentials.Get() != nil && m.store.Snapshot().Cluster() == nil {
+		return nil, fmt.Errorf("%w and is on its way into it", consensus.ErrInitialized)
+	}
+	if there := m.store.Snapshot().Cluster(); there != nil {
+		return nil, fmt.Errorf("%w, %s", consensus.ErrInitialized, there.GetSpec().GetName())
+	}
+	if err := m.settle(ctx, given); err != nil {
 		return nil, err
 	}
-	if err := m.standing.lead(ctx); err != nil {
+	node, err := m.core.get()
+	if err != nil {
+		return nil, err
+	}
+	if err := node.Bootstrap(m.raftAddr()); err != nil && !errors.Is(err, consensus.ErrInitialized) {
+		return nil, err
+	}
+	if err := m.standing.lead(ctx, soleWait); err != nil {
 		return nil, fmt.Errorf("take the lead of the new cluster: %w", err)
 	}
 	if there := m.store.Snapshot().Cluster(); there != nil {
 		return nil, fmt.Errorf("%w, %s", consensus.ErrInitialized, there.GetSpec().GetName())
 	}
-	transaction := state.New(time.Now())
-	transaction.Create(&warrenv1.Cluster{Meta: &warrenv1.Meta{Id: id.New()}, Spec: spec})
-	results, err := m.node.Propose(ctx, transaction)
+	now, cluster := time.Now(), id.New()
+	trust, err := m.foundTrust(cluster, spec.GetAutolock(), now)
+	if err != nil {
+		return nil, err
+	}
+	transaction := state.New(now)
+	transaction.Create(&warrenv1.Cluster{Meta: &warrenv1.Meta{Id: cluster}, Spec: spec})
+	transaction.Create(trust)
+	transaction.Create(m.announcement(nil))
+	results, err := m.core.Propose(ctx, transaction)
 	if err = errors.Join(append(results, err)...); err != nil {
 		return nil, fmt.Errorf("write the new cluster: %w", err)
+	}
+	// Whoever is told the unlock key may count on what it is for.
+	if err := m.ring.Follow(m.store.Snapshot()); err != nil {
+		return nil, err
+	}
+	if err := m.renew(time.Now()); err != nil {
+		return nil, err
 	}
 	m.logger.Info("cluster initialized", "cluster", spec.GetName())
 	m.report()
 	return m.store.Snapshot().Cluster(), nil
 }
 
+// settle listens where an administrator has said, and keeps it.
+func (m *Manager) settle(ctx context.Context, given api.Addresses) error {
+	m.addrMu.Lock()
+	next := m.addresses
+	m.addrMu.Unlock()
+	if given.Listen == "" && given.Advertise == "" {
+		return nil
+	}
+	next.Listen, next.Advertise = cmp.Or(given.Listen, next.Listen), cmp.Or(given.Advertise, next.Advertise)
+	if given.Listen != "" && given.Advertise == "" {
+		next.Advertise = "" // what was advertised before went with the old one
+	}
+	if err := errors.Join(checkAddr("listen-addr", next.Listen), checkAddr("advertise-addr", next.Advertise)); err != nil {
+		return api.Refuse("%v", err)
+	}
+	if err := m.front.move(ctx, next.Listen); err != nil {
+		return api.Refuse("%v", err)
+	}
+	if err := settle(m.options.DataDir, m.configured(), next); err != nil {
+		return err
+	}
+	m.addrMu.Lock()
+	m.addresses = next
+	m.addrMu.Unlock()
+	m.core.move(m.raftAddr())
+	return nil
+}
+
 // Managers implements api.Membership.
 func (m *Manager) Managers() ([]*warrenv1.Manager, error) {
-	ids, leader, err := m.node.Members()
+	node, err := m.core.get()
 	if err != nil {
 		return nil, err
 	}
+	servers := node.Servers()
+	leader, _ := node.Leader()
+	reachable := node.Reachable()
+	s := m.store.Snapshot()
 	var managers []*warrenv1.Manager
-	for _, id := range ids {
-		manager := &warrenv1.Manager{Id: id, Leader: id == leader}
-		if id == m.id {
-			manager.Addr = m.AgentAddr()
-		}
-		managers = append(managers, manager)
+	for _, server := range servers {
+		told := s.Member(server.ID)
+		managers = append(managers, &warrenv1.Manager{
+			Id: server.ID, Leader: server.ID == leader, Voter: server.Voter,
+			Addr: cmp.Or(told.GetAddr(), server.Addr), Hostname: told.GetHostname(), Version: told.GetVersion(),
+			Reachable: server.ID == m.self() || server.ID == leader || reachable[server.ID], CertificateExpiresAt: told.GetCertificateExpiresAt(),
+		})
 	}
 	return managers, nil
 }
 
-// AgentAddr implements api.Membership.
-func (m *Manager) AgentAddr() string { return advertised(m.options.AdvertiseAddr, m.Addr()) }
-
-// report tells in words how the manager stands, for its service's status.
-func (m *Manager) report() {
-	if m.options.Status == nil {
-		return
+// Addrs implements api.Membership: the leader's first.
+func (m *Manager) Addrs() []string {
+	var addrs []string
+	add := func(addr string) {
+		if addr != "" && !slices.Contains(addrs, addr) {
+			addrs = append(addrs, addr)
+		}
 	}
-	now, _ := m.standing.get()
-	cluster := m.store.Snapshot().Cluster()
-	switch initialized, err := m.node.Initialized(); {
-	case err != nil || now == stopping:
-		m.options.Status("stopping")
-	case now != leading && initialized:
-		m.options.Status("waiting for an election")
-	case cluster == nil:
-		m.options.Status("not part of a cluster yet: run `warrenctl cluster init`")
-	default:
-		m.options.Status("leading cluster " + cluster.GetSpec().GetName())
+	if node, err := m.core.get(); err == nil {
+		if id, addr := node.Leader(); id != "" {
+			add(m.addrOf(id, addr))
+		}
 	}
+	for told := range m.store.Snapshot().Members() {
+		add(told.GetAddr())
+	}
+	if len(addrs) == 0 {
+		add(m.AgentAddr())
+	}
+	return addrs
 }
+
+// addrOf returns where a manager is reached: as it says itself, or as raft knows it.
+func (m *Manager) addrOf(id, addr string) string {
+	if id == m.self() {
+		return m.AgentAddr()
+	}
+	return cmp.Or(m.store.Snapshot().Member(id).GetAddr(), addr)
+}
+
+// AgentAddr implements api.Membership.
+func (m *Manager) AgentAddr() string {
+	m.addrMu.Lock()
+	defer m.addrMu.Unlock()
+	return advertised(m.addresses.Advertise, m.front.addr())
+}
+
+// raftAddr is the address that raft knows this manager by: one that listens nowhere has none, and raft
+// wants something.
+func (m *Manager) raftAddr() string { return cmp.Or(m.AgentAddr(), m.self()) }

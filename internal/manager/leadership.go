@@ -1,0 +1,43 @@
+package manager
+
+import (
+	"github.com/cuemby/warren/internal/manager/forward"
+)
+
+// leadership tells who leads, to the one who passes calls on.
+type leadership struct{ m *Manager }
+
+var _ forward.Leadership = leadership{}
+
+// Leader implements forward.Leadership.
+func (l leadership) Leader() (forward.Leader, <-chan struct{}) {
+	s := l.m.standing.look()
+	leader := forward.Leader{ID: s.follows, Since: s.since}
+	if s.now == leading {
+		leader.ID, leader.Here = l.m.self(), true
+		return leader, s.changed
+	}
+	if initialized, err := l.m.initialized(); err == nil && !initialized {
+		leader.Here = true
+		return leader, s.changed
+	}
+	if s.follows == l.m.self() { // elected, and ready in a moment: the API waits for it
+		leader.Here = true
+		return leader, s.changed
+	}
+	if s.follows != "" {
+		leader.Addr = l.m.addrOf(s.follows, s.followAt)
+	}
+	return leader, s.changed
+}
+
+// Peers implements forward.Leadership.
+func (l leadership) Peers() []forward.Peer {
+	var peers []forward.Peer
+	for told := range l.m.store.Snapshot().Members() {
+		if id := told.GetMeta().GetId(); id != l.m.self() {
+			peers = append(peers, forward.Peer{ID: id, Name: told.GetHostname(), Addr: told.GetAddr()})
+		}
+	}
+	return peers
+}
