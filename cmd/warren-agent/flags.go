@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/netip"
+	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -17,6 +17,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/cuemby/warren/internal/agent"
+	"github.com/cuemby/warren/internal/agent/membership"
 	"github.com/cuemby/warren/internal/daemonflags"
 )
 
@@ -28,8 +29,11 @@ type flags struct {
 	DataDir string `type:"path" default:"/var/lib/warren/agent" placeholder:"DIR" help:"What must survive a reboot: the node's identity, its assignments, its tasks' output."`
 	RunDir  string `type:"path" default:"/run/warren/agent" placeholder:"DIR" help:"What must survive a restart of the agent: the containers' pipes and small files."`
 
-	Manager  []string `placeholder:"HOST:PORT" help:"A manager to attend at. Repeat it for each; they are tried in turn."`
-	Insecure bool     `help:"Speak to managers beyond this machine although nothing is encrypted yet. Only for networks where everyone is trusted."`
+	Socket string `default:"/run/warren/agent.sock" placeholder:"PATH" help:"Unix socket for warrenctl on this machine; root and the group warren may use it."`
+
+	JoinToken     string   `placeholder:"TOKEN" help:"Join the cluster that this token is of, as soon as a --manager lets this machine in. Better in the environment, or in a file, than on the command line, which others can read."`
+	JoinTokenFile string   `type:"path" placeholder:"FILE" help:"A file with the token. Without either, systemd's credential join-token is looked for. Without any, the agent waits for warrenctl cluster join."`
+	Manager       []string `placeholder:"HOST:PORT" help:"A manager to join at, and to try beside those that the cluster tells. Repeat it for each."`
 
 	Hostname string            `placeholder:"NAME" help:"The node's name. Default: the machine's."`
 	Label    map[string]string `placeholder:"KEY=VALUE" help:"A label of this node for placement constraints, as engine.labels.KEY. Repeat it for each."`
@@ -70,17 +74,21 @@ func (f *flags) Validate() error {
 	if f.Version {
 		return nil
 	}
-	if len(f.Manager) == 0 {
-		return errors.New("no manager to attend at: give --manager HOST:PORT, or WARREN_AGENT_MANAGER, or manager in " + string(f.Config))
-	}
 	for _, manager := range f.Manager {
-		host, port, err := net.SplitHostPort(manager)
-		if number, portErr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || portErr != nil || number == 0 {
-			return fmt.Errorf("--manager %s: it must be HOST:PORT, such as 10.0.0.5:7420", manager)
+		if err := membership.CheckAddr(manager); err != nil {
+			return fmt.Errorf("--manager %w", err)
 		}
-		if !f.Insecure && !loopback(host) {
-			return fmt.Errorf("--manager %s: it is not on this machine, and nothing would be encrypted on the way: if everyone on the network is trusted, give --insecure", manager)
+	}
+	if f.JoinToken != "" && f.JoinTokenFile != "" {
+		return errors.New("--join-token and --join-token-file: give one of them")
+	}
+	if f.JoinToken != "" {
+		if _, err := membership.ParseToken(f.JoinToken); err != nil {
+			return fmt.Errorf("--join-token: %w", err)
 		}
+	}
+	if (f.JoinToken != "" || f.JoinTokenFile != "") && len(f.Manager) == 0 {
+		return errors.New("a join token and no manager to join at: give --manager HOST:PORT, or WARREN_AGENT_MANAGER, or manager in " + string(f.Config))
 	}
 	if f.Hostname != "" && !hostname.MatchString(f.Hostname) {
 		return fmt.Errorf("--hostname %q: it must be letters, digits and . _ -, beginning and ending with a letter or digit", f.Hostname)
@@ -108,15 +116,31 @@ var (
 	namespace = regexp.MustCompile(`^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$`)
 )
 
-func loopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
+// credential is the join token among the credentials that systemd has handed to the service; empty where
+// there is none.
+func credential() string {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return ""
+	}
+	path := filepath.Join(dir, "join-token")
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 func (f *flags) agent(logger *slog.Logger) agent.Config {
+	tokenFile := f.JoinTokenFile
+	if f.JoinToken == "" && tokenFile == "" && len(f.Manager) > 0 {
+		tokenFile = credential()
+	}
 	return agent.Config{
 		DataDir:             f.DataDir,
 		RunDir:              f.RunDir,
+		Socket:              f.Socket,
+		JoinToken:           f.JoinToken,
+		JoinTokenFile:       tokenFile,
 		Managers:            f.Manager,
 		Hostname:            f.Hostname,
 		Labels:              f.Label,

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cuemby/warren/internal/jointoken"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 func parse(t *testing.T, args ...string) (*flags, error) {
@@ -44,19 +47,24 @@ func TestAFlagWinsOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 }
 
 func TestMistakesAreNamed(t *testing.T) {
+	worker := jointoken.Token{Digest: strings.Repeat("a", 52), Role: warrenv1.Role_ROLE_AGENT, Secret: make([]byte, jointoken.SecretBytes)}
+	manager := worker
+	manager.Role = warrenv1.Role_ROLE_MANAGER
 	for name, c := range map[string]struct {
 		args []string
 		want string
 	}{
-		"no manager":          {nil, "give --manager HOST:PORT"},
-		"no port":             {[]string{"--manager", "10.0.0.1"}, "it must be HOST:PORT"},
-		"another machine":     {[]string{"--manager", "10.0.0.1:1"}, "--insecure"},
 		"no such port":        {[]string{"--manager", "localhost:99999"}, "it must be HOST:PORT"},
 		"a blank in the name": {[]string{"--manager", "localhost:1", "--hostname", "a b"}, "--hostname"},
 		"a label without key": {[]string{"--manager", "localhost:1", "--label", "=v"}, "--label"},
 		"namespace":           {[]string{"--manager", "localhost:1", "--containerd-namespace", "a b"}, "--containerd-namespace"},
 		"group above":         {[]string{"--manager", "localhost:1", "--cgroup-parent", "/../x"}, "--cgroup-parent"},
 		"too large":           {[]string{"--manager", "localhost:1", "--reserve-memory", "1e99"}, "not a size"},
+		"no port":             {[]string{"--manager", "10.0.0.1"}, "it must be HOST:PORT"},
+		"no manager":          {[]string{"--join-token", worker.String()}, "give --manager HOST:PORT"},
+		"not a token":         {[]string{"--manager", "10.0.0.1:1", "--join-token", "secret"}, "it is not a join token"},
+		"for a manager":       {[]string{"--manager", "10.0.0.1:1", "--join-token", manager.String()}, "it is a manager's join token"},
+		"two tokens":          {[]string{"--manager", "10.0.0.1:1", "--join-token", worker.String(), "--join-token-file", "f"}, "give one of them"},
 		"unknown key":         {[]string{"--config", file(t, "managers: []")}, `unknown key "managers"`},
 		"missing file":        {[]string{"--config", "/nowhere.yaml"}, "/nowhere.yaml"},
 		"not a size":          {[]string{"--manager", "localhost:1", "--reserve-memory", "much"}, "not a size"},
@@ -66,8 +74,32 @@ func TestMistakesAreNamed(t *testing.T) {
 			t.Errorf("%s: got %v, want something with %q", name, err, c.want)
 		}
 	}
-	if _, err := parse(t, "--manager", "10.0.0.1:1", "--insecure"); err != nil {
-		t.Error(err)
+	for _, args := range [][]string{nil, {"--manager", "10.0.0.1:1"}, {"--manager", "10.0.0.1:1", "--join-token", worker.String()}} {
+		if _, err := parse(t, args...); err != nil {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
+
+func TestSystemdsCredentialIsUsedWhereNothingElseIsGiven(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "join-token")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	for want, args := range map[string][]string{
+		path: {"--manager", "10.0.0.1:1"},
+		"/f": {"--manager", "10.0.0.1:1", "--join-token-file", "/f"},
+		"":   nil, // nowhere to join
+	} {
+		f, err := parse(t, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.agent(nil).JoinTokenFile; got != want {
+			t.Errorf("%q: got %q, want %q", args, got, want)
+		}
 	}
 }
 

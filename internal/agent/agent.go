@@ -8,21 +8,29 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/cuemby/warren/internal/agent/control"
 	"github.com/cuemby/warren/internal/agent/facts"
 	"github.com/cuemby/warren/internal/agent/fdstore"
 	"github.com/cuemby/warren/internal/agent/logs"
+	"github.com/cuemby/warren/internal/agent/membership"
 	"github.com/cuemby/warren/internal/agent/runtime"
 	"github.com/cuemby/warren/internal/agent/session"
 	"github.com/cuemby/warren/internal/agent/store"
 	"github.com/cuemby/warren/internal/agent/supervisor"
+	"github.com/cuemby/warren/internal/pki"
+	"github.com/cuemby/warren/internal/unixsocket"
 )
 
 // Config is what an operator says about an agent.
 type Config struct {
 	// DataDir keeps what must survive a reboot, RunDir what must survive a restart of the agent.
 	DataDir, RunDir string
-	// Managers are the addresses to attend at, HOST:PORT.
+	// Socket is the path of the unix socket for those who administer this machine.
+	Socket string
+	// Managers are addresses, HOST:PORT, to try beside those that the cluster tells.
 	Managers []string
+	// JoinToken, or what is in the file JoinTokenFile, makes the machine join by itself; both may be empty.
+	JoinToken, JoinTokenFile string
 	// Hostname is the node's name; empty for the machine's own.
 	Hostname string
 	// Labels are matched by placement constraints as engine.labels.KEY.
@@ -42,7 +50,7 @@ type Config struct {
 }
 
 // Run is an agent's life. It returns when ctx ends, which stops no container, or when it cannot begin.
-// ready is called once the agent does its work, whether or not it has reached a manager.
+// ready is called once the agent does its work, whether or not it is a member of a cluster.
 func Run(ctx context.Context, c Config, ready func()) (err error) {
 	// Containers' mounts and pipes are named by these, from elsewhere than the agent's working folder.
 	for _, dir := range []*string{&c.DataDir, &c.RunDir} {
@@ -56,6 +64,10 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	}
 	defer closing(&err, state.Close)
 
+	member, err := membership.Open(membership.Options{Dir: c.DataDir, Record: state, Seeds: c.Managers, Logger: c.Logger})
+	if err != nil {
+		return err
+	}
 	output, err := logs.Open(filepath.Join(c.DataDir, "logs"))
 	if err != nil {
 		return fmt.Errorf("open the tasks' output: %w", err)
@@ -97,6 +109,12 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		return err
 	}
 
+	socket, err := unixsocket.Listen(ctx, c.Socket, "warren-agent")
+	if err != nil {
+		return err
+	}
+	defer socket.Close() // again, where it has been served
+
 	// The session ends before the supervisor, which it hands assignments to; both before what they use.
 	supervising, stopSupervising := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSupervising()
@@ -104,7 +122,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		Runtime:           engine,
 		Output:            output,
 		Journal:           state,
-		NodeID:            state.NodeID(),
+		NodeID:            member.NodeID,
 		Hostname:          machine.Name(),
 		MaxParallelStarts: c.MaxParallelStarts,
 		Resynced:          machine.Recheck,
@@ -118,25 +136,52 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 
 	var watching sync.WaitGroup
 	defer watching.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	watching.Go(func() {
 		if err := machine.Watch(ctx); err != nil {
 			c.Logger.Warn("changes of the machine's addresses go unseen until the next session", "error", err)
 		}
 	})
 
-	c.Logger.Info("agent started", "node", state.NodeID(), "hostname", machine.Name(), "managers", c.Managers)
-	ready()
-	session.Run(ctx, session.Options{
-		Managers: c.Managers,
-		Identity: state,
-		Tasks:    supervisor,
-		Reports:  supervisor.Outbox(),
-		Facts:    machine,
-		Logs:     output,
-		Logger:   c.Logger,
+	here := &node{
+		ctx: ctx, membership: member, tasks: supervisor, forget: state.Reset, logger: c.Logger,
+		hold: func(ctx context.Context, mine *pki.Credentials, standing func(string, error)) {
+			session.Run(ctx, session.Options{
+				Managers:  member,
+				NodeID:    mine.Identity().Name,
+				ClusterID: mine.Identity().Cluster,
+				TLS:       member.Holder().ClientConfig,
+				Fresh:     member.Fresh(),
+				Tasks:     supervisor,
+				Reports:   supervisor.Outbox(),
+				Facts:     machine,
+				Logs:      output,
+				Standing:  standing,
+				Logger:    c.Logger,
+			})
+		},
+	}
+	var serving sync.WaitGroup
+	var served error
+	serving.Go(func() {
+		defer cancel()
+		served = control.Serve(ctx, socket, here, c.Logger)
 	})
+	unattended := membership.Unattended{Token: c.JoinToken, TokenFile: c.JoinTokenFile, Managers: c.Managers}
+	if unattended.Given() {
+		serving.Go(func() { member.JoinUnattended(ctx, unattended, here.cannotJoin) })
+	}
+	if id := member.NodeID(); id != "" {
+		c.Logger.Info("agent started", "node", id, "hostname", machine.Name(), "managers", member.Addrs())
+	} else {
+		c.Logger.Info("agent started; it waits to join a cluster", "hostname", machine.Name(), "socket", c.Socket)
+	}
+	ready()
+	here.run(ctx)
+	serving.Wait()
 	c.Logger.Info("agent leaves; its tasks run on")
-	return nil
+	return served
 }
 
 // closing closes something at the end of a function that returns *err.

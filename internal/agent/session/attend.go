@@ -25,50 +25,61 @@ const (
 	maxInterval     = 10 * time.Minute // more is a mistake of the manager's
 )
 
-// session is one session with one manager.
+// session is one session with one manager, which has welcomed the node.
 type session struct {
 	*line
 	manager  string
+	wire     *wire
 	stream   *connect.BidiStreamForClient[warrenv1.AttendRequest, warrenv1.AttendResponse]
+	ctx      context.Context // of the stream
+	cancel   context.CancelCauseFunc
+	began    time.Time
 	interval atomic.Int64        // between heartbeats, in nanoseconds
 	silence  *time.Timer         // ends the session when the manager is silent for too long
 	facts    *warrenv1.NodeFacts // as last sent
 }
 
-// attend holds one session. It tells whether the manager welcomed the node, and why the session ended.
-func (l *line) attend(ctx context.Context, manager string) (welcomed bool, err error) {
+// begin says hello to a manager and returns the session that it welcomes the node to. The session must be
+// held.
+func (l *line) begin(ctx context.Context, manager string) (*session, error) {
+	s := &session{line: l, manager: manager, facts: l.Facts.Collect(ctx), wire: newWire(manager, l.TLS()), began: time.Now()}
 	// The stream outlives ctx for as long as it takes to say goodbye.
-	streamCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
-	wire := newWire(manager)
-	defer context.AfterFunc(streamCtx, wire.cut)()
-	defer wire.cut()
-	s := &session{line: l, manager: manager, stream: wire.client.Attend(streamCtx)}
+	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	context.AfterFunc(s.ctx, s.wire.cut)
 	s.silence = time.AfterFunc(welcomeTimeout, func() {
-		cancel(errors.New("the manager fell silent"))
+		s.cancel(errors.New("the manager fell silent"))
 	})
-	defer s.silence.Stop()
-	stopWatching := context.AfterFunc(ctx, func() { s.silence.Reset(goodbyeTimeout) })
-	defer stopWatching()
-
-	s.facts = l.Facts.Collect(ctx)
-	welcome, err := s.greet()
-	if err != nil {
-		return false, because(streamCtx, err)
+	defer context.AfterFunc(ctx, func() { s.silence.Reset(goodbyeTimeout) })()
+	s.stream = s.wire.client.Attend(s.ctx)
+	if err := s.greet(); err != nil {
+		err = because(s.ctx, err)
+		s.close(err)
+		return nil, err
 	}
-	l.Logger.Info("attending at the manager", "manager", manager, "cluster", welcome.GetClusterId())
-	l.lastReason = ""
+	return s, nil
+}
 
+// close ends the stream, whatever is on it.
+func (s *session) close(why error) {
+	s.silence.Stop()
+	s.cancel(why)
+	s.wire.cut()
+}
+
+// hold keeps the session until it breaks, ctx ends, or there is a fresh one, which it returns.
+func (s *session) hold(ctx context.Context) (*session, error) {
+	defer context.AfterFunc(ctx, func() { s.silence.Reset(goodbyeTimeout) })()
 	heard := make(chan error, 1)
 	go func() {
 		defer close(heard)
 		heard <- s.hear(ctx)
 	}()
-	err = s.speak(ctx, heard)
-	cancel(err)
+	fresh, err := s.speak(ctx, heard)
+	err = because(s.ctx, err)
+	s.close(err)
 	for range heard { // until it has ended
 	}
-	return true, because(streamCtx, err)
+	return fresh, err
 }
 
 // because prefers the reason for which this side ended the stream to what the stream says of it.
@@ -80,30 +91,24 @@ func because(ctx context.Context, err error) error {
 }
 
 // greet says hello and waits for the welcome.
-func (s *session) greet() (*warrenv1.Welcome, error) {
-	hello := &warrenv1.Hello{NodeId: s.Identity.NodeID(), ClusterId: s.Identity.ClusterID(), Facts: s.facts}
+func (s *session) greet() error {
+	hello := &warrenv1.Hello{NodeId: s.NodeID, ClusterId: s.ClusterID, Facts: s.facts}
 	if err := s.send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return err
 	}
 	answer, err := s.stream.Receive()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	welcome := answer.GetWelcome()
 	if welcome == nil {
-		return nil, fmt.Errorf("the manager answered hello with %T instead of a welcome", answer.GetMessage())
+		return fmt.Errorf("the manager answered hello with %T instead of a welcome", answer.GetMessage())
 	}
-	switch ours, theirs := s.Identity.ClusterID(), welcome.GetClusterId(); ours {
-	case theirs:
-	case "":
-		if err := s.Identity.JoinCluster(theirs); err != nil {
-			return nil, err
-		}
-	default:
-		return nil, otherCluster(ours, theirs)
+	if theirs := welcome.GetClusterId(); theirs != s.ClusterID {
+		return otherCluster(s.ClusterID, theirs)
 	}
 	s.pace(welcome.GetHeartbeatInterval().AsDuration())
-	return welcome, nil
+	return nil
 }
 
 // pace takes the manager's wish for the time between heartbeats, and that it lives.
@@ -143,23 +148,49 @@ func (s *session) hear(ctx context.Context) error {
 			s.openStream(ctx, s.manager, m.OpenStream)
 		case *warrenv1.AttendResponse_CloseStream:
 			s.closeStream(m.CloseStream.GetStreamId())
+		case *warrenv1.AttendResponse_Directory:
+			s.Managers.Heed(m.Directory, s.manager)
 		}
 		s.alive()
 	}
 }
 
-// speak sends what there is to say until the stream ends, or ctx does and the goodbye has been heard.
-func (s *session) speak(ctx context.Context, heard <-chan error) error {
+// speak sends what there is to say until the stream ends, ctx does and the goodbye has been heard, or there
+// is a fresh session, which it returns. While that is being opened the session goes on.
+func (s *session) speak(ctx context.Context, heard <-chan error) (*session, error) {
 	s.Reports.Rewind()
 	heartbeat := time.NewTimer(time.Duration(s.interval.Load()))
 	defer heartbeat.Stop()
+	var opening chan *session // holds what comes of it; nil while none is being opened
+	ended := func(err error) (*session, error) {
+		if opening == nil {
+			return nil, err
+		}
+		// A manager that has welcomed the fresh session has ended this one.
+		return <-opening, err
+	}
 	for {
 		var err error
 		select {
 		case err := <-heard:
-			return err
+			return ended(err)
+		case fresh := <-opening:
+			opening = nil
+			if fresh != nil {
+				return fresh, errSuperseded
+			}
+		case <-s.Fresh:
+			if opening == nil {
+				fresh := make(chan *session, 1)
+				s.streams.Go(func() { fresh <- s.freshen(ctx) })
+				opening = fresh
+			}
 		case <-ctx.Done():
-			return s.leave(ctx, heard)
+			err := s.leave(ctx, heard)
+			if fresh, _ := ended(err); fresh != nil {
+				fresh.close(err)
+			}
+			return nil, err
 		case <-heartbeat.C:
 			heartbeat.Reset(time.Duration(s.interval.Load()))
 			err = s.send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Heartbeat{Heartbeat: &warrenv1.Heartbeat{}}})
@@ -175,11 +206,25 @@ func (s *session) speak(ctx context.Context, heard <-chan error) error {
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return <-heard // which knows why the stream has ended
+			return ended(<-heard) // which knows why the stream has ended
 		case err != nil:
-			return err
+			return ended(err)
 		}
 	}
+}
+
+// errSuperseded ends a session that another has taken the place of.
+var errSuperseded = errors.New("a fresh session has taken its place")
+
+// freshen opens another session with the same manager; nil where that does not work, which leaves things as
+// they are.
+func (s *session) freshen(ctx context.Context) *session {
+	fresh, err := s.begin(ctx, s.manager)
+	if err != nil {
+		s.Logger.Warn("cannot open the session anew; the old one goes on", "manager", s.manager, "error", err)
+		return nil
+	}
+	return fresh
 }
 
 // report sends reports, in as many messages as it takes. Each tells the manager that this agent lives.
@@ -221,8 +266,12 @@ func sameMachine(a, b *warrenv1.NodeFacts) bool {
 	return proto.Equal(a, b)
 }
 
-// leave says goodbye and waits until the manager has heard it, for a while.
+// leave says goodbye and waits until the manager has heard it, for a while. A node that leaves its cluster
+// does not: it is not expected back.
 func (s *session) leave(ctx context.Context, heard <-chan error) error {
+	if errors.Is(context.Cause(ctx), ErrLeave) {
+		return ctx.Err()
+	}
 	_ = s.send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Goodbye{Goodbye: &warrenv1.Goodbye{}}})
 	_ = s.stream.CloseRequest()
 	<-heard //nolint:errcheck // that the stream has ended is what is waited for, not how

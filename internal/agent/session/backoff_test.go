@@ -9,7 +9,7 @@ func TestTriesComeFastAtFirstAndNeverTooSlow(t *testing.T) {
 	now := time.Now()
 	b := newBackoff(now)
 	for round := range 100 {
-		b.failed(false)
+		b.failed(0)
 		wait := b.next(now)
 		most := earlyMost
 		if now.Sub(b.since) > early {
@@ -27,20 +27,21 @@ func TestTriesComeFastAtFirstAndNeverTooSlow(t *testing.T) {
 
 func TestOnlyWhenEveryManagerRefusesIsTheWaitLong(t *testing.T) {
 	for _, c := range []struct {
-		refusals []bool
-		long     bool
+		refusals []time.Duration
+		want     time.Duration
 	}{
-		{[]bool{true}, true},
-		{[]bool{true, true}, true},
-		{[]bool{true, false}, false},
-		{[]bool{false, true}, false},
+		{[]time.Duration{refusedWait}, refusedWait},
+		{[]time.Duration{outcastWait, refusedWait}, refusedWait},
+		{[]time.Duration{outcastWait, outcastWait}, outcastWait},
+		{[]time.Duration{refusedWait, 0}, firstWait},
+		{[]time.Duration{0, refusedWait}, firstWait},
 	} {
 		b := newBackoff(time.Now())
-		for _, refused := range c.refusals {
-			b.failed(refused)
+		for _, refusal := range c.refusals {
+			b.failed(refusal)
 		}
-		if wait := b.next(time.Now()); wait >= refusedWait/2 != c.long {
-			t.Errorf("refusals %v: waits %s", c.refusals, wait)
+		if wait := b.next(time.Now()); wait < c.want/2 || wait > c.want {
+			t.Errorf("refusals %v: waits %s, want about %s", c.refusals, wait, c.want)
 		}
 	}
 }

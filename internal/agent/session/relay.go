@@ -67,7 +67,7 @@ type (
 func (l *line) relay(ctx context.Context, manager string, open *warrenv1.OpenStream, serve server) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	wire := newWire(manager)
+	wire := newWire(manager, l.TLS())
 	defer context.AfterFunc(ctx, wire.cut)()
 	defer wire.cut()
 	stream := wire.client.Relay(ctx)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,15 +11,16 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/pki"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-// Identity is who this node is.
-type Identity interface {
-	NodeID() string
-	// ClusterID is empty before the node has joined a cluster.
-	ClusterID() string
-	JoinCluster(cluster string) error
+// Managers knows where the managers are.
+type Managers interface {
+	// Addrs are their addresses, HOST:PORT.
+	Addrs() []string
+	// Heed takes what the manager at via has told of them, and waits for nothing.
+	Heed(d *warrenv1.Directory, via string)
 }
 
 // Tasks takes what the manager wants.
@@ -49,15 +51,24 @@ type Logs interface {
 
 // Options says whom a session connects, and with what.
 type Options struct {
-	// Managers are addresses, HOST:PORT; at least one.
-	Managers []string
-	Identity Identity
-	Tasks    Tasks
-	Reports  Reports
-	Facts    Facts
-	Logs     Logs
+	Managers Managers
+	// NodeID and ClusterID are who this node is, and of which cluster.
+	NodeID, ClusterID string
+	// TLS returns the configuration of connections to managers, with the certificate in force.
+	TLS func() *tls.Config
+	// Fresh is readable when the session is to be opened anew, so that the manager sees a new certificate.
+	Fresh   <-chan struct{}
+	Tasks   Tasks
+	Reports Reports
+	Facts   Facts
+	Logs    Logs
+	// Standing is told, if set, which manager the session is with, or why there is none.
+	Standing func(manager string, problem error)
 	Logger   *slog.Logger
 }
+
+// ErrLeave is the cause with which Run's context ends where the node leaves its cluster for good.
+var ErrLeave = errors.New("the node leaves its cluster")
 
 // line is the agent's side of all sessions, one after the other.
 type line struct {
@@ -69,36 +80,64 @@ type line struct {
 	open    map[string]context.CancelFunc // by stream id
 }
 
-// Run keeps a session open until ctx ends, and then says goodbye.
+// Run keeps a session open until ctx ends, and then says goodbye, unless the cause is ErrLeave.
 func Run(ctx context.Context, o Options) {
 	l := &line{Options: o, open: map[string]context.CancelFunc{}}
 	defer l.streams.Wait()
+	defer l.stand("", nil)
 
-	wait := newBackoff(time.Now())
-	for next := 0; ctx.Err() == nil; next++ {
-		manager := o.Managers[next%len(o.Managers)]
-		began := time.Now()
-		welcomed, err := l.attend(ctx, manager)
-		if ctx.Err() != nil {
-			return
-		}
-		l.explain(manager, welcomed, err)
-		if welcomed && time.Since(began) > lasting {
-			wait = newBackoff(time.Now())
-			next-- // a line that broke is taken up where it was
+	wait, round := newBackoff(time.Now()), newRound("", "")
+	for ctx.Err() == nil {
+		manager, ok := round.next(o.Managers.Addrs())
+		if !ok {
+			if !round.tried() {
+				l.stand("", errNowhere)
+				wait.failed(refusedWait)
+			}
+			if !sleep(ctx, wait.next(time.Now())) {
+				return
+			}
+			round = newRound(round.last, "")
 			continue
 		}
-		wait.failed(l.refused(err))
-		if (next+1)%len(o.Managers) != 0 {
-			continue // the next manager may answer at once
+		s, err := l.begin(ctx, manager)
+		welcomed, lasted := false, false
+		for s != nil {
+			l.stand(s.manager, nil)
+			l.Logger.Info("attending at the manager", "manager", s.manager, "cluster", l.ClusterID)
+			round.last, l.lastReason = s.manager, ""
+			began := s.began
+			if s, err = s.hold(ctx); s == nil && ctx.Err() == nil {
+				welcomed, lasted = true, time.Since(began) > lasting
+				l.explain(manager, true, err)
+			}
 		}
-		if !sleep(ctx, wait.next(time.Now())) {
+		switch {
+		case ctx.Err() != nil:
 			return
+		case lasted:
+			// Whoever it was with may be gone: any other takes this node at once.
+			wait, round = newBackoff(time.Now()), newRound("", manager)
+		default:
+			if !welcomed {
+				l.explain(manager, false, err)
+			}
+			wait.failed(refusal(err))
 		}
 	}
 }
 
-// explain logs why there is no session: once, until the reason changes.
+// errNowhere: no manager can be tried.
+var errNowhere = errors.New("no address of a manager is known: give the agent --manager HOST:PORT")
+
+// stand tells how the line stands.
+func (l *line) stand(manager string, problem error) {
+	if l.Standing != nil {
+		l.Standing(manager, problem)
+	}
+}
+
+// explain tells why there is no session, and logs it: once, until the reason changes.
 func (l *line) explain(manager string, welcomed bool, err error) {
 	reason := manager + err.Error()
 	level := slog.LevelWarn
@@ -106,19 +145,12 @@ func (l *line) explain(manager string, welcomed bool, err error) {
 		level = slog.LevelDebug
 	}
 	l.lastReason = reason
-	remedy := ""
-	switch code := connect.CodeOf(err); {
-	case l.wrongCluster(err):
-		remedy = "if this node is to move to the manager's cluster, stop the agent and start it with an empty --data-dir; else correct --manager"
-	case code == connect.CodeAborted:
-		remedy = "make sure that no other agent runs with a copy of this one's --data-dir"
-	case code == connect.CodeUnimplemented:
-		remedy = "check that --manager is the address of a warren-manager of this release"
-	}
 	args := []any{"manager", manager, "error", err}
-	if remedy != "" {
+	if remedy := remedy(err); remedy != "" {
 		args = append(args, "remedy", remedy)
+		err = fmt.Errorf("%w: %s", err, remedy)
 	}
+	l.stand("", fmt.Errorf("manager %s: %w", manager, err))
 	if welcomed {
 		l.Logger.Log(context.Background(), level, "the session broke; tasks run on", args...)
 		return
@@ -126,24 +158,39 @@ func (l *line) explain(manager string, welcomed bool, err error) {
 	l.Logger.Log(context.Background(), level, "cannot attend at the manager", args...)
 }
 
-// wrongCluster tells whether this node and the manager are of different clusters. A node that is of none
-// can be refused for the same kind of reason, but then it is the manager that has no cluster yet.
-func (l *line) wrongCluster(err error) bool {
-	return errors.Is(err, errOtherCluster) ||
-		connect.CodeOf(err) == connect.CodeFailedPrecondition && l.Identity.ClusterID() != ""
+// remedy says what to do about an error where the manager has not said it itself.
+func remedy(err error) string {
+	code := connect.CodeOf(err)
+	switch {
+	case wrongCluster(err):
+		return "if this node is to move to the manager's cluster, run `warrenctl cluster leave` here and join that one; else correct --manager"
+	case errors.Is(err, pki.ErrNotYetValid), errors.Is(err, pki.ErrExpired):
+		return "check the clocks of this machine and the manager's (NTP)"
+	case code == connect.CodeAborted:
+		return "make sure that no other agent runs with a copy of this one's --data-dir"
+	case code == connect.CodeUnimplemented:
+		return "check that --manager is the address of a warren-manager of this release"
+	}
+	return ""
 }
 
-// refused tells whether a manager answered, and will answer the same for a while.
-func (l *line) refused(err error) bool {
-	if l.wrongCluster(err) {
-		return true
+// wrongCluster tells whether this node and the manager are of different clusters.
+func wrongCluster(err error) bool {
+	return errors.Is(err, errOtherCluster) || errors.Is(err, pki.ErrForeign) || connect.CodeOf(err) == connect.CodeFailedPrecondition
+}
+
+// refusal is how long to wait at least where a manager answered, and will answer the same for a while.
+func refusal(err error) time.Duration {
+	if wrongCluster(err) {
+		return refusedWait
 	}
 	switch connect.CodeOf(err) {
-	case connect.CodeInvalidArgument, connect.CodePermissionDenied,
-		connect.CodeUnauthenticated, connect.CodeUnimplemented, connect.CodeAborted:
-		return true
+	case connect.CodeInvalidArgument, connect.CodePermissionDenied, connect.CodeUnimplemented, connect.CodeAborted:
+		return refusedWait
+	case connect.CodeUnauthenticated:
+		return outcastWait
 	}
-	return false
+	return 0
 }
 
 // sleep waits for d; false if ctx ends first.

@@ -16,13 +16,20 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cuemby/warren/internal/pki"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // fakeAgent is everything a session works with.
 type fakeAgent struct {
+	ca     *testCA
+	holder *pki.Holder
+	fresh  chan struct{}
+	heeded chan *warrenv1.Directory
+	addrs  []string
+
 	mu      sync.Mutex
-	cluster string
+	problem error // as last told
 	reports []*warrenv1.TaskReport
 	unsent  []*warrenv1.TaskReport
 	log     bytes.Buffer
@@ -34,8 +41,12 @@ type fakeAgent struct {
 	reading chan context.Context
 }
 
-func newFakeAgent() *fakeAgent {
+func newFakeAgent(t *testing.T) *fakeAgent {
+	t.Helper()
+	ca := newTestCA(t)
 	return &fakeAgent{
+		ca: ca, holder: pki.NewHolder(ca.member(t, warrenv1.Role_ROLE_AGENT)),
+		fresh: make(chan struct{}), heeded: make(chan *warrenv1.Directory, 16),
 		applied: make(chan *warrenv1.Assignments, 16),
 		ready:   make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
@@ -43,19 +54,19 @@ func newFakeAgent() *fakeAgent {
 	}
 }
 
-func (a *fakeAgent) NodeID() string { return "abcdefghijklmnop" }
+// NodeID is who the agent's certificate is for.
+func (a *fakeAgent) NodeID() string { return a.holder.Get().Identity().Name }
 
-func (a *fakeAgent) ClusterID() string {
+// Addrs implements Managers.
+func (a *fakeAgent) Addrs() []string { return a.addrs }
+
+// Heed implements Managers.
+func (a *fakeAgent) Heed(d *warrenv1.Directory, _ string) { a.heeded <- d }
+
+func (a *fakeAgent) stand(_ string, problem error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.cluster
-}
-
-func (a *fakeAgent) JoinCluster(cluster string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.cluster = cluster
-	return nil
+	a.problem = problem
 }
 
 func (a *fakeAgent) Apply(assignments *warrenv1.Assignments) { a.applied <- assignments }
@@ -137,19 +148,27 @@ func (a *fakeAgent) logged() string {
 // attend runs the agent's side until the test ends, or the returned function is called.
 func attend(t *testing.T, a *fakeAgent, managers ...string) (leave func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+	end := attendUntil(t, a, managers...)
+	return func() { end(nil) }
+}
+
+// attendUntil is attend whose function says why the session is to end.
+func attendUntil(t *testing.T, a *fakeAgent, managers ...string) (end func(why error)) {
+	t.Helper()
+	a.addrs = managers
+	ctx, cancel := context.WithCancelCause(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		Run(ctx, Options{Managers: managers, Identity: a, Tasks: a, Reports: a, Facts: a, Logs: a,
-			Logger: slog.New(slog.NewTextHandler(a, nil))})
+		Run(ctx, Options{Managers: a, NodeID: a.NodeID(), ClusterID: "cluster", TLS: a.holder.ClientConfig, Fresh: a.fresh,
+			Tasks: a, Reports: a, Facts: a, Logs: a, Standing: a.stand, Logger: slog.New(slog.NewTextHandler(a, nil))})
 	}()
-	leave = func() {
-		cancel()
+	end = func(why error) {
+		cancel(why)
 		<-done
 	}
-	t.Cleanup(leave)
-	return leave
+	t.Cleanup(func() { end(nil) })
+	return end
 }
 
 // next takes one from a channel.
@@ -183,12 +202,12 @@ func untilClosed[T any](t *testing.T, from <-chan T, what string) {
 }
 
 func TestASessionCarriesAssignmentsInAndStatusesOut(t *testing.T) {
-	m := startManager(t, &fakeManager{interval: time.Hour})
-	a := newFakeAgent()
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
 	a.report("before")
 	attend(t, a, m.addr)
 	s := next(t, m.sessions, "session")
-	if s.hello.GetNodeId() != a.NodeID() || s.hello.GetFacts().GetHostname() != "host" || s.hello.GetClusterId() != "" {
+	if s.hello.GetNodeId() != a.NodeID() || s.hello.GetFacts().GetHostname() != "host" || s.hello.GetClusterId() != "cluster" {
 		t.Errorf("hello: %v", s.hello)
 	}
 	if r := next(t, s.heard, "report"); len(r.GetReport().GetTasks()) != 1 || r.GetReport().GetTasks()[0].GetTaskId() != "before" {
@@ -206,14 +225,11 @@ func TestASessionCarriesAssignmentsInAndStatusesOut(t *testing.T) {
 	if r := next(t, s.heard, "report"); r.GetReport().GetTasks()[0].GetTaskId() != "after" {
 		t.Errorf("second report: %v", r)
 	}
-	if a.ClusterID() != "cluster" {
-		t.Errorf("the agent joined %q", a.ClusterID())
-	}
 }
 
 func TestABrokenSessionIsTakenUpAgainAndEverythingReportedAnew(t *testing.T) {
-	m := startManager(t, &fakeManager{interval: time.Hour})
-	a := newFakeAgent()
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
 	a.report("a")
 	attend(t, a, m.addr)
 	for range 2 {
@@ -223,16 +239,14 @@ func TestABrokenSessionIsTakenUpAgainAndEverythingReportedAnew(t *testing.T) {
 		}
 		s.hangUp()
 	}
-	if s := next(t, m.sessions, "session"); s.hello.GetClusterId() != "cluster" {
-		t.Errorf("hello of a member: %v", s.hello)
-	}
+	next(t, m.sessions, "session")
 }
 
 // After a broken session a node reports all its tasks at once.
 func TestABigNodesReportsComeInMessagesThatTheManagerTakes(t *testing.T) {
 	const tasks = 10000
-	m := startManager(t, &fakeManager{interval: time.Hour})
-	a := newFakeAgent()
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
 	text := strings.Repeat("x", 2<<10)
 	for i := range tasks {
 		a.reportStatus(strconv.Itoa(i), &warrenv1.TaskStatus{
@@ -288,14 +302,16 @@ func TestManagersAreTriedInTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	down.Close()
-	m := startManager(t, &fakeManager{interval: time.Hour})
-	attend(t, newFakeAgent(), down.Addr().String(), m.addr)
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
+	attend(t, a, down.Addr().String(), m.addr)
 	next(t, m.sessions, "session")
 }
 
 func TestHeartbeatsComeAsOftenAsTheManagerWants(t *testing.T) {
-	m := startManager(t, &fakeManager{interval: 10 * time.Millisecond})
-	attend(t, newFakeAgent(), m.addr)
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: 10 * time.Millisecond})
+	attend(t, a, m.addr)
 	s := next(t, m.sessions, "session")
 	for range 5 {
 		next(t, s.beats, "heartbeat")
@@ -303,15 +319,17 @@ func TestHeartbeatsComeAsOftenAsTheManagerWants(t *testing.T) {
 }
 
 func TestAManagerThatFallsSilentIsLeft(t *testing.T) {
-	m := startManager(t, &fakeManager{interval: 10 * time.Millisecond, mute: true})
-	attend(t, newFakeAgent(), m.addr)
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: 10 * time.Millisecond, mute: true})
+	attend(t, a, m.addr)
 	next(t, m.sessions, "session")
 	next(t, m.sessions, "another session")
 }
 
 func TestAnAgentThatLeavesSaysGoodbye(t *testing.T) {
-	m := startManager(t, &fakeManager{interval: time.Hour})
-	leave := attend(t, newFakeAgent(), m.addr)
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
+	leave := attend(t, a, m.addr)
 	s := next(t, m.sessions, "session")
 	leave()
 	for message := range s.heard {
@@ -323,8 +341,8 @@ func TestAnAgentThatLeavesSaysGoodbye(t *testing.T) {
 }
 
 func TestChangedFactsAreSentAndUnchangedOnesAreNot(t *testing.T) {
-	m := startManager(t, &fakeManager{interval: time.Hour})
-	a := newFakeAgent()
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
 	attend(t, a, m.addr)
 	s := next(t, m.sessions, "session")
 	a.changed <- struct{}{}
@@ -341,29 +359,125 @@ func TestChangedFactsAreSentAndUnchangedOnesAreNot(t *testing.T) {
 	}
 }
 
-func TestANodeOfAnotherClusterIsToldWhatToDo(t *testing.T) {
-	for name, m := range map[string]*fakeManager{
-		"the manager refuses": {refusal: connect.NewError(connect.CodeFailedPrecondition, errors.New("node of another cluster"))},
-		"the agent refuses":   {cluster: "other"},
+func TestAManagerThatCannotBeAttendedAtIsExplained(t *testing.T) {
+	unauthenticated := connect.NewError(connect.CodeUnauthenticated, errors.New("this machine was removed from the cluster"))
+	for name, c := range map[string]struct {
+		manager *fakeManager
+		want    string
+	}{
+		"the manager refuses":     {&fakeManager{refusal: connect.NewError(connect.CodeFailedPrecondition, errors.New("node of another cluster"))}, "warrenctl cluster leave"},
+		"the agent refuses":       {&fakeManager{cluster: "other"}, "its own is cluster, the manager's other"},
+		"somebody else answers":   {&fakeManager{authority: newTestCA(t)}, "was not issued by this cluster's CA"},
+		"the node was removed":    {&fakeManager{refusal: unauthenticated}, "this machine was removed from the cluster"},
+		"a copy of it runs":       {&fakeManager{refusal: connect.NewError(connect.CodeAborted, errors.New("another session"))}, "copy of this one's --data-dir"},
+		"it is no warren-manager": {&fakeManager{refusal: connect.NewError(connect.CodeUnimplemented, errors.New("what?"))}, "warren-manager of this release"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := startManager(t, m)
-			a := newFakeAgent()
-			a.cluster = "mine"
-			leave := attend(t, a, m.addr)
+			a := newFakeAgent(t)
+			m := a.manager(t, c.manager)
+			attend(t, a, m.addr)
 			deadline := time.After(15 * time.Second)
-			for !strings.Contains(a.logged(), "remedy=") {
+			for {
+				a.mu.Lock()
+				problem := a.problem
+				a.mu.Unlock()
+				if problem != nil {
+					if !strings.Contains(problem.Error(), c.want) || !strings.Contains(a.logged(), "cannot attend") {
+						t.Errorf("told %q, logged %s", problem, a.logged())
+					}
+					return
+				}
 				select {
 				case <-deadline:
-					t.Fatalf("no remedy was logged: %s", a.logged())
+					t.Fatal("nothing was told")
 				case <-time.After(5 * time.Millisecond):
 				}
 			}
-			leave()
-			if a.ClusterID() != "mine" {
-				t.Errorf("the agent joined %q", a.ClusterID())
-			}
 		})
+	}
+}
+
+func TestAFreshSessionTakesThePlaceOfTheOldOneWithoutAGap(t *testing.T) {
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
+	a.report("a")
+	attend(t, a, m.addr)
+	first := next(t, m.sessions, "session")
+	next(t, first.heard, "report")
+	open(t, first, "stream", "task", true)
+	r := next(t, m.relays, "relay")
+	reading := next(t, a.reading, "reader")
+
+	renewed := a.ca.member(t, warrenv1.Role_ROLE_AGENT)
+	a.holder.Set(renewed)
+	a.fresh <- struct{}{}
+	second := next(t, m.sessions, "fresh session")
+	if second.serial.Cmp(renewed.Certificate().SerialNumber) != 0 {
+		t.Error("the fresh session shows the old certificate")
+	}
+	for message := range first.heard {
+		if message.GetGoodbye() != nil {
+			t.Error("the old session said goodbye")
+		}
+	}
+	if report := next(t, second.heard, "report"); len(report.GetReport().GetTasks()) != 1 {
+		t.Errorf("report: %v", report)
+	}
+	if reading.Err() != nil {
+		t.Error("the stream that was open has ended")
+	}
+	r.hangUp()
+	if logged := a.logged(); strings.Contains(logged, "broke") || strings.Contains(logged, "cannot") {
+		t.Errorf("logged: %s", logged)
+	}
+}
+
+func TestADirectoryIsHandedOn(t *testing.T) {
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
+	attend(t, a, m.addr)
+	s := next(t, m.sessions, "session")
+	err := s.stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Directory{
+		Directory: &warrenv1.Directory{Managers: []string{"a:1"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := next(t, a.heeded, "directory"); !slices.Equal(d.GetManagers(), []string{"a:1"}) {
+		t.Errorf("got %v", d)
+	}
+}
+
+func TestAnotherManagerIsFoundAtOnceWhenOneIsLost(t *testing.T) {
+	a := newFakeAgent(t)
+	one, two := a.manager(t, &fakeManager{interval: time.Minute}), a.manager(t, &fakeManager{interval: time.Minute})
+	attend(t, a, one.addr, two.addr)
+	for range 2 {
+		var s *managerSession
+		var other *fakeManager
+		select {
+		case s = <-one.sessions:
+			other = two
+		case s = <-two.sessions:
+			other = one
+		}
+		// One that has lasted counts as lost, not as a failed try.
+		<-time.After(lasting + 100*time.Millisecond)
+		s.hangUp()
+		next(t, other.sessions, "session at the other manager").hangUp()
+	}
+}
+
+func TestANodeThatLeavesForGoodSaysNoGoodbye(t *testing.T) {
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
+	end := attendUntil(t, a, m.addr)
+	s := next(t, m.sessions, "session")
+	end(ErrLeave)
+	for message := range s.heard {
+		if message.GetGoodbye() != nil {
+			t.Error("it said goodbye")
+		}
 	}
 }
 
@@ -381,8 +495,9 @@ func open(t *testing.T, s *managerSession, id, task string, follow bool) {
 }
 
 func TestAStreamOnDemandIsDialledBackAndServed(t *testing.T) {
-	m := startManager(t, &fakeManager{interval: time.Hour})
-	attend(t, newFakeAgent(), m.addr)
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
+	attend(t, a, m.addr)
 	s := next(t, m.sessions, "session")
 	open(t, s, "stream", "task", false)
 	r := next(t, m.relays, "relay")
@@ -396,8 +511,9 @@ func TestAStreamOnDemandIsDialledBackAndServed(t *testing.T) {
 }
 
 func TestAStreamThatCannotBeServedSaysWhy(t *testing.T) {
-	m := startManager(t, &fakeManager{interval: time.Hour})
-	attend(t, newFakeAgent(), m.addr)
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
+	attend(t, a, m.addr)
 	s := next(t, m.sessions, "session")
 	open(t, s, "stream", "unknown", false)
 	r := next(t, m.relays, "relay")
@@ -414,8 +530,8 @@ func TestAStreamEndsWhenItsReaderIsGone(t *testing.T) {
 		"the agent leaves":      func(_ *managerSession, _ *managerRelay, leave func()) { leave() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := startManager(t, &fakeManager{interval: time.Hour})
-			a := newFakeAgent()
+			a := newFakeAgent(t)
+			m := a.manager(t, &fakeManager{interval: time.Hour})
 			leave := attend(t, a, m.addr)
 			s := next(t, m.sessions, "session")
 			open(t, s, "stream", "task", true)
@@ -434,8 +550,8 @@ func closeStream(s *managerSession, id string) {
 }
 
 func TestTooManyStreamsAreRefused(t *testing.T) {
-	m := startManager(t, &fakeManager{interval: time.Hour})
-	a := newFakeAgent()
+	a := newFakeAgent(t)
+	m := a.manager(t, &fakeManager{interval: time.Hour})
 	attend(t, a, m.addr)
 	s := next(t, m.sessions, "session")
 	for i := range maxStreams {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -15,7 +16,7 @@ import (
 // dialTimeout bounds how long a manager that does not answer keeps the others from being tried.
 const dialTimeout = 3 * time.Second
 
-// wire is one stream's connection to a manager, HTTP/2 without TLS. Every stream has one of its own: a
+// wire is one stream's connection to a manager, HTTP/2 over TLS with the node's certificate. Every stream has one of its own: a
 // flood of log lines holds up no heartbeat, and cutting a wire ends what hangs on it at once. The
 // stream's context alone would not: a request whose body waits to be written, or a peer that is gone
 // without a word, keeps it from being heard.
@@ -28,13 +29,16 @@ type wire struct {
 	isCut bool
 }
 
-func newWire(manager string) *wire {
+func newWire(manager string, config *tls.Config) *wire {
 	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetHTTP2(true)
 	w := &wire{}
-	w.transport = &http.Transport{Protocols: &protocols, DialContext: w.dial}
+	w.transport = &http.Transport{
+		Protocols: &protocols, DialContext: w.dial,
+		TLSClientConfig: config, TLSHandshakeTimeout: dialTimeout,
+	}
 	// Messages are small and the way is short: compressing them would cost more than it saves.
-	w.client = warrenv1connect.NewSessionServiceClient(&http.Client{Transport: w.transport}, "http://"+manager,
+	w.client = warrenv1connect.NewSessionServiceClient(&http.Client{Transport: w.transport}, "https://"+manager,
 		connect.WithAcceptCompression("gzip", nil, nil))
 	return w
 }

@@ -1,5 +1,5 @@
-// Package store is what an agent keeps on disk: one BoltDB file with the node's identity, its last
-// assignments, and how far each task had come.
+// Package store is what an agent keeps on disk: one BoltDB file with where the managers are,
+// the node's last assignments, and how far each task had come.
 //
 // With it an agent that restarts, or a machine that reboots, goes on with its tasks before it has
 // reached a manager. Start with Store. Writes are group-committed: they gather while the disk is

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,7 +17,6 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/cuemby/warren/internal/id"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -28,15 +29,18 @@ const (
 	noteDelay   = time.Second            // how long a note may wait for company
 )
 
-// The file's buckets. Keys are task ids, but for identity, whose two keys stand below.
+// The file's buckets. Keys are task ids, but for membership, whose one key stands below.
 var (
-	identityBucket   = []byte("identity")
+	membershipBucket = []byte("membership")
 	assignmentBucket = []byte("assignments")
 	statusBucket     = []byte("statuses")
 	restartBucket    = []byte("restarts")
+	buckets          = [][]byte{membershipBucket, assignmentBucket, statusBucket, restartBucket}
 
-	nodeKey    = []byte("node")
-	clusterKey = []byte("cluster")
+	managersKey = []byte("managers")
+
+	// identityBucket held a node id, which agents chose for themselves before they had certificates.
+	identityBucket = []byte("identity")
 )
 
 // Task is what the store keeps of one task.
@@ -57,21 +61,20 @@ type Progress struct {
 
 // Store is an agent's durable state. Its messages belong to it once given: they must not be changed.
 type Store struct {
-	db      *bbolt.DB
-	logger  *slog.Logger
-	node    string
-	cluster string
+	db     *bbolt.DB
+	logger *slog.Logger
 
-	mu      sync.Mutex
-	pending *Commit     // what the next write to the disk takes with it; nil if nothing waits
-	later   *time.Timer // wakes the writer for notes; nil if no note waits alone
-	wake    chan struct{}
-	closing chan struct{}
-	done    sync.WaitGroup
+	mu       sync.Mutex
+	managers []string
+	pending  *Commit     // what the next write to the disk takes with it; nil if nothing waits
+	later    *time.Timer // wakes the writer for notes; nil if no note waits alone
+	wake     chan struct{}
+	closing  chan struct{}
+	done     sync.WaitGroup
 }
 
-// Open opens the store in the folder dir, which is made if missing, and draws the node's id when it
-// is new. It fails with ErrInUse if another agent has it open.
+// Open opens the store in the folder dir, which is made if missing. It fails with ErrInUse if another
+// agent has it open.
 func Open(dir string, logger *slog.Logger) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
@@ -99,42 +102,66 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 
 func (s *Store) prepare() error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{identityBucket, assignmentBucket, statusBucket, restartBucket} {
+		for _, name := range buckets {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
-		identity := tx.Bucket(identityBucket)
-		s.node, s.cluster = string(identity.Get(nodeKey)), string(identity.Get(clusterKey))
-		if s.node != "" {
+		if recorded := tx.Bucket(membershipBucket).Get(managersKey); len(recorded) > 0 {
+			s.managers = strings.Split(string(recorded), "\n")
+		}
+		if tx.Bucket(identityBucket) == nil {
 			return nil
 		}
-		s.node = id.New()
-		return identity.Put(nodeKey, []byte(s.node))
+		s.logger.Warn("the node's id now comes with its certificate: it must join its cluster to get one, as a new node; its tasks run on until then")
+		return tx.DeleteBucket(identityBucket)
 	})
 }
 
-// NodeID is the node's identifier, drawn when the store was made.
-func (s *Store) NodeID() string { return s.node }
-
-// ClusterID is the cluster this node belongs to; empty before it has joined one.
-func (s *Store) ClusterID() string {
+// Managers is where the cluster's managers are, as last recorded.
+func (s *Store) Managers() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cluster
+	return slices.Clone(s.managers)
 }
 
-// JoinCluster records the cluster this node belongs to and returns when that is durable.
-func (s *Store) JoinCluster(cluster string) error {
+// RecordManagers records where the cluster's managers are, host:port, and returns when that is durable.
+func (s *Store) RecordManagers(addrs []string) error {
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(identityBucket).Put(clusterKey, []byte(cluster))
+		return tx.Bucket(membershipBucket).Put(managersKey, []byte(strings.Join(addrs, "\n")))
 	})
 	if err != nil {
-		return fmt.Errorf("record the cluster: %w", err)
+		return fmt.Errorf("record the managers' addresses: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cluster = cluster
+	s.managers = slices.Clone(addrs)
+	return nil
+}
+
+// Reset forgets everything, and returns when that is durable. What waits to be written is of tasks that
+// are gone, and is dropped.
+func (s *Store) Reset() error {
+	if commit := s.take(); commit != nil {
+		close(commit.done)
+	}
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range buckets {
+			if err := tx.DeleteBucket(name); err != nil {
+				return err
+			}
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("forget the node's state: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.managers = nil
 	return nil
 }
 

@@ -4,11 +4,12 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/cuemby/warren/internal/id"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -29,20 +30,45 @@ func reopen(t *testing.T, s *Store, dir string) *Store {
 	return open(t, dir)
 }
 
-func TestTheNodesIdentityIsDrawnOnceAndKept(t *testing.T) {
+func TestTheManagersAddressesAreKeptUntilEverythingIsForgotten(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	node := s.NodeID()
-	if len(node) != id.Length || !id.IsPrefix(node) || s.ClusterID() != "" {
-		t.Fatalf("node %q of cluster %q", node, s.ClusterID())
+	if got := s.Managers(); len(got) != 0 {
+		t.Errorf("a new store knows the managers %q", got)
 	}
-	if err := s.JoinCluster("c"); err != nil {
+	if err := s.RecordManagers([]string{"a:1", "[::1]:2"}); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, s, dir)
+	if got := s.Managers(); !slices.Equal(got, []string{"a:1", "[::1]:2"}) {
+		t.Errorf("read %q", got)
+	}
+	s.Assign(&warrenv1.Assignment{Task: &warrenv1.Task{Meta: &warrenv1.Meta{Id: "a"}}})
+	if err := s.Reset(); err != nil {
 		t.Fatal(err)
 	}
 	s = reopen(t, s, dir)
 	defer s.Close()
-	if s.NodeID() != node || s.ClusterID() != "c" {
-		t.Errorf("node %q of cluster %q, was %q of c", s.NodeID(), s.ClusterID(), node)
+	if tasks, err := s.Tasks(); err != nil || len(tasks) != 0 || len(s.Managers()) != 0 {
+		t.Errorf("left: %v, %q, %v", tasks, s.Managers(), err)
+	}
+}
+
+func TestAFolderFromBeforeCertificatesStillOpens(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	s.Assign(&warrenv1.Assignment{Task: &warrenv1.Task{Meta: &warrenv1.Meta{Id: "a"}}})
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		old, err := tx.CreateBucket(identityBucket)
+		return errors.Join(err, old.Put([]byte("node"), []byte("abcdefghijklmnop")))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, s, dir)
+	defer s.Close()
+	if tasks, err := s.Tasks(); err != nil || len(tasks) != 1 {
+		t.Errorf("read %v, %v", tasks, err)
 	}
 }
 

@@ -20,8 +20,9 @@ type Options struct {
 	Runtime Runtime
 	Output  Output
 	Journal Journal
-	// NodeID and Hostname are this node's.
-	NodeID, Hostname string
+	// NodeID is this node's; it changes when the node leaves its cluster and joins one again.
+	NodeID   func() string
+	Hostname string
 	// MaxParallelStarts bounds how many containers are created and started at once; further ones wait
 	// in the order in which they came.
 	MaxParallelStarts int
@@ -51,6 +52,7 @@ type Supervisor struct {
 	gathering map[string]bool    // tasks of a full set of assignments that is still coming; nil else
 	whole     bool               // a full set of assignments has come since this process began
 	connected chan struct{}      // closed, and made anew, when the runtime has been reached again
+	emptied   chan struct{}      // closed when no task is left; nil when nobody waits for that
 }
 
 // watch is one task's wait for the end of one container.
@@ -210,6 +212,10 @@ func (s *Supervisor) forget(t *task) {
 	defer s.mu.Unlock()
 	delete(s.tasks, t.id)
 	s.outbox.drop(t.id)
+	if len(s.tasks) == 0 && s.emptied != nil {
+		close(s.emptied)
+		s.emptied = nil
+	}
 }
 
 // hear takes the runtime's events.

@@ -71,7 +71,7 @@ func (n *node) start() {
 	ctx, n.leave = context.WithCancel(context.Background())
 	n.supervisor, err = Start(ctx, Options{
 		Runtime: n.runtime, Output: n.output, Journal: n.store,
-		NodeID: n.store.NodeID(), Hostname: "host", MaxParallelStarts: n.starts, Logger: logger,
+		NodeID: func() string { return "node" }, Hostname: "host", MaxParallelStarts: n.starts, Logger: logger,
 	})
 	if err != nil {
 		n.t.Fatalf("%v", err)

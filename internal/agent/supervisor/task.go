@@ -329,7 +329,7 @@ func (t *task) container(c *container, a *warrenv1.Assignment, image Image) Cont
 		TaskName:     lifecycle.Name(task, t.Hostname),
 		ServiceID:    task.GetServiceId(),
 		ServiceName:  task.GetServiceName(),
-		NodeID:       t.NodeID,
+		NodeID:       t.NodeID(),
 		NodeHostname: t.Hostname,
 		Slot:         task.GetSlot(),
 		Attempt:      c.attempt,

@@ -1,0 +1,47 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestClearingLeavesNothingAndATaskGivenLaterRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.assign(assignment("a"), assignment("b"))
+		if active := n.supervisor.Active(); active != 2 {
+			t.Errorf("%d tasks are active", active)
+		}
+		n.output.kept["a"] = "text"
+		if err := n.supervisor.Clear(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n.settle()
+		n.expectContainers()
+		if kept, _ := n.output.List(); len(kept) > 0 || n.supervisor.Active() != 0 {
+			t.Errorf("left: output %q, %d tasks", kept, n.supervisor.Active())
+		}
+		if err := n.supervisor.Clear(t.Context()); err != nil {
+			t.Errorf("clearing what is empty: %v", err)
+		}
+		n.assign(assignment("c"))
+		n.expectContainers("c-1")
+	})
+}
+
+func TestClearingEndsWithItsContextWhereTheRuntimeDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.assign(assignment("a"))
+		n.runtime.setTrouble("remove", errors.New("down"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := n.supervisor.Clear(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		n.runtime.setTrouble("remove", nil)
+	})
+}
