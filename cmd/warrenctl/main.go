@@ -2,9 +2,11 @@
 //
 // # Which manager
 //
-// It speaks to the manager on this machine through its unix socket (/run/warren/manager.sock, or
-// --socket or WARREN_SOCKET), or to the one at --host HOST:PORT (WARREN_HOST). The connection is not
-// encrypted: an address other than this machine's needs --insecure.
+// It speaks to the manager on this machine through its unix socket (/run/warren/manager.sock), or to the
+// managers of a context, which holds their addresses and the user's certificate (warrenctl context). The first of
+// these that says it decides: --socket or --host, --context, WARREN_CONTEXT, WARREN_HOST or WARREN_SOCKET,
+// the context chosen with `warrenctl context use`. --host names a manager, or several, in place of the
+// context's. Where one of several managers is lost it goes on with another.
 //
 // # Output
 //
@@ -28,6 +30,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
@@ -49,11 +52,14 @@ type cli struct {
 	Task    command.Task    `cmd:"" aliases:"tasks" help:"Tasks: single containers of services."`
 	Node    command.Node    `cmd:"" aliases:"nodes" help:"Nodes: the machines that run them."`
 	Cluster command.Cluster `cmd:"" help:"The cluster as a whole."`
+	Manager command.Manager `cmd:"" aliases:"managers" help:"Managers: the machines that decide."`
+	User    command.User    `cmd:"" aliases:"users" help:"Users: who may use the cluster from elsewhere."`
+	Context command.Context `cmd:"" aliases:"contexts,ctx" manager:"none" help:"Contexts: which cluster to speak to, and as whom."`
 
 	Events     command.Events     `cmd:"" aliases:"event" help:"Show what happened."`
 	Version    command.Version    `cmd:"" help:"Show the versions of warrenctl and the manager."`
-	Completion command.Completion `cmd:"" help:"Print the script that completes command lines in a shell."`
-	Complete   command.Complete   `cmd:"" name:"__complete" hidden:"" passthrough:""`
+	Completion command.Completion `cmd:"" manager:"none" help:"Print the script that completes command lines in a shell."`
+	Complete   command.Complete   `cmd:"" name:"__complete" hidden:"" passthrough:"" manager:"optional"`
 }
 
 func main() { os.Exit(run()) }
@@ -78,6 +84,12 @@ func run() int {
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	args := os.Args[1:]
+	for _, arg := range args {
+		if !utf8.ValidString(arg) { // it would go on its way with its bytes replaced
+			report(streams, failure.Usagef("%q is not UTF-8 text", arg))
+			return failure.Usage
+		}
+	}
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
@@ -90,13 +102,14 @@ func run() int {
 		streams.Err.Printf("See `%s --help`.", askedFor(parser, err))
 		return failure.Usage
 	}
-	client, err := c.Client()
-	if err != nil {
+	session := &command.Session{Streams: streams, Connection: c.Connection}
+	if err := session.Connect(parsed); err != nil {
 		report(streams, failure.AsUsage(err))
 		return failure.Usage
 	}
-	err = parsed.Run(&command.Session{Client: client, Streams: streams})
+	err = parsed.Run(session)
 	report(streams, err)
+	session.Close()
 	return failure.ExitCode(err)
 }
 

@@ -40,13 +40,22 @@ func TestCommands(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			agentSocket := filepath.Join(dir, "a.sock")
+			agent, err := fakemanager.StartAgent(agentSocket)
+			if err != nil {
+				return err
+			}
 			e.Defer(func() {
 				m.Close()
+				agent.Close()
 				if err := os.RemoveAll(dir); err != nil {
 					t.Error(err)
 				}
 			})
 			e.Setenv("WARREN_SOCKET", socket)
+			e.Setenv("WARREN_AGENT_SOCKET", agentSocket)
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Values[managerKey{}] = m
 			return nil
 		},
@@ -54,12 +63,15 @@ func TestCommands(t *testing.T) {
 			"manager":   manage,
 			"exitcode":  exitCode,
 			"interrupt": interrupt,
+			"mode":      mode,
+			"meanwhile": meanwhile,
 		},
 	})
 }
 
-// manage steers the manager in memory: manager release | page N | conflict N | break |
-// write TASK stdout|stderr LINE….
+// manage steers the manager in memory: manager release | lock | page N | conflict N | break |
+// write TASK stdout|stderr LINE… | rotate | rotated | issued-ago DURATION | fail-renewals TEXT | renewals N, which
+// checks how many there were | renew HOST | lose HOST.
 func manage(ts *testscript.TestScript, _ bool, args []string) {
 	m := ts.Value(managerKey{}).(*fakemanager.Manager)
 	number := func(i int) int {
@@ -70,12 +82,18 @@ func manage(ts *testscript.TestScript, _ bool, args []string) {
 	switch args[0] {
 	case "release":
 		m.Release()
+	case "lock":
+		m.Lock()
 	case "page":
 		m.LimitPages(number(1))
 	case "conflict":
 		m.Conflict(number(1))
 	case "break":
 		m.BreakStreams()
+	case "renew":
+		m.Renew(args[1])
+	case "lose":
+		m.Lose(args[1])
 	case "write":
 		stream := warrenv1.OutputStream_OUTPUT_STREAM_STDOUT
 		if args[2] == "stderr" {
@@ -84,8 +102,31 @@ func manage(ts *testscript.TestScript, _ bool, args []string) {
 		for _, line := range args[3:] {
 			m.Write(args[1], stream, line, time.Now())
 		}
+	case "rotate":
+		ts.Check(m.RotateCA())
+	case "rotated":
+		ts.Check(m.EndRotation())
+	case "issued-ago":
+		ago, err := time.ParseDuration(args[1])
+		ts.Check(err)
+		m.IssuedAgo(ago)
+	case "fail-renewals":
+		m.FailRenewals(args[1])
+	case "renewals":
+		if got := m.Renewals(); got != number(1) {
+			ts.Fatalf("%d certificates were renewed, not %d", got, number(1))
+		}
 	default:
 		ts.Fatalf("manager %s is not known", args[0])
+	}
+}
+
+// mode checks the permissions of a file: mode 600 FILE.
+func mode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[0] {
+		ts.Fatalf("%s has mode %s, not %s", args[1], got, args[0])
 	}
 }
 
@@ -109,25 +150,49 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 // interrupt runs a program, presses Ctrl-C when a line of its output matches, and checks that it ends
 // as interrupted: interrupt REGEXP PROGRAM ARG…. Its output is left in the file interrupted.
 func interrupt(ts *testscript.TestScript, _ bool, args []string) {
-	pattern, err := regexp.Compile(args[0])
+	code, said := runUntil(ts, args[0], args[1:], func(cmd *exec.Cmd) { ts.Check(cmd.Process.Signal(os.Interrupt)) })
+	ts.Check(os.WriteFile(ts.MkAbs("interrupted"), []byte(said), 0o644))
+	if code != 130 {
+		ts.Fatalf("the exit code is %d, not 130; output:\n%s", code, said)
+	}
+}
+
+// meanwhile runs a program, steers the manager as manage does when a line of its output matches, and checks
+// that the program succeeds: meanwhile REGEXP STEP[;STEP…] PROGRAM ARG…. Its output is left in the file looked.
+func meanwhile(ts *testscript.TestScript, _ bool, args []string) {
+	code, said := runUntil(ts, args[0], args[2:], func(*exec.Cmd) {
+		for step := range strings.SplitSeq(args[1], ";") {
+			manage(ts, false, strings.Fields(step))
+		}
+	})
+	ts.Check(os.WriteFile(ts.MkAbs("looked"), []byte(said), 0o644))
+	if code != 0 {
+		ts.Fatalf("the exit code is %d; output:\n%s", code, said)
+	}
+}
+
+// runUntil runs a program, does something when a line of its output matches for the first time, and returns
+// how it ended and what it said.
+func runUntil(ts *testscript.TestScript, match string, args []string, do func(*exec.Cmd)) (code int, said string) {
+	pattern, err := regexp.Compile(match)
 	ts.Check(err)
 	read, write, err := os.Pipe()
 	ts.Check(err)
-	cmd := exec.Command(args[1], args[2:]...)
+	defer read.Close()
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "WARREN_SOCKET="+ts.Getenv("WARREN_SOCKET"))
 	cmd.Stdout, cmd.Stderr = write, write
 	ts.Check(cmd.Start())
 	ts.Check(write.Close())
-	var said strings.Builder
+	var all strings.Builder
+	matched := false
 	for lines := bufio.NewScanner(read); lines.Scan(); {
-		said.WriteString(lines.Text() + "\n")
-		if pattern.MatchString(lines.Text()) {
-			ts.Check(cmd.Process.Signal(os.Interrupt))
+		all.WriteString(lines.Text() + "\n")
+		if !matched && pattern.MatchString(lines.Text()) {
+			matched = true
+			do(cmd)
 		}
 	}
 	_ = cmd.Wait()
-	ts.Check(os.WriteFile(ts.MkAbs("interrupted"), []byte(said.String()), 0o644))
-	if code := cmd.ProcessState.ExitCode(); code != 130 {
-		ts.Fatalf("the exit code is %d, not 130; output:\n%s", code, said.String())
-	}
+	return cmd.ProcessState.ExitCode(), all.String()
 }

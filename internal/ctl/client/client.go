@@ -2,15 +2,17 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/pki"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
@@ -20,21 +22,30 @@ const (
 	// callTimeout bounds a single call; streams have no bound. A write that waits for an election
 	// takes seconds, so this is far above what is normal.
 	callTimeout = 30 * time.Second
-	// keepAlive finds a manager that vanished under an open stream.
+	// keepAlive finds a manager that vanished under an open stream on this machine.
 	keepAlive = 15 * time.Second
+	// pingAfter and pingTimeout do so across a network, where a machine can go without a word: a stream is
+	// to go on elsewhere soon after there is a new leader.
+	pingAfter   = time.Second
+	pingTimeout = 3 * time.Second
 )
 
-// Options say which manager is meant.
+// Options say which managers are meant.
 type Options struct {
-	// Socket is the path of a manager's unix socket. It counts when Host is empty.
+	// Socket is the path of a manager's unix socket. It counts when there are no Addrs.
 	Socket string
-	// Host is the HOST:PORT of a manager.
-	Host string
-	// Insecure allows a Host that is not this machine.
-	Insecure bool
+	// Addrs are the HOST:PORT of managers of one cluster, the one to ask first at the beginning.
+	Addrs []string
+	// Credentials are who the user is to managers at Addrs.
+	Credentials *pki.Credentials
+	// Verified, if set, is told the certificate of every manager that is connected to over TLS.
+	Verified func(*x509.Certificate)
+	// OnStale, if set, is told once that an answer may be out of date because since that time the cluster
+	// has had no leader.
+	OnStale func(since time.Time)
 }
 
-// Client is a manager's API.
+// Client is the cluster's API.
 type Client struct {
 	Cluster  warrenv1connect.ClusterServiceClient
 	Services warrenv1connect.ServiceServiceClient
@@ -42,35 +53,32 @@ type Client struct {
 	Nodes    warrenv1connect.NodeServiceClient
 	Logs     warrenv1connect.LogServiceClient
 	Events   warrenv1connect.EventServiceClient
+
+	Members warrenv1connect.MembershipServiceClient
+	Trust   warrenv1connect.TrustServiceClient
+	Users   warrenv1connect.UserServiceClient
+	// Managers is about the manager on this machine.
+	Managers warrenv1connect.ManagerServiceClient
 }
 
-// New returns a client of the manager that o names. It fails if o.Host is malformed, or is not on
-// this machine and o.Insecure is not set; it does not dial.
-func New(o Options) (*Client, error) {
-	dialer := &net.Dialer{Timeout: dialTimeout}
-	transport := &http.Transport{
-		Protocols: new(http.Protocols),
-		HTTP2:     &http.HTTP2Config{SendPingTimeout: keepAlive, PingTimeout: keepAlive},
-	}
-	transport.Protocols.SetUnencryptedHTTP2(true)
+// ErrNoCredentials says that managers elsewhere were named, and nothing to be known by.
+var ErrNoCredentials = errors.New("managers on other machines are spoken to with a certificate, which a context holds: " +
+	"make one with `warrenctl user create NAME` on a manager's machine and bring it here with `warrenctl context import FILE`, " +
+	"or run warrenctl on a manager's machine, where it uses the unix socket")
 
+// New returns a client of the managers that o names. It fails if an address is malformed, and with
+// ErrNoCredentials; it does not dial.
+func New(o Options) (*Client, error) {
+	transport, err := newFailover(o)
+	if err != nil {
+		return nil, err
+	}
 	options := []connect.ClientOption{connect.WithInterceptors(limitCalls)}
-	url := "http://" + o.Host
-	if o.Host != "" {
-		if err := mayBeReached(o); err != nil {
-			return nil, err
-		}
-		transport.DialContext = dialer.DialContext
-	} else {
-		url = "http://manager"
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", o.Socket)
-		}
+	if len(o.Addrs) == 0 {
 		// Nothing is gained by compressing what does not leave the machine.
 		options = append(options, connect.WithAcceptCompression("gzip", nil, nil))
 	}
-
-	h := &http.Client{Transport: transport}
+	h, url := &http.Client{Transport: transport}, transport.scheme+"://manager"
 	return &Client{
 		Cluster:  warrenv1connect.NewClusterServiceClient(h, url, options...),
 		Services: warrenv1connect.NewServiceServiceClient(h, url, options...),
@@ -78,23 +86,39 @@ func New(o Options) (*Client, error) {
 		Nodes:    warrenv1connect.NewNodeServiceClient(h, url, options...),
 		Logs:     warrenv1connect.NewLogServiceClient(h, url, options...),
 		Events:   warrenv1connect.NewEventServiceClient(h, url, options...),
+
+		Members:  warrenv1connect.NewMembershipServiceClient(h, url, options...),
+		Trust:    warrenv1connect.NewTrustServiceClient(h, url, options...),
+		Users:    warrenv1connect.NewUserServiceClient(h, url, options...),
+		Managers: warrenv1connect.NewManagerServiceClient(h, url, options...),
 	}, nil
 }
 
-// mayBeReached refuses an address that would carry orders to a cluster over a network in plain text.
-func mayBeReached(o Options) error {
-	host, port, err := net.SplitHostPort(o.Host)
-	if err != nil || port == "" {
-		return fmt.Errorf("--host %q is not HOST:PORT, such as 127.0.0.1:7420", o.Host)
+// tlsConfig is how managers are known, and told who calls.
+func tlsConfig(o Options) *tls.Config {
+	config := pki.NewHolder(o.Credentials).ClientConfig()
+	verify := config.VerifyConnection
+	config.VerifyConnection = func(s tls.ConnectionState) error {
+		err := verify(s)
+		if err == nil && o.Verified != nil {
+			o.Verified(s.PeerCertificates[0])
+		}
+		return err
 	}
-	if o.Insecure || host == "localhost" {
-		return nil
+	return config
+}
+
+// check tells what is wrong with addresses.
+func check(o Options) error {
+	for _, addr := range o.Addrs {
+		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" {
+			return fmt.Errorf("the manager's address %q is not HOST:PORT, such as 10.0.0.1:7420", addr)
+		}
 	}
-	if addr, err := netip.ParseAddr(host); err == nil && addr.IsLoopback() {
-		return nil
+	if len(o.Addrs) > 0 && o.Credentials == nil {
+		return ErrNoCredentials
 	}
-	return fmt.Errorf("--host %s is another machine, and this connection is neither encrypted nor authenticated: "+
-		"give --insecure as well if the network between is yours", o.Host)
+	return nil
 }
 
 // limitCalls gives single calls a time limit where the caller has set none.
@@ -109,7 +133,7 @@ var limitCalls = connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) conne
 	}
 })
 
-// Transient tells whether err says that the manager was out of reach or the stream broke, so that the
+// Transient tells whether err says that no manager could be reached or the stream broke, so that the
 // same call may succeed in a moment.
 func Transient(err error) bool {
 	var ce *connect.Error
@@ -127,8 +151,11 @@ func Transient(err error) bool {
 	}
 }
 
-// NotReached tells whether err says that no connection to the manager came about at all.
+// NotReached tells whether err says that no connection to any manager came about at all.
 func NotReached(err error) bool {
+	if all := new(NoAnswerError); errors.As(err, &all) {
+		return !all.reached()
+	}
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
 }

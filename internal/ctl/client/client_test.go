@@ -6,24 +6,25 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/cuemby/warren/internal/pki"
 )
 
-func TestOnlyThisMachineIsSpokenToInPlainText(t *testing.T) {
+func TestManagersElsewhereAreSpokenToWithACertificateAlone(t *testing.T) {
 	for _, c := range []struct {
 		options Options
-		allowed bool
+		want    error
+		valid   bool
 	}{
-		{Options{Host: "127.0.0.1:7400"}, true},
-		{Options{Host: "[::1]:7400"}, true},
-		{Options{Host: "localhost:7400"}, true},
-		{Options{Host: "10.0.0.1:7400"}, false},
-		{Options{Host: "10.0.0.1:7400", Insecure: true}, true},
-		{Options{Host: "localhost.example.com:7400"}, false},
-		{Options{Host: "10.0.0.1", Insecure: true}, false},
-		{Options{Host: "127.0.0.1:"}, false},
-		{Options{Socket: "/run/m.sock"}, true},
+		{options: Options{Socket: "/run/m.sock"}, valid: true},
+		{options: Options{Addrs: []string{"10.0.0.1:7420"}}, want: ErrNoCredentials},
+		{options: Options{Addrs: []string{"127.0.0.1:7420"}}, want: ErrNoCredentials},
+		{options: Options{Addrs: []string{"10.0.0.1:7420", "[::1]:7420"}, Credentials: &pki.Credentials{}}, valid: true},
+		{options: Options{Addrs: []string{"10.0.0.1"}, Credentials: &pki.Credentials{}}},
+		{options: Options{Addrs: []string{"10.0.0.1:"}, Credentials: &pki.Credentials{}}},
+		{options: Options{Addrs: []string{""}, Credentials: &pki.Credentials{}}},
 	} {
-		if _, err := New(c.options); (err == nil) != c.allowed {
+		if _, err := New(c.options); (err == nil) != c.valid || c.want != nil && !errors.Is(err, c.want) {
 			t.Errorf("%+v: error is %v", c.options, err)
 		}
 	}

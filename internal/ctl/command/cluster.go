@@ -19,6 +19,16 @@ type Cluster struct {
 	Init   ClusterInit   `cmd:"" help:"Make this manager the first of a new cluster."`
 	Info   ClusterInfo   `cmd:"" aliases:"inspect,describe,get,status" help:"Show the cluster and its managers."`
 	Update ClusterUpdate `cmd:"" aliases:"set" help:"Change settings of the whole cluster."`
+
+	JoinToken ClusterJoinToken `cmd:"" help:"Show what to type on a machine that is to join."`
+	Join      ClusterJoin      `cmd:"" help:"Make this machine a member of a cluster."`
+	Leave     ClusterLeave     `cmd:"" help:"Have this machine leave its cluster."`
+	Unlock    ClusterUnlock    `cmd:"" help:"Unlock this manager after a restart, in a cluster with autolock."`
+	UnlockKey ClusterUnlockKey `cmd:"" help:"Show the key that unlocks managers, or make a new one."`
+	Backup    ClusterBackup    `cmd:"" help:"Save the whole cluster in a file, or check such a file."`
+	Restore   ClusterRestore   `cmd:"" help:"Make this manager the only one of the cluster of a backup."`
+	Recover   ClusterRecover   `cmd:"" help:"Make this manager the only one of its cluster, after most were lost."`
+	Ca        ClusterCA        `cmd:"" help:"The certificate authority, by which members know each other."`
 }
 
 // clusterSettings are the flags that set what is true of the whole cluster.
@@ -27,7 +37,9 @@ type clusterSettings struct {
 	HeartbeatInterval *time.Duration `help:"How often an agent says that it is alive (1s)." placeholder:"DURATION"`
 	NodeGrace         *time.Duration `help:"Silence after which a node's tasks are replaced elsewhere (3.5s)." placeholder:"DURATION"`
 	RestartGrace      *time.Duration `help:"The same for a node whose agent is being restarted (60s)." placeholder:"DURATION"`
+	CertificateLife   *time.Duration `help:"How long members' certificates are good; they renew themselves past half of it (720h)." placeholder:"DURATION"`
 	TaskHistory       *uint32        `help:"Ended tasks kept for each slot (5)." placeholder:"N"`
+	Autolock          *bool          `help:"Seal the managers' keys on their disks: after a restart they ask for an unlock key (false)."`
 }
 
 // apply writes what was given into spec.
@@ -42,6 +54,7 @@ func (c *clusterSettings) apply(spec *warrenv1.ClusterSpec) {
 		{&spec.HeartbeatInterval, c.HeartbeatInterval},
 		{&spec.NodeGrace, c.NodeGrace},
 		{&spec.RestartGrace, c.RestartGrace},
+		{&spec.CertificateLife, c.CertificateLife},
 	} {
 		if d.given != nil {
 			*d.to = durationpb.New(*d.given)
@@ -50,10 +63,17 @@ func (c *clusterSettings) apply(spec *warrenv1.ClusterSpec) {
 	if c.TaskHistory != nil {
 		spec.TaskHistory = c.TaskHistory
 	}
+	if c.Autolock != nil {
+		spec.Autolock = *c.Autolock
+	}
 }
 
 // ClusterInit is `cluster init`.
-type ClusterInit struct{ clusterSettings }
+type ClusterInit struct {
+	clusterSettings
+	AdvertiseAddr string `help:"Under what address others reach this manager. Default: as it is configured, or this machine's first." placeholder:"HOST:PORT"`
+	ListenAddr    string `help:"Where this manager listens from now on. Default: as it is configured (0.0.0.0:7420)." placeholder:"HOST:PORT"`
+}
 
 // Help is the text below the usage line.
 func (ClusterInit) Help() string { return "Example:\n\n    warrenctl cluster init --name shop" }
@@ -62,7 +82,9 @@ func (ClusterInit) Help() string { return "Example:\n\n    warrenctl cluster ini
 func (c *ClusterInit) Run(ctx context.Context, s *Session) error {
 	spec := &warrenv1.ClusterSpec{}
 	c.apply(spec)
-	res, err := s.Client.Cluster.InitCluster(ctx, connect.NewRequest(&warrenv1.InitClusterRequest{Spec: spec}))
+	res, err := s.Client.Cluster.InitCluster(ctx, connect.NewRequest(&warrenv1.InitClusterRequest{
+		Spec: spec, AdvertiseAddr: c.AdvertiseAddr, ListenAddr: c.ListenAddr,
+	}))
 	if err != nil {
 		return err
 	}
@@ -73,8 +95,16 @@ func (c *ClusterInit) Run(ctx context.Context, s *Session) error {
 	if err := s.print("Cluster" + name + " is made; this is its first manager."); err != nil {
 		return err
 	}
+	if key := res.Msg.GetUnlockKey(); key != "" {
+		if err := s.printUnlockKey(key); err != nil {
+			return err
+		}
+	}
 	if addr := res.Msg.GetAgentAddr(); addr != "" {
-		return s.print("Agents reach it at " + addr + ".")
+		if err := s.print("Agents reach it at " + addr + "."); err != nil {
+			return err
+		}
+		return s.sayHowToJoin(ctx)
 	}
 	return s.print("It listens on its unix socket alone, so agents on other machines cannot reach it.")
 }
@@ -132,5 +162,12 @@ func (c *ClusterUpdate) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	return s.print(name)
+	if err := s.print(name); err != nil || c.Autolock == nil || !*c.Autolock {
+		return err
+	}
+	res, err := s.Trust.GetUnlockKey(ctx, connect.NewRequest(&warrenv1.GetUnlockKeyRequest{}))
+	if err != nil {
+		return err
+	}
+	return s.printUnlockKey(res.Msg.GetKey())
 }

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/alecthomas/kong"
 
 	"github.com/cuemby/warren/internal/ctl/completion"
+	"github.com/cuemby/warren/internal/ctl/contexts"
 	"github.com/cuemby/warren/internal/ctl/view"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // Completion is `completion`.
@@ -54,7 +57,22 @@ func (c *Complete) Run(ctx context.Context, s *Session, parsed *kong.Context) er
 // names returns the names of a kind of object, none if they cannot be had.
 func (s *Session) names(ctx context.Context, kind string) []string {
 	var names []string
+	if kind == "context" { // which no manager knows
+		if store, err := contexts.Open(); err == nil {
+			names, _ = store.Names()
+		}
+		return append(names, contexts.Local)
+	}
+	if s.Client == nil {
+		return nil
+	}
 	switch kind {
+	case "user":
+		if res, err := s.Users.ListUsers(ctx, connect.NewRequest(&warrenv1.ListUsersRequest{})); err == nil {
+			for _, u := range res.Msg.GetUsers() {
+				names = append(names, u.GetMeta().GetId())
+			}
+		}
 	case "service":
 		entries, _ := s.ListServices(ctx)
 		for _, e := range entries {

@@ -2,6 +2,8 @@ package command
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -27,10 +29,9 @@ type Events struct {
 // Help is the text below the usage line.
 func (Events) Help() string { return "Example:\n\n    warrenctl events -f --filter type=task" }
 
-const (
-	eventsRetryFirst = 100 * time.Millisecond
-	eventsRetryMost  = 2 * time.Second
-)
+// eventsSkew is how far managers' clocks may be apart without an event being left out when another one
+// goes on telling.
+const eventsSkew = 10 * time.Second
 
 // Run does it.
 func (c *Events) Run(ctx context.Context, s *Session) error {
@@ -39,24 +40,18 @@ func (c *Events) Run(ctx context.Context, s *Session) error {
 		return err
 	}
 	seen := &seenEvents{}
-	pause := eventsRetryFirst
-	for first := true; ; first = false {
-		heard, err := c.stream(ctx, s, req, seen)
-		switch {
-		case err == nil, ctx.Err() != nil, !c.Follow, !client.Transient(err), first && client.NotReached(err):
+	var resumption client.Resumption
+	for {
+		resumption.Open()
+		err := c.stream(ctx, s, req, seen, &resumption)
+		if err == nil || !c.Follow {
 			return err
 		}
-		if heard {
-			pause = eventsRetryFirst
+		if err := resumption.Broke(ctx, err, func() { s.warn([]string{"no manager can be reached; trying again"}) }); err != nil {
+			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, eventsRetryMost)
 		if seen.at != nil {
-			req.Since = seen.at
+			req.Since = timestamppb.New(seen.at.AsTime().Add(-eventsSkew))
 		}
 	}
 }
@@ -85,24 +80,24 @@ func (c *Events) request(now time.Time) (*warrenv1.WatchEventsRequest, error) {
 	return req, nil
 }
 
-func (c *Events) stream(ctx context.Context, s *Session, req *warrenv1.WatchEventsRequest, seen *seenEvents) (heard bool, err error) {
+func (c *Events) stream(ctx context.Context, s *Session, req *warrenv1.WatchEventsRequest, seen *seenEvents, resumption *client.Resumption) error {
 	in, err := s.Client.Events.WatchEvents(ctx, connect.NewRequest(req))
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer in.Close()
 	for in.Receive() {
-		heard = true
+		resumption.Heard()
 		for _, e := range in.Msg().GetEvents() {
 			if !seen.fresh(e) {
 				continue
 			}
 			if err := c.print(s, e); err != nil {
-				return heard, err
+				return err
 			}
 		}
 	}
-	return heard, in.Err()
+	return in.Err()
 }
 
 func (c *Events) print(s *Session, e *warrenv1.Event) error {
@@ -122,25 +117,35 @@ func (c *Events) print(s *Session, e *warrenv1.Event) error {
 	return s.print(line)
 }
 
-// seenEvents tells apart the events that a stream taken up again brings a second time. Of one index
-// there may be several.
+// seenEvents tells apart the events that a stream taken up again brings a second time, from the same manager
+// or another one.
 type seenEvents struct {
-	index uint64
-	at    *timestamppb.Timestamp
-	last  map[string]bool
+	at   *timestamppb.Timestamp // the latest
+	last map[string]time.Time   // those that can come again
 }
 
+// maxRemembered is how many events are remembered before those are forgotten that cannot come again.
+const maxRemembered = 10_000
+
 func (s *seenEvents) fresh(e *warrenv1.Event) bool {
-	if e.GetIndex() < s.index {
+	key := fmt.Sprint(e.GetIndex(), " ", e.GetObjectId(), " ", e.GetAction())
+	if e.GetAction() == "removed" { // of which each manager has its own index, and an object only one
+		key = e.GetObjectId()
+	}
+	if _, seen := s.last[key]; seen {
 		return false
 	}
-	if e.GetIndex() > s.index || s.last == nil {
-		s.index, s.at, s.last = e.GetIndex(), e.GetTime(), map[string]bool{}
+	if s.last == nil {
+		s.last = map[string]time.Time{}
 	}
-	key := e.GetObjectId() + " " + e.GetAction()
-	if s.last[key] {
-		return false
+	at := e.GetTime().AsTime()
+	s.last[key] = at
+	if s.at == nil || at.After(s.at.AsTime()) {
+		s.at = e.GetTime()
 	}
-	s.last[key] = true
+	if len(s.last) > maxRemembered {
+		old := s.at.AsTime().Add(-2 * eventsSkew)
+		maps.DeleteFunc(s.last, func(_ string, at time.Time) bool { return at.Before(old) })
+	}
 	return true
 }

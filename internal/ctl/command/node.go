@@ -69,7 +69,12 @@ func (c *NodeLs) Run(ctx context.Context, s *Session) error {
 	if entries, err = nodeFilters.apply(entries, c.Filter); err != nil {
 		return err
 	}
-	return c.List(s.Out, view.Nodes(entries, s.Now()))
+	// Only to be shown along: without it the nodes are still worth showing.
+	var managers []*warrenv1.Manager
+	if res, err := s.Client.Cluster.GetCluster(ctx, connect.NewRequest(&warrenv1.GetClusterRequest{})); err == nil {
+		managers = res.Msg.GetManagers()
+	}
+	return c.List(s.Out, view.Nodes(entries, managers, s.Now()))
 }
 
 // NodePs is `node ps`.

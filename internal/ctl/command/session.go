@@ -8,28 +8,31 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/ctl/client"
+	"github.com/cuemby/warren/internal/ctl/contexts"
 	"github.com/cuemby/warren/internal/ctl/output"
 	"github.com/cuemby/warren/internal/ctl/progress"
+	"github.com/cuemby/warren/internal/ctl/view"
 )
 
 // Session is what every command works with.
 type Session struct {
+	// Client is nil in commands that need no manager.
 	*client.Client
 	*output.Streams
+	Connection Connection
+	keeper     *contexts.Keeper // nil where no context is used
 }
 
-// Connection are the flags that say which manager is meant.
-type Connection struct {
-	Socket   string `env:"WARREN_SOCKET" default:"/run/warren/manager.sock" help:"Unix socket of the manager on this machine." placeholder:"PATH"`
-	Host     string `env:"WARREN_HOST" help:"Address of a manager, in place of --socket." placeholder:"HOST:PORT"`
-	Insecure bool   `env:"WARREN_INSECURE" help:"Allow an address that is not this machine's, although nothing is encrypted."`
-}
-
-// Client returns the client of that manager.
-func (c Connection) Client() (*client.Client, error) {
-	return client.New(client.Options{Socket: c.Socket, Host: c.Host, Insecure: c.Insecure})
+// stale warns that what is shown may be out of date.
+func stale(s *output.Streams, since time.Time) string {
+	said := "the cluster has no leader"
+	if !since.IsZero() {
+		said = "the cluster lost its leader " + view.Ago(timestamppb.New(since), s.Now())
+	}
+	return s.Err.Paint(output.Warning, "warning:") + " " + said + ": this is what one manager knows, and may be out of date"
 }
 
 // stallLimit ends looking on where no person can: long enough for a large image on a slow line, short

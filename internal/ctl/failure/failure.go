@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 
 	"connectrpc.com/connect"
+
+	"github.com/cuemby/warren/internal/ctl/client"
 )
 
 // The codes a warrenctl process ends with. Scripts depend on them.
@@ -105,7 +108,7 @@ func explain(ce *connect.Error, flagOf func(string) string) string {
 		return "the manager does not know this call: it is older than this warrenctl; compare with `warrenctl version`"
 	}
 	if !connect.IsWireError(ce) {
-		return unreachable(ce)
+		return unanswered(ce)
 	}
 	switch ce.Code() {
 	case connect.CodeAborted:
@@ -118,15 +121,75 @@ func explain(ce *connect.Error, flagOf func(string) string) string {
 	}
 }
 
-// unreachable words an error of the way to the manager.
-func unreachable(ce *connect.Error) string {
+// unanswered words an error of the way to the managers.
+func unanswered(ce *connect.Error) string {
+	if none := new(client.NoAnswerError); errors.As(ce, &none) {
+		return noAnswer(none)
+	}
+	if lost := new(client.UncertainError); errors.As(ce, &lost) {
+		return "the connection to the manager broke before it answered: what was asked may have been done or not: look before trying again: " + lost.Err.Error()
+	}
+	if op := new(net.OpError); errors.As(ce, &op) && op.Op == "dial" {
+		return unreachable(ce, op)
+	}
 	if ce.Code() == connect.CodeDeadlineExceeded || errors.Is(ce, context.DeadlineExceeded) {
 		return "the manager took the call but did not answer in time: is it overloaded or without a leader? try again"
 	}
-	var op *net.OpError
-	if !errors.As(ce, &op) || op.Op != "dial" {
-		return "the connection to the manager broke: " + ce.Message()
+	return "the connection to the manager broke: " + ce.Message()
+}
+
+// noAnswer says what each manager answered, those together that answered the same.
+func noAnswer(none *client.NoAnswerError) string {
+	if len(none.Tries) == 1 {
+		return sole(none.Tries[0])
 	}
+	var said []string
+	at, reached := map[string][]string{}, false
+	for _, t := range none.Tries {
+		words := brief(t)
+		if at[words] == nil {
+			said = append(said, words)
+		}
+		at[words] = append(at[words], t.Addr)
+		reached = reached || t.Reached
+	}
+	for i, words := range said {
+		said[i] = strings.Join(at[words], " and ") + ": " + words
+	}
+	all := strings.Join(said, "; ")
+	if !reached {
+		return "cannot reach any manager: " + all + ": are they running, and does a firewall let the ports through? check --host or the context"
+	}
+	return "no manager could answer: " + all
+}
+
+// brief says why one of several managers did not answer.
+func brief(t client.Try) string {
+	if op := new(net.OpError); errors.As(t.Err, &op) && op.Op == "dial" {
+		if call := new(os.SyscallError); errors.As(op.Err, &call) {
+			return call.Err.Error()
+		}
+		return op.Err.Error()
+	}
+	return t.Err.Error()
+}
+
+// sole says why the only manager that was asked did not answer.
+func sole(t client.Try) string {
+	if op := new(net.OpError); errors.As(t.Err, &op) && op.Op == "dial" {
+		return unreachable(t.Err, op)
+	}
+	switch {
+	case t.Refused:
+		return t.Err.Error()
+	case t.Reached:
+		return "the connection to the manager broke: " + t.Err.Error()
+	}
+	return "cannot reach the manager at " + t.Addr + ": " + t.Err.Error()
+}
+
+// unreachable words that no connection came about.
+func unreachable(err error, op *net.OpError) string {
 	at := "the address given"
 	unix := op.Net == "unix"
 	if op.Addr != nil {
@@ -136,18 +199,18 @@ func unreachable(ce *connect.Error) string {
 	const start = "start it with `systemctl start warren-manager`, " + other
 	var dns *net.DNSError
 	switch {
-	case errors.As(ce, &dns):
-		return fmt.Sprintf("cannot reach the manager: no address is known for %s: check --host", dns.Name)
-	case errors.Is(ce, fs.ErrPermission):
+	case errors.As(err, &dns):
+		return fmt.Sprintf("cannot reach the manager: no address is known for %s: check --host or the context", dns.Name)
+	case errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("cannot reach the manager at %s: permission denied: run warrenctl as root (`sudo warrenctl …`), %s", at, other)
-	case unix && errors.Is(ce, fs.ErrNotExist):
+	case unix && errors.Is(err, fs.ErrNotExist):
 		return fmt.Sprintf("cannot reach the manager at %s: no such file: is warren-manager running? %s", at, start)
-	case unix && errors.Is(ce, syscall.ECONNREFUSED):
+	case unix && errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("cannot reach the manager at %s: nothing listens there any more: did warren-manager end? %s", at, start)
-	case errors.Is(ce, syscall.ECONNREFUSED):
-		return fmt.Sprintf("cannot reach the manager at %s: connection refused: is warren-manager running there, and on this port? check --host", at)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("cannot reach the manager at %s: connection refused: is warren-manager running there, and on this port? check --host or the context", at)
 	case op.Timeout():
-		return fmt.Sprintf("cannot reach the manager at %s: no answer: is the machine up, and does a firewall let the port through? check --host", at)
+		return fmt.Sprintf("cannot reach the manager at %s: no answer: is the machine up, and does a firewall let the port through? check --host or the context", at)
 	default:
 		return fmt.Sprintf("cannot reach the manager at %s: %v", at, op.Err)
 	}

@@ -6,19 +6,26 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
 
 	"connectrpc.com/connect"
+
+	"github.com/cuemby/warren/internal/ctl/client"
 )
 
 func dial(network, addr string, cause error) error {
+	return connect.NewError(connect.CodeUnavailable, dialError(network, addr, cause))
+}
+
+func dialError(network, addr string, cause error) error {
 	var a net.Addr = &net.UnixAddr{Name: addr, Net: "unix"}
 	if network == "tcp" {
 		a = &net.TCPAddr{IP: net.ParseIP(addr), Port: 7400}
 	}
-	return connect.NewError(connect.CodeUnavailable, &net.OpError{Op: "dial", Net: network, Addr: a, Err: cause})
+	return &net.OpError{Op: "dial", Net: network, Addr: a, Err: cause}
 }
 
 func noFlag(string) string { return "" }
@@ -33,6 +40,18 @@ func TestAManagerOutOfReachIsExplained(t *testing.T) {
 		{dial("unix", "/run/m.sock", syscall.ECONNREFUSED), []string{"nothing listens there any more", "systemctl start"}},
 		{dial("tcp", "10.0.0.1", syscall.ECONNREFUSED), []string{"10.0.0.1:7400: connection refused", "check --host"}},
 		{dial("tcp", "10.0.0.1", &net.DNSError{Name: "nowhere.example", IsNotFound: true}), []string{"no address is known for nowhere.example"}},
+		{connect.NewError(connect.CodeUnavailable, &client.NoAnswerError{Tries: []client.Try{{Addr: "manager", Err: dialError("unix", "/run/m.sock", fs.ErrNotExist)}}}), []string{"cannot reach the manager at /run/m.sock: no such file", "systemctl start"}},
+		{connect.NewError(connect.CodeUnavailable, &client.NoAnswerError{Tries: []client.Try{{Addr: "manager", Reached: true, Refused: true, Err: errors.New("nobody leads")}}}), []string{"web: nobody leads"}},
+		{connect.NewError(connect.CodeUnavailable, &client.NoAnswerError{Tries: []client.Try{{Addr: "manager", Reached: true, Err: errors.New("unexpected EOF")}}}), []string{"the connection to the manager broke: unexpected EOF"}},
+		{connect.NewError(connect.CodeUnavailable, &client.NoAnswerError{Tries: []client.Try{
+			{Addr: "a:1", Reached: true, Refused: true, Err: errors.New("nobody leads")},
+			{Addr: "b:1", Err: dialError("tcp", "10.0.0.1", &os.SyscallError{Syscall: "connect", Err: syscall.ECONNREFUSED})},
+			{Addr: "c:1", Reached: true, Refused: true, Err: errors.New("nobody leads")},
+		}}), []string{"no manager could answer: a:1 and c:1: nobody leads; b:1: connection refused"}},
+		{connect.NewError(connect.CodeUnavailable, &client.NoAnswerError{Tries: []client.Try{
+			{Addr: "a:1", Err: dialError("tcp", "10.0.0.1", os.ErrDeadlineExceeded)}, {Addr: "b:1", Err: errors.New("the certificate has expired")},
+		}}), []string{"cannot reach any manager: a:1: i/o timeout; b:1: the certificate has expired: are they running", "check --host or the context"}},
+		{connect.NewError(connect.CodeUnavailable, &client.UncertainError{Err: errors.New("unexpected EOF")}), []string{"may have been done or not: look before trying again: unexpected EOF"}},
 		{connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded), []string{"did not answer in time"}},
 		{connect.NewError(connect.CodeUnavailable, errors.New("unexpected EOF")), []string{"the connection to the manager broke: unexpected EOF"}},
 	} {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"slices"
@@ -17,14 +19,18 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/pki"
+	"github.com/cuemby/warren/internal/unlockkey"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
 // Manager is a manager in memory.
 type Manager struct {
-	server *http.Server
-	served chan struct{}
+	server  *http.Server
+	remote  *http.Server // over TLS
+	serving sync.WaitGroup
+	ca      *pki.CA
 
 	mu        sync.Mutex
 	pageLimit int
@@ -40,9 +46,18 @@ type Manager struct {
 	lines     []*warrenv1.LogLine
 	events    []*warrenv1.Event
 	conflict  int
+	rotations byte          // of join tokens
+	unlockKey unlockkey.Key // while the cluster has autolock
+	locked    bool
+	passes    passes
+	trust     *warrenv1.Trust
 }
 
-// Start serves a manager with two nodes, n1 and n2, on a unix socket.
+// discard is for what servers say of broken connections.
+var discard = log.New(io.Discard, "", 0)
+
+// Start serves a manager with two nodes, n1 and n2, on a unix socket, and to users with a certificate on a
+// TCP port of this machine.
 func Start(socket string) (*Manager, error) {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "unix", socket)
 	if err != nil {
@@ -50,10 +65,13 @@ func Start(socket string) (*Manager, error) {
 	}
 	m := &Manager{
 		pageLimit: 1000,
-		served:    make(chan struct{}),
 		changed:   make(chan struct{}),
 		cut:       make(chan struct{}),
 		specs:     map[string]*warrenv1.TaskSpec{},
+		passes:    passes{credentials: pki.NewHolder(nil)},
+	}
+	if m.ca, err = pki.NewCA("fake", time.Now()); err != nil {
+		return nil, err
 	}
 	for _, host := range []string{"n1", "n2"} {
 		m.nodes = append(m.nodes, &warrenv1.Node{
@@ -68,25 +86,33 @@ func Start(socket string) (*Manager, error) {
 	}
 	options := connect.WithInterceptors(validate.NewInterceptor())
 	mux := http.NewServeMux()
-	mux.Handle(warrenv1connect.NewClusterServiceHandler(clusterService{m}, options))
+	mux.Handle(warrenv1connect.NewClusterServiceHandler(clusterService{m: m}, options))
+	mux.Handle(warrenv1connect.NewManagerServiceHandler(managerService{m: m}, options))
+	mux.Handle(warrenv1connect.NewTrustServiceHandler(trustService{m: m}, options))
 	mux.Handle(warrenv1connect.NewServiceServiceHandler(serviceService{m}, options))
 	mux.Handle(warrenv1connect.NewTaskServiceHandler(taskService{m}, options))
 	mux.Handle(warrenv1connect.NewNodeServiceHandler(nodeService{m}, options))
 	mux.Handle(warrenv1connect.NewLogServiceHandler(logService{m}, options))
 	mux.Handle(warrenv1connect.NewEventServiceHandler(eventService{m}, options))
+	mux.Handle(warrenv1connect.NewUserServiceHandler(userService{m}, options))
+	mux.Handle(warrenv1connect.NewMembershipServiceHandler(membershipService{m: m}, options))
 	m.server = &http.Server{Handler: mux, Protocols: new(http.Protocols)}
 	m.server.Protocols.SetUnencryptedHTTP2(true)
-	go func() {
-		defer close(m.served)
-		_ = m.server.Serve(listener) // ends with Close
-	}()
+	m.serving.Go(func() { _ = m.server.Serve(listener) }) // ends with Close
+	if err := m.serveTLS(mux); err != nil {
+		m.Close()
+		return nil, err
+	}
 	return m, nil
 }
 
 // Close ends the manager and its connections.
 func (m *Manager) Close() {
 	_ = m.server.Close()
-	<-m.served
+	if m.remote != nil {
+		_ = m.remote.Close()
+	}
+	m.serving.Wait()
 }
 
 // BreakStreams ends all open streams as a manager that restarts does.
@@ -344,6 +370,9 @@ func (m *Manager) entry(s *warrenv1.Service) *warrenv1.ServiceEntry {
 
 // initialised refuses what needs a cluster while there is none.
 func (m *Manager) initialised() error {
+	if m.locked {
+		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("this manager is locked: run `warrenctl cluster unlock` on its machine"))
+	}
 	if m.cluster == nil {
 		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("this manager is not part of a cluster: make one with `warrenctl cluster init`"))
 	}

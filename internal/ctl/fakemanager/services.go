@@ -12,9 +12,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
-type clusterService struct{ m *Manager }
+type clusterService struct {
+	warrenv1connect.UnimplementedClusterServiceHandler
+	m *Manager
+}
 
 func (h clusterService) InitCluster(_ context.Context, req *connect.Request[warrenv1.InitClusterRequest]) (*connect.Response[warrenv1.InitClusterResponse], error) {
 	h.m.mu.Lock()
@@ -23,7 +27,14 @@ func (h clusterService) InitCluster(_ context.Context, req *connect.Request[warr
 		return nil, connect.NewError(connect.CodeAlreadyExists, fmt.Errorf("this manager is already part of a cluster"))
 	}
 	h.m.cluster = &warrenv1.Cluster{Meta: h.m.meta("cluster"), Spec: proto.CloneOf(req.Msg.GetSpec())}
-	return connect.NewResponse(&warrenv1.InitClusterResponse{Cluster: proto.CloneOf(h.m.cluster), AgentAddr: "127.0.0.1:7401"}), nil
+	if err := h.m.found(); err != nil {
+		return nil, err
+	}
+	res := &warrenv1.InitClusterResponse{Cluster: proto.CloneOf(h.m.cluster), AgentAddr: "127.0.0.1:7401"}
+	if h.m.autolock(); h.m.cluster.GetSpec().GetAutolock() {
+		res.UnlockKey = h.m.unlockKey.Text()
+	}
+	return connect.NewResponse(res), nil
 }
 
 func (h clusterService) GetCluster(context.Context, *connect.Request[warrenv1.GetClusterRequest]) (*connect.Response[warrenv1.GetClusterResponse], error) {
@@ -34,7 +45,7 @@ func (h clusterService) GetCluster(context.Context, *connect.Request[warrenv1.Ge
 	}
 	return connect.NewResponse(&warrenv1.GetClusterResponse{
 		Cluster:  proto.CloneOf(h.m.cluster),
-		Managers: []*warrenv1.Manager{{Id: "m1", Leader: true}},
+		Managers: []*warrenv1.Manager{{Id: "m1", Addr: h.m.passes.addr, Leader: true}},
 		Nodes:    uint32(len(h.m.nodes)), NodesReady: uint32(len(h.m.nodes)), Services: uint32(len(h.m.services)), Tasks: uint32(len(h.m.tasks)),
 	}), nil
 }
@@ -46,6 +57,7 @@ func (h clusterService) UpdateCluster(_ context.Context, req *connect.Request[wa
 		return nil, err
 	}
 	h.m.cluster.Spec = proto.CloneOf(req.Msg.GetSpec())
+	h.m.autolock()
 	h.m.touch(h.m.cluster.GetMeta())
 	return connect.NewResponse(&warrenv1.UpdateClusterResponse{Cluster: proto.CloneOf(h.m.cluster)}), nil
 }

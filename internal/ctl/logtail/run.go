@@ -3,20 +3,12 @@ package logtail
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/cuemby/warren/internal/ctl/client"
 	"github.com/cuemby/warren/internal/ctl/output"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
-)
-
-const (
-	retryFirst = 100 * time.Millisecond
-	retryMost  = 2 * time.Second
-	// outOfReach is how long the manager may be silent before following is given up.
-	outOfReach = time.Minute
 )
 
 // Look says how lines are printed.
@@ -28,49 +20,36 @@ type Look struct {
 }
 
 // Run prints the output that req asks for until it ends or, if it follows, until ctx does. A followed
-// stream that breaks is taken up again where it broke.
+// stream that breaks is taken up again where it broke, and nothing is said of it unless it takes long.
 func Run(ctx context.Context, c *client.Client, s *output.Streams, req *warrenv1.StreamLogsRequest, look Look) error {
 	p := newPrinter(s, look)
 	resumer := NewResumer(s.Now())
 	selection := req.GetSelection()
-	pause, lastHeard, said := retryFirst, time.Now(), false
+	var resumption client.Resumption
 	defer p.flush()
-	for first := true; ; first = false {
-		heard, err := stream(ctx, c, req, p, resumer)
-		if heard {
-			pause, lastHeard, said = retryFirst, time.Now(), false
-		}
-		switch {
-		case err == nil, ctx.Err() != nil:
-			return err
-		case !selection.GetFollow() || !client.Transient(err) || time.Since(lastHeard) > outOfReach:
-			return err
-		case first && client.NotReached(err):
+	for {
+		resumption.Open()
+		err := stream(ctx, c, req, p, resumer, &resumption)
+		if err == nil || !selection.GetFollow() {
 			return err
 		}
-		if !said {
-			p.notice("the connection to the manager broke; trying again")
-			said = true
+		err = resumption.Broke(ctx, err, func() { p.notice("no manager can be reached; trying again") })
+		if err != nil {
+			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, retryMost)
 		req.Selection = resumer.Again(selection)
 	}
 }
 
-// stream prints one stream to its end and tells whether anything came.
-func stream(ctx context.Context, c *client.Client, req *warrenv1.StreamLogsRequest, p *printer, r *Resumer) (heard bool, err error) {
+// stream prints one stream to its end.
+func stream(ctx context.Context, c *client.Client, req *warrenv1.StreamLogsRequest, p *printer, r *Resumer, resumption *client.Resumption) error {
 	in, err := c.Logs.StreamLogs(ctx, connect.NewRequest(req))
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer in.Close()
 	for in.Receive() {
-		heard = true
+		resumption.Heard()
 		for _, line := range in.Msg().GetLines() {
 			if r.Fresh(line) {
 				p.line(line)
@@ -80,8 +59,8 @@ func stream(ctx context.Context, c *client.Client, req *warrenv1.StreamLogsReque
 			p.notice(notice)
 		}
 		if err := p.sync(); err != nil {
-			return heard, fmt.Errorf("write output: %w", err)
+			return fmt.Errorf("write output: %w", err)
 		}
 	}
-	return heard, in.Err()
+	return in.Err()
 }

@@ -17,20 +17,13 @@ import (
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-const (
-	// A broken watch is taken up again after this, then after twice as long, up to the most.
-	retryFirst = 100 * time.Millisecond
-	retryMost  = 2 * time.Second
-	// outOfReach is how long the manager may be silent before looking on is given up.
-	outOfReach = time.Minute
-)
-
 // news is what a watch tells of the target with that number.
 type news struct {
 	target  int
 	message *warrenv1.WatchServiceResponse
 	culprit *warrenv1.GetTaskResponse
-	lost    string
+	broke   bool   // the connection, which is being made anew
+	lost    string // what to say about it, once it takes long
 	gone    bool
 	err     error
 }
@@ -101,7 +94,7 @@ func look(ctx context.Context, s *output.Streams, trackers []*Tracker, inbox <-c
 				return fmt.Errorf("%s: %w", t.target.Name, n.err)
 			case n.gone:
 				t.Gone(s.Now())
-			case n.lost != "":
+			case n.broke:
 				t.Lose(n.lost)
 			default:
 				t.Observe(n.message, n.culprit, s.Now())
@@ -145,6 +138,7 @@ type watch struct {
 	number int
 	inbox  chan<- news
 
+	lost    string // what was said of a break that lasts
 	asked   cause
 	culprit *warrenv1.GetTaskResponse
 }
@@ -155,53 +149,49 @@ type cause struct {
 	at   int64
 }
 
-// run reads until ctx ends, the service is gone, or the manager has been out of reach for too long.
+// run reads until ctx ends, the service is gone, or the managers have been out of reach for too long.
 func (w *watch) run(ctx context.Context) {
-	pause := retryFirst
-	lastHeard := time.Now()
+	var resumption client.Resumption
 	for ctx.Err() == nil {
-		heard, err := w.read(ctx)
-		if heard {
-			pause, lastHeard = retryFirst, time.Now()
-		}
-		switch {
-		case err == nil, connect.CodeOf(err) == connect.CodeNotFound:
+		resumption.Open()
+		err := w.read(ctx, &resumption)
+		if err == nil || connect.CodeOf(err) == connect.CodeNotFound {
 			w.tell(ctx, news{gone: true})
 			return
-		case !client.Transient(err) || time.Since(lastHeard) > outOfReach:
+		}
+		w.tell(ctx, news{broke: true, lost: w.lost})
+		err = resumption.Broke(ctx, err, func() {
+			w.lost = "no manager can be reached; trying again"
+			w.tell(ctx, news{broke: true, lost: w.lost})
+		})
+		if err != nil {
 			w.tell(ctx, news{err: err})
 			return
 		}
-		w.tell(ctx, news{lost: "the connection to the manager broke; trying again"})
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, retryMost)
 	}
 }
 
-// read opens the stream and passes on what comes. It returns nil if the service is gone, and whether
-// anything came.
-func (w *watch) read(ctx context.Context) (heard bool, err error) {
+// read opens the stream and passes on what comes. It returns nil if the service is gone.
+func (w *watch) read(ctx context.Context, resumption *client.Resumption) error {
 	stream, err := w.client.Services.WatchService(ctx, connect.NewRequest(&warrenv1.WatchServiceRequest{Ref: w.target.ID}))
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer stream.Close()
 	for stream.Receive() {
-		heard = true
+		resumption.Heard()
+		w.lost = ""
 		m := stream.Msg()
 		if m.GetRemoved() {
-			return true, nil
+			return nil
 		}
 		w.tell(ctx, news{message: m, culprit: w.ask(ctx, m.GetProgress())})
 	}
 	if err := stream.Err(); err != nil {
-		return heard, err
+		return err
 	}
 	// A manager that shuts down may end its streams properly, without the last message.
-	return heard, connect.NewError(connect.CodeUnavailable, errors.New("the manager ended the stream"))
+	return connect.NewError(connect.CodeUnavailable, errors.New("the manager ended the stream"))
 }
 
 // ask gets the task that the reason is about, for the name of its node and its last output. Without

@@ -29,16 +29,13 @@ type picture interface {
 // newPicture returns the picture that suits the stream.
 func newPicture(s output.Stream) picture {
 	if s.Terminal {
-		return &bars{stream: s}
+		return &bars{screen{stream: s}}
 	}
 	return &journal{stream: s, last: map[*Tracker]entry{}}
 }
 
 // bars redraws a bar for each service in place.
-type bars struct {
-	stream output.Stream
-	height int
-}
+type bars struct{ screen }
 
 func (b *bars) draw(trackers []*Tracker, now time.Time) time.Time {
 	name := 0
@@ -53,21 +50,7 @@ func (b *bars) draw(trackers []*Tracker, now time.Time) time.Time {
 		ages = ages || aged
 	}
 
-	var frame strings.Builder
-	if b.height > 0 {
-		fmt.Fprintf(&frame, "\x1b[%dA", b.height)
-	}
-	for _, line := range lines {
-		// A line longer than the terminal would wrap, and the next frame begin at the wrong place.
-		if width := b.stream.Width(); width > 1 && text.StringWidthWithoutEscSequences(line) >= width {
-			line = text.Snip(line, width-1, "…")
-		}
-		frame.WriteString(line + "\x1b[K\n")
-	}
-	frame.WriteString("\x1b[J")
-	fmt.Fprint(b.stream, frame.String())
-	b.height = len(lines)
-
+	b.show(lines)
 	if ages {
 		return now.Add(time.Second)
 	}
@@ -122,6 +105,29 @@ func (b *bars) service(t *Tracker, width int, now time.Time) (lines []string, ag
 		}
 	}
 	return lines, aged
+}
+
+// screen redraws lines in place.
+type screen struct {
+	stream output.Stream
+	height int
+}
+
+func (s *screen) show(lines []string) {
+	var frame strings.Builder
+	if s.height > 0 {
+		fmt.Fprintf(&frame, "\x1b[%dA", s.height)
+	}
+	for _, line := range lines {
+		// A line longer than the terminal would wrap, and the next frame begin at the wrong place.
+		if width := s.stream.Width(); width > 1 && text.StringWidthWithoutEscSequences(line) >= width {
+			line = text.Snip(line, width-1, "…")
+		}
+		frame.WriteString(line + "\x1b[K\n")
+	}
+	frame.WriteString("\x1b[J")
+	fmt.Fprint(s.stream, frame.String())
+	s.height = len(lines)
 }
 
 // journal prints a line where something has changed.

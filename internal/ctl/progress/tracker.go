@@ -126,7 +126,7 @@ func distance(p *warrenv1.ServiceProgress) int {
 
 func apart(a, b uint32) int { return int(max(a, b) - min(a, b)) }
 
-// Lose takes in that the manager is out of reach.
+// Lose takes in that the manager is out of reach; why is empty as long as nobody need know.
 func (t *Tracker) Lose(why string) {
 	t.lost = why
 	// What is not seen is not known to be steady.

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -133,19 +134,26 @@ func Cluster(c *warrenv1.GetClusterResponse, now time.Time) string {
 	p.say("Tasks", strconv.FormatUint(uint64(c.GetTasks()), 10))
 	var managers []string
 	for _, m := range c.GetManagers() {
-		said := m.GetId()
+		said := cmp.Or(m.GetHostname(), m.GetId())
 		if m.GetAddr() != "" {
 			said += " at " + m.GetAddr()
 		}
-		if m.GetLeader() {
-			said += " (leader)"
-		}
-		managers = append(managers, said)
+		managers = append(managers, said+" ("+ManagerStatus(m)+")")
 	}
 	p.list("Managers", managers)
+	if c.GetQuorum() > 0 {
+		p.say("Quorum", Quorum(c))
+	}
+	if c.GetCaRotation() {
+		p.say("CA", "being replaced: `warrenctl cluster ca rotate` shows how far it is")
+	}
 	p.say("Heartbeat interval", duration(spec.GetHeartbeatInterval()))
 	p.say("Node grace", duration(spec.GetNodeGrace()))
 	p.say("Restart grace", duration(spec.GetRestartGrace()))
+	p.say("Certificate life", duration(spec.GetCertificateLife()))
+	if spec.GetAutolock() {
+		p.say("Autolock", "on")
+	}
 	if spec != nil && spec.TaskHistory != nil {
 		p.say("Task history", count(int(spec.GetTaskHistory()), "ended task", "ended tasks")+" for each slot")
 	}

@@ -138,11 +138,17 @@ func bySlotThenAge(a, b *warrenv1.TaskEntry) int {
 	)
 }
 
-// Nodes is the table of `node ls`.
-func Nodes(entries []*warrenv1.NodeEntry, now time.Time) *output.Table {
+// Nodes is the table of `node ls`. A node whose machine has a manager too, by its hostname, shows how
+// that one stands.
+func Nodes(entries []*warrenv1.NodeEntry, managers []*warrenv1.Manager, now time.Time) *output.Table {
+	standing := map[string]output.Cell{}
+	for _, m := range managers {
+		standing[m.GetHostname()] = output.Cell{Text: capital(ManagerStatus(m)), Colour: managerColour(m)}
+	}
+
 	t := &output.Table{Columns: []output.Column{
 		{Title: "ID", Key: "ID"}, {Title: "HOSTNAME", Key: "Hostname"}, {Title: "STATUS", Key: "Status"},
-		{Title: "AVAILABILITY", Key: "Availability"}, {Title: "TASKS", Key: "Tasks"},
+		{Title: "AVAILABILITY", Key: "Availability"}, {Title: "MANAGER", Key: "ManagerStatus"}, {Title: "TASKS", Key: "Tasks"},
 		{Title: "CPUS RESERVED", Key: "CPUs"}, {Title: "MEMORY RESERVED", Key: "Memory"}, {Title: "VERSION", Key: "Version"},
 		{Title: "ADDRESS", Key: "Address", Wide: true}, {Title: "PLATFORM", Key: "Platform", Wide: true},
 		{Title: "OS", Key: "OS", Wide: true}, {Title: "KERNEL", Key: "Kernel", Wide: true},
@@ -157,7 +163,7 @@ func Nodes(entries []*warrenv1.NodeEntry, now time.Time) *output.Table {
 				id(n.GetMeta().GetId()), cell(f.GetHostname()),
 				{Text: capital(NodeState(n.GetStatus().GetState())), Colour: nodeColour(n.GetStatus().GetState())},
 				{Text: capital(Availability(n.GetSpec().GetAvailability())), Colour: availabilityColour(n.GetSpec().GetAvailability())},
-				number(e.GetTasks()),
+				standing[f.GetHostname()], number(e.GetTasks()),
 				cell(CPUs(e.GetReserved().GetNanoCpus()) + "/" + CPUs(f.GetResources().GetNanoCpus())),
 				cell(Memory(e.GetReserved().GetMemoryBytes()) + "/" + Memory(f.GetResources().GetMemoryBytes())),
 				cell(f.GetAgentVersion()),

@@ -136,7 +136,7 @@ func TestNodesAsPeopleSeeThem(t *testing.T) {
 		},
 		Tasks: 7, Reserved: &warrenv1.Resources{NanoCpus: 2.5e9, MemoryBytes: 1 << 30},
 	}
-	table(t, "nodes", Nodes([]*warrenv1.NodeEntry{n1}, now))
+	table(t, "nodes", Nodes([]*warrenv1.NodeEntry{n1}, nil, now))
 	golden(t, "node", Node(n1, now))
 }
 
