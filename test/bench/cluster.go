@@ -28,6 +28,8 @@ type cluster struct {
 	services warrenv1connect.ServiceServiceClient
 	nodes    warrenv1connect.NodeServiceClient
 	tasks    warrenv1connect.TaskServiceClient
+
+	membership warrenv1connect.MembershipServiceClient
 }
 
 // startManager makes a cluster of one manager and no agent.
@@ -40,9 +42,7 @@ func (b *bench) startManager(ctx context.Context) (*cluster, error) {
 	if c.addr, err = freeAddress(); err != nil {
 		return nil, err
 	}
-	c.manager, err = start(dir, filepath.Join(b.bin, "warren-manager"),
-		"--data-dir", filepath.Join(dir, "manager"), "--socket", c.socket(), "--listen-addr", c.addr)
-	if err != nil {
+	if c.manager, err = c.startProcess(b.bin); err != nil {
 		return nil, err
 	}
 	c.http = unixClient(c.socket())
@@ -51,6 +51,7 @@ func (b *bench) startManager(ctx context.Context) (*cluster, error) {
 	c.services = warrenv1connect.NewServiceServiceClient(c.http, "http://manager", plain)
 	c.nodes = warrenv1connect.NewNodeServiceClient(c.http, "http://manager", plain)
 	c.tasks = warrenv1connect.NewTaskServiceClient(c.http, "http://manager", plain)
+	c.membership = warrenv1connect.NewMembershipServiceClient(c.http, "http://manager", plain)
 	err = until(ctx, "the manager answers", func() (bool, error) {
 		_, err := c.cluster.GetVersion(ctx, connect.NewRequest(&warrenv1.GetVersionRequest{}))
 		return err == nil, nil
@@ -62,6 +63,12 @@ func (b *bench) startManager(ctx context.Context) (*cluster, error) {
 		return nil, fmt.Errorf("start manager: %w\n%s", errors.Join(err, c.close()), c.manager.output())
 	}
 	return c, nil
+}
+
+// startProcess starts the manager's process.
+func (c *cluster) startProcess(bin string) (*process, error) {
+	return start(c.dir, filepath.Join(bin, "warren-manager"),
+		"--data-dir", filepath.Join(c.dir, "manager"), "--socket", c.socket(), "--listen-addr", c.addr)
 }
 
 // startCluster makes a cluster of one manager and this machine's agent.
@@ -78,9 +85,13 @@ func (b *bench) startCluster(ctx context.Context) (*cluster, error) {
 	if c.runDir, err = os.MkdirTemp("/run", "warren-bench-"); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
+	token, err := c.joinToken(ctx)
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
 	c.agent, err = start(c.dir, filepath.Join(b.bin, "warren-agent"),
-		"--data-dir", filepath.Join(c.dir, "agent"), "--run-dir", c.runDir,
-		"--manager", c.addr, "--containerd-address", h.address(), "--containerd-namespace", warrenNamespace,
+		"--data-dir", filepath.Join(c.dir, "agent"), "--run-dir", c.runDir, "--socket", filepath.Join(c.dir, "agent.sock"),
+		"--manager", c.addr, "--join-token-file", token, "--containerd-address", h.address(), "--containerd-namespace", warrenNamespace,
 		"--cgroup-parent", "/warren-bench")
 	if err != nil {
 		return nil, errors.Join(err, c.close())
@@ -94,6 +105,16 @@ func (b *bench) startCluster(ctx context.Context) (*cluster, error) {
 		return nil, fmt.Errorf("start agent: %w\n%s", errors.Join(err, c.close()), c.agent.output())
 	}
 	return c, nil
+}
+
+// joinToken returns a file with the token by which an agent joins.
+func (c *cluster) joinToken(ctx context.Context) (string, error) {
+	res, err := c.membership.GetJoinToken(ctx, connect.NewRequest(&warrenv1.GetJoinTokenRequest{Role: warrenv1.Role_ROLE_AGENT}))
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(c.dir, "join-token")
+	return path, os.WriteFile(path, []byte(res.Msg.GetToken()), 0o600)
 }
 
 func (c *cluster) socket() string { return filepath.Join(c.dir, "manager.sock") }

@@ -36,6 +36,7 @@ var benchmarks = []benchmark{
 	{"scheduler", measureScheduler},
 	{"memory", measureMemory},
 	{"load100k", measureLoad},
+	{"failover", measureFailover},
 	{"swarm", measureSwarm},
 }
 

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package cluster runs Warren's daemons on the machines of a lab, as services of their systemd, with
-// the flags that a cluster of machines needs which trust each other's network.
+// Package cluster runs Warren's daemons on the machines of a lab, as services of their systemd, and makes
+// a cluster of them as a user would.
 //
 // It knows the daemons by their command line alone. Start reading at [Start].
 package cluster
@@ -37,24 +37,17 @@ const (
 	askAgain    = 20 * time.Millisecond
 )
 
-// ManagerCommand is the command line of the manager on a machine.
-func ManagerCommand(m *machine.Machine) []string {
-	return []string{
-		"warren-manager",
-		"--listen-addr", net.JoinHostPort(m.IP().String(), managerPort),
-		"--insecure",
-	}
+// ManagerCommand is the command line of a manager.
+func ManagerCommand() []string { return []string{"warren-manager"} }
+
+// AgentCommand is the command line of an agent that may pull from a registry that speaks plain HTTP.
+func AgentCommand(registry string) []string {
+	return []string{"warren-agent", "--insecure-registry", registry}
 }
 
-// AgentCommand is the command line of an agent that belongs to a manager and may pull from a registry
-// that speaks plain HTTP.
-func AgentCommand(manager *machine.Machine, registry string) []string {
-	return []string{
-		"warren-agent",
-		"--manager", net.JoinHostPort(manager.IP().String(), managerPort),
-		"--insecure-registry", registry,
-		"--insecure",
-	}
+// Addr is where the manager on a machine is reached.
+func Addr(manager *machine.Machine) string {
+	return net.JoinHostPort(manager.IP().String(), managerPort)
 }
 
 // CheckBinaries says what to do where the programs that machines find in binDir have not been built.
@@ -84,24 +77,52 @@ func Start(ctx context.Context, registry string, initFlags []string, machines ..
 	return AwaitNodes(ctx, manager, len(machines))
 }
 
-// StartAgents starts an agent on each of the machines. They may not have reached the manager when it
-// returns.
+// StartAgents starts an agent on each of the machines and has it join the manager's cluster.
 func StartAgents(ctx context.Context, registry string, manager *machine.Machine, machines ...*machine.Machine) error {
+	token, err := JoinToken(ctx, manager, "worker")
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, m := range machines {
-		group.Go(func() error { return StartAgent(ctx, m, manager, registry) })
+		group.Go(func() error {
+			if err := StartAgent(ctx, m, registry); err != nil {
+				return err
+			}
+			_, err := m.Run(ctx, "warrenctl", "cluster", "join", "--token", token, Addr(manager))
+			return err
+		})
 	}
 	return group.Wait()
 }
 
-// StartManager starts the manager on a machine. It returns when it takes calls.
-func StartManager(ctx context.Context, m *machine.Machine) error {
-	return m.StartUnit(ctx, machine.Unit{Name: ManagerUnit, Type: "notify", Command: ManagerCommand(m)})
+// JoinToken returns the join token of a role, worker or manager.
+func JoinToken(ctx context.Context, manager *machine.Machine, role string) (string, error) {
+	token, err := manager.Run(ctx, "warrenctl", "cluster", "join-token", "--quiet", role)
+	return strings.TrimSpace(token), err
 }
 
-// StartAgent starts the agent on a machine. It may not have reached the manager when it returns.
-func StartAgent(ctx context.Context, m, manager *machine.Machine, registry string) error {
-	return m.StartUnit(ctx, machine.Unit{Name: AgentUnit, Type: "notify", Command: AgentCommand(manager, registry)})
+// JoinManager starts a manager on a machine and has it join another's cluster. It returns when it votes.
+func JoinManager(ctx context.Context, m, manager *machine.Machine) error {
+	token, err := JoinToken(ctx, manager, "manager")
+	if err != nil {
+		return err
+	}
+	if err := StartManager(ctx, m); err != nil {
+		return err
+	}
+	_, err = m.Run(ctx, "warrenctl", "cluster", "join", "--token", token, Addr(manager))
+	return err
+}
+
+// StartManager starts the manager on a machine. It returns when it takes calls.
+func StartManager(ctx context.Context, m *machine.Machine) error {
+	return m.StartUnit(ctx, machine.Unit{Name: ManagerUnit, Type: "notify", Command: ManagerCommand()})
+}
+
+// StartAgent starts the agent on a machine. It waits to join a cluster, unless flags say which.
+func StartAgent(ctx context.Context, m *machine.Machine, registry string, flags ...string) error {
+	return m.StartUnit(ctx, machine.Unit{Name: AgentUnit, Type: "notify", Command: append(AgentCommand(registry), flags...)})
 }
 
 // AwaitNodes returns when that many nodes are ready.

@@ -36,7 +36,7 @@ func show(ctx context.Context, binDir string) error {
 	if err != nil {
 		return err
 	}
-	err = d.tell(ctx, d.start, d.run, d.crash, d.remove)
+	err = d.tell(ctx, d.start, d.run, d.crash, d.lead, d.remove)
 	return errors.Join(err, d.lab.Close())
 }
 
@@ -84,16 +84,23 @@ func (d *demo) start(ctx context.Context) error {
 	fmt.Println(d.image)
 
 	d.heading("A manager on the first machine, made a cluster")
-	if err := d.startUnit(ctx, m1, cluster.ManagerUnit, cluster.ManagerCommand(m1)); err != nil {
+	if err := d.startUnit(ctx, m1, cluster.ManagerUnit, cluster.ManagerCommand()); err != nil {
 		return err
 	}
 	if err := d.on(ctx, m1, "warrenctl cluster init"); err != nil {
 		return err
 	}
 
-	d.heading("An agent on every machine")
+	d.heading("An agent on every machine, which joins with the token")
+	token, err := cluster.JoinToken(ctx, m1, "worker")
+	if err != nil {
+		return err
+	}
 	for _, m := range d.machines {
-		if err := d.startUnit(ctx, m, cluster.AgentUnit, cluster.AgentCommand(m1, d.lab.Registry())); err != nil {
+		if err := d.startUnit(ctx, m, cluster.AgentUnit, cluster.AgentCommand(d.lab.Registry())); err != nil {
+			return err
+		}
+		if err := d.on(ctx, m, "warrenctl cluster join --token "+token+" "+cluster.Addr(m1)); err != nil {
 			return err
 		}
 	}
@@ -135,6 +142,40 @@ func (d *demo) crash(ctx context.Context) error {
 		return err
 	}
 	return d.onAll(ctx, m1, "warrenctl service ps web", "warrenctl service scale web=2", "warrenctl service ps web")
+}
+
+// lead makes the other machines managers too, and kills the one that leads.
+func (d *demo) lead(ctx context.Context) error {
+	m1, others := d.machines[0], d.machines[1:]
+	d.heading("Two more managers, so that any one may be lost")
+	token, err := cluster.JoinToken(ctx, m1, "manager")
+	if err != nil {
+		return err
+	}
+	for _, m := range others {
+		if err := d.startUnit(ctx, m, cluster.ManagerUnit, cluster.ManagerCommand()); err != nil {
+			return err
+		}
+		if err := d.on(ctx, m, "warrenctl cluster join --token "+token+" "+cluster.Addr(m1)); err != nil {
+			return err
+		}
+	}
+	if err := d.on(ctx, m1, "warrenctl manager ls"); err != nil {
+		return err
+	}
+	d.heading("The leader is killed, and nobody waits for it")
+	if err := d.on(ctx, m1, "systemctl kill --signal KILL "+cluster.ManagerUnit); err != nil {
+		return err
+	}
+	killed := time.Now()
+	if err := d.on(ctx, others[0], "warrenctl service scale --detach web=3"); err != nil {
+		return err
+	}
+	d.remark("written %s after the kill", time.Since(killed).Round(time.Millisecond))
+	if err := d.onAll(ctx, others[1], "warrenctl manager ls", "warrenctl service ls"); err != nil {
+		return err
+	}
+	return d.on(ctx, m1, "systemctl start "+cluster.ManagerUnit)
 }
 
 // remove removes the service.

@@ -23,13 +23,20 @@ import (
 )
 
 // commands are what scripts can say beside testscript's own commands. $HELLO is the test image
-// without its tag (:1 and :2 are two versions of it), $REGISTRY the registry that has it.
+// without its tag (:1 and :2 are two versions of it), $REGISTRY the registry that has it, $M1 the address
+// of machine m1 once it has booted, and so on.
 //
 //	cluster [--FLAG=VALUE...] M...
 //	                       boot machines; the first is the manager, its cluster initialised with the
 //	                       flags; each runs an agent; wait until all nodes are ready
 //	join M...              boot machines that run an agent of that cluster
+//	managers M...          run a manager on machines that have booted, one after the other, each joining
+//	                       the cluster
 //	machines M...          boot machines with no daemon running
+//	agent M [--FLAG=VALUE...]
+//	                       run an agent with these flags beside the usual ones, in place of one that
+//	                       runs; it joins no cluster by itself unless they say so
+//	share M PATH M PATH    copy a file from the first machine to the second
 //	on M COMMAND...        run a command on a machine; stdout, stderr and ! work as for exec
 //	exits N on M COMMAND...
 //	                       run a command on a machine that ends with that exit status
@@ -57,7 +64,10 @@ import (
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"cluster":   tell(startCluster),
 	"join":      tell(joinCluster),
+	"managers":  tell(startManagers),
 	"machines":  tell(func(s *story, args []string) error { _, err := s.lab.BootAll(s.ctx, args...); return err }),
+	"agent":     tell(startAgent),
+	"share":     tell(shareFile),
 	"on":        runOn,
 	"exits":     runExiting,
 	"put":       putFile,
@@ -81,7 +91,11 @@ func tell(do func(*story, []string) error) func(*testscript.TestScript, bool, []
 		if neg {
 			ts.Fatalf("this command cannot be negated")
 		}
-		ts.Check(do(storyOf(ts), args))
+		s := storyOf(ts)
+		ts.Check(do(s, args))
+		for _, m := range s.lab.Machines() {
+			ts.Setenv(strings.ToUpper(m.Name()), m.IP().String())
+		}
 	}
 }
 
@@ -110,6 +124,53 @@ func joinCluster(s *story, names []string) error {
 		return err
 	}
 	return cluster.StartAgents(s.ctx, s.lab.Registry(), all[0], machines...)
+}
+
+func startManagers(s *story, names []string) error {
+	all := s.lab.Machines()
+	if len(names) == 0 || len(all) == 0 {
+		return errUsage
+	}
+	for _, name := range names {
+		m, err := s.machine(name)
+		if err != nil {
+			return err
+		}
+		if err := cluster.JoinManager(s.ctx, m, all[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func startAgent(s *story, args []string) error {
+	if len(args) == 0 {
+		return errUsage
+	}
+	m, err := s.machine(args[0])
+	if err != nil {
+		return err
+	}
+	return cluster.StartAgent(s.ctx, m, s.lab.Registry(), args[1:]...)
+}
+
+func shareFile(s *story, args []string) error {
+	if len(args) != 4 {
+		return errUsage
+	}
+	from, err := s.machine(args[0])
+	if err != nil {
+		return err
+	}
+	to, err := s.machine(args[2])
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(from.HostPath(args[1]))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to.HostPath(args[3]), text, 0o600)
 }
 
 func runOn(ts *testscript.TestScript, neg bool, args []string) {

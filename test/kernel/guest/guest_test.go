@@ -73,7 +73,14 @@ func startCluster(ctx context.Context) error {
 	if _, err := run(ctx, "warrenctl", "cluster", "init"); err != nil {
 		return err
 	}
-	if err := startDaemon(ctx, "warren-agent", "--manager", "127.0.0.1:7420"); err != nil {
+	if err := startDaemon(ctx, "warren-agent"); err != nil {
+		return err
+	}
+	token, err := run(ctx, "warrenctl", "cluster", "join-token", "--quiet", "worker")
+	if err != nil {
+		return err
+	}
+	if _, err := run(ctx, "warrenctl", "cluster", "join", "--token", strings.TrimSpace(token), "127.0.0.1:7420"); err != nil {
 		return err
 	}
 	return cluster.AwaitWithin(ctx, awaitAtMost, "the node to be ready", func(ctx context.Context) error {
