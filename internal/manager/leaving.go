@@ -94,17 +94,22 @@ func (m *Manager) forget() error {
 	if err := m.ring.Forget(); err != nil {
 		return err
 	}
-	for _, name := range []string{"joining.json", "manager-id", "manager.key", "addresses.json"} {
-		if err := os.RemoveAll(m.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("forget the cluster: %w", err)
-		}
-	}
-	if err := consensus.Forget(m.options.DataDir); err != nil {
+	if err := errors.Join(m.forgetIdentity(), consensus.Forget(m.options.DataDir)); err != nil {
 		return err
 	}
 	m.credentials.Set(nil)
 	m.authority.Forget()
 	return m.identify()
+}
+
+// forgetIdentity removes who the manager is and where it was to be.
+func (m *Manager) forgetIdentity() error {
+	for _, name := range []string{"joining.json", "manager-id", "manager.key", "addresses.json"} {
+		if err := os.Remove(m.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget the cluster: %w", err)
+		}
+	}
+	return nil
 }
 
 // Recover implements api.Local.

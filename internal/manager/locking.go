@@ -2,12 +2,15 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/manager/api"
+	"github.com/cuemby/warren/internal/manager/consensus"
+	"github.com/cuemby/warren/internal/manager/keyring"
 	"github.com/cuemby/warren/internal/pki"
 	"github.com/cuemby/warren/internal/unlockkey"
 	"github.com/cuemby/warren/internal/version"
@@ -26,7 +29,7 @@ func (m *Manager) newLock() (*lock, error) {
 	l := &lock{open: m.forward, done: make(chan struct{})}
 	var err error
 	l.locked, err = api.NewLocked(api.LockedOptions{
-		Lock: m, Describe: m.describeLocked, Logger: m.logger,
+		Lock: m, Describe: m.describeLocked, Forget: m.forgetLocked, Logger: m.logger,
 		Opened: func(ctx context.Context) error {
 			select {
 			case <-l.done:
@@ -73,6 +76,24 @@ func (m *Manager) awaitKey(ctx context.Context) error {
 
 // Unlock implements api.Locker.
 func (m *Manager) Unlock(k unlockkey.Key) error { return m.ring.Unlock(k) }
+
+// forgetLocked removes all that a locked manager holds, which it then takes up as one of no cluster. What was
+// sealed goes last: as long as it is there, the manager stays locked.
+func (m *Manager) forgetLocked() error {
+	m.founding.Lock()
+	defer m.founding.Unlock()
+	if m.lock.through.Load() {
+		return keyring.ErrNotLocked
+	}
+	if err := errors.Join(m.forgetIdentity(), consensus.Forget(m.options.DataDir)); err != nil {
+		return err
+	}
+	if err := m.identify(); err != nil {
+		return err
+	}
+	m.logger.Warn("locked, and forgets the cluster it was a manager of")
+	return m.ring.Forget()
+}
 
 // describeLocked tells what is known of a manager while it is locked.
 func (m *Manager) describeLocked() *warrenv1.GetManagerResponse {

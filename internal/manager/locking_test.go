@@ -213,3 +213,28 @@ func TestEveryManagerFollowsTheUnlockKeyAndOneThatWasAwayOpensWithTheOldOne(t *t
 	}
 	sealedWith(second, dirs[2])
 }
+
+func TestALockedManagerWhoseKeyIsLostForgetsItsCluster(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir)
+	r.initLocked(t)
+	before := r.stood(t).GetId()
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	r = start(t, dir)
+	leave := func(force bool) error {
+		_, err := r.local.LeaveManager(t.Context(), connect.NewRequest(&warrenv1.LeaveManagerRequest{Force: force}))
+		return err
+	}
+	if err := leave(false); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("without force: %v", err)
+	}
+	if err := leave(true); err != nil {
+		t.Fatal(err)
+	}
+	if now := r.stood(t); now.GetState() != warrenv1.ManagerState_MANAGER_STATE_WAITING || now.GetId() == before {
+		t.Errorf("it is %v", now)
+	}
+	r.init(t)
+}

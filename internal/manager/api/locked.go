@@ -26,11 +26,14 @@ type LockedOptions struct {
 	Describe func() *warrenv1.GetManagerResponse
 	// Opened returns when the manager takes part in its cluster, or why it cannot, after it was unlocked.
 	Opened func(ctx context.Context) error
+	// Forget has the manager forget its cluster, for when the unlock key is lost.
+	Forget func() error
 	Logger *slog.Logger
 }
 
 // NewLocked returns the handler of a manager that waits for its unlock key: it tells how it stands
-// (GetManager, GetVersion), can be unlocked, and refuses everything else with ErrLocked.
+// (GetManager, GetVersion), can be unlocked, or be made to forget what it holds, and refuses everything else
+// with ErrLocked.
 func NewLocked(o LockedOptions) (http.Handler, error) {
 	validator, err := newValidator()
 	if err != nil {
@@ -68,6 +71,7 @@ func NewLocked(o LockedOptions) (http.Handler, error) {
 func whileLocked(_ context.Context, procedure string) error {
 	switch procedure {
 	case warrenv1connect.ManagerServiceGetManagerProcedure, warrenv1connect.ManagerServiceUnlockManagerProcedure,
+		warrenv1connect.ManagerServiceLeaveManagerProcedure,
 		warrenv1connect.ClusterServiceGetVersionProcedure:
 		return nil
 	}
@@ -87,6 +91,22 @@ func (h *lockedManager) GetManager(context.Context, *connect.Request[warrenv1.Ge
 	res := h.o.Describe()
 	res.State, res.Problem = warrenv1.ManagerState_MANAGER_STATE_LOCKED, ErrLocked.Error()
 	return connect.NewResponse(res), nil
+}
+
+// LeaveManager implements warrenv1connect.ManagerServiceHandler. A locked manager cannot tell the others that it
+// leaves, so that it takes force.
+func (h *lockedManager) LeaveManager(ctx context.Context, req *connect.Request[warrenv1.LeaveManagerRequest]) (*connect.Response[warrenv1.LeaveManagerResponse], error) {
+	if !req.Msg.GetForce() {
+		return nil, problemf(connect.CodeFailedPrecondition, "%v first; or, where the key is lost, have it forget its cluster with --force, "+
+			"and tell the others with `warrenctl manager rm`", ErrLocked)
+	}
+	if err := h.o.Forget(); err != nil {
+		return nil, err
+	}
+	if err := h.o.Opened(ctx); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&warrenv1.LeaveManagerResponse{}), nil
 }
 
 // lockedCluster is what such a manager says of its cluster: that there is one.
