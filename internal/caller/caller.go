@@ -1,5 +1,5 @@
 // Package caller tells who makes a call: a program on this machine, through the unix socket, or whoever a
-// certificate of the cluster is for. What callers may do is for package api to say.
+// certificate of the cluster is for. What callers may do is for packages access and api to say.
 //
 // Start with Identify, which finds out, and From, which tells a handler.
 package caller

@@ -178,7 +178,7 @@ type ClusterLeave struct {
 
 // Help is the text below the usage line.
 func (ClusterLeave) Help() string {
-	return "The node stays listed as down until `warrenctl node rm` removes it on a manager. A machine that joins anew is a new node.\n\nExample:\n\n    warrenctl cluster leave --agent"
+	return "A manager hands the lead over first if it has it, and forgets the cluster. An agent's node stays listed as down until `warrenctl node rm` removes it on a manager. A machine that joins anew is a new node.\n\nExample:\n\n    warrenctl cluster leave --agent"
 }
 
 // Run does it.
@@ -249,7 +249,7 @@ type ClusterJoinToken struct {
 
 // Help is the text below the usage line.
 func (ClusterJoinToken) Help() string {
-	return "Example:\n\n    warrenctl cluster join-token worker"
+	return "Examples:\n\n    warrenctl cluster join-token worker\n    warrenctl cluster join-token manager --rotate --ttl 2h"
 }
 
 // Run does it.
