@@ -97,6 +97,7 @@ func (f *front) prepare(l net.Listener) *listener {
 		handler = withProfiles(handler)
 	} else {
 		server.Protocols.SetHTTP2(true)
+		handler = boundStrangers(handler)
 		server.TLSConfig = f.credentials.ServerConfig()
 		server.TLSNextProto = make(map[string]func(*http.Server, *tls.Conn, http.Handler))
 		for name, take := range f.protocols {

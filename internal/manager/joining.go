@@ -24,6 +24,8 @@ import (
 const (
 	firstJoinWait   = 500 * time.Millisecond
 	longestJoinWait = 15 * time.Second
+	// enlistTimeout bounds one attempt to be sent the log and be given a vote.
+	enlistTimeout = time.Minute
 )
 
 // A manager joins in two steps. With the token it gets a certificate and the cluster's key, which it
@@ -184,6 +186,10 @@ func (m *Manager) enlistAt(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
+	// Nobody else may found, leave or restore meanwhile, so it must end. What has been learned by then stays
+	// learned: the next attempt goes on where this one was.
+	ctx, cancel := context.WithTimeout(ctx, enlistTimeout)
+	defer cancel()
 	client, end := dialManager(addr, m.credentials.ClientConfig())
 	defer end()
 	res, err := client.EnlistManager(ctx, connect.NewRequest(&warrenv1.EnlistManagerRequest{
@@ -195,8 +201,14 @@ func (m *Manager) enlistAt(ctx context.Context, addr string) error {
 	if err := node.AwaitApplied(ctx, res.Msg.GetIndex()); err != nil {
 		return fmt.Errorf("catch up with the cluster: %w: can the other managers reach this one at %s?", err, m.AgentAddr())
 	}
-	_, err = client.PromoteManager(ctx, connect.NewRequest(&warrenv1.PromoteManagerRequest{}))
-	return err
+	if _, err = client.PromoteManager(ctx, connect.NewRequest(&warrenv1.PromoteManagerRequest{})); err != nil {
+		return err
+	}
+	// The certificate that came with the token names no address. Now that the state is known, so is the CA.
+	if err := m.renew(time.Now()); err != nil {
+		m.logger.Warn("the manager's certificate does not name its address yet, which programs such as curl look for", "err", err)
+	}
+	return nil
 }
 
 // keepJoining goes on with a second step that was interrupted, and joins what the configuration names,

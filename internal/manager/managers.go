@@ -58,9 +58,16 @@ func (m *Manager) Promote(ctx context.Context, id string) error {
 // Announce implements api.Membership. A manager that has moved is given its new address in raft, too.
 func (m *Manager) Announce(ctx context.Context, told *statev1.Member) error {
 	id := told.GetMeta().GetId()
+	if err := checkAddr("the manager's address", told.GetAddr()); err != nil {
+		return api.Refuse("%v", err)
+	}
 	for range maxAnnounceAttempts {
 		t := state.New(time.Now())
-		before := m.store.Snapshot().Member(id)
+		s := m.store.Snapshot()
+		if authority.IsRemoved(s.Authority(), id) {
+			return authority.ErrRemoved // also where that has come about since the call was let in
+		}
+		before := s.Member(id)
 		switch {
 		case before == nil:
 			t.Create(told)
@@ -74,6 +81,9 @@ func (m *Manager) Announce(ctx context.Context, told *statev1.Member) error {
 			})
 		}
 		if t.Len() > 0 {
+			if kept := s.Authority(); kept != nil {
+				t.Check(kept) // nobody was removed meanwhile
+			}
 			results, err := m.core.Propose(ctx, t)
 			if err != nil {
 				return err

@@ -257,7 +257,7 @@ type NodeRm struct {
 
 // Help is the text below the usage line.
 func (NodeRm) Help() string {
-	return "Its tasks are replaced elsewhere. An agent that still runs there comes back as a new node."
+	return "Its tasks are replaced elsewhere, and its certificate is worth nothing from then on. To take the machine in again run `warrenctl cluster leave --force` and then `warrenctl cluster join` on it."
 }
 
 // Run does it.
