@@ -44,6 +44,13 @@ func (m *Manager) newLock() (*lock, error) {
 
 // ServeHTTP implements http.Handler.
 func (l *lock) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.TLS != nil { // it has a certificate to show, so it has been given the key, and is about to open
+		select {
+		case <-l.done:
+		case <-r.Context().Done():
+			return
+		}
+	}
 	if l.through.Load() {
 		l.open.ServeHTTP(w, r)
 		return
