@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -17,7 +18,9 @@ type Disk struct {
 	Log       raft.LogStore
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
-	Close     func() error
+	// Reserve makes sure that the next write to the log finds room.
+	Reserve func() error
+	Close   func() error
 }
 
 // disk returns the disk that the options ask for.
@@ -41,7 +44,20 @@ func (o Options) disk() (*Disk, error) {
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	return &Disk{Log: log, Stable: ballot, Snapshots: snapshots, Close: func() error { return errors.Join(ballot.close(), log.Close()) }}, nil
+	return &Disk{
+		Log: log, Stable: ballot, Snapshots: snapshots,
+		Reserve: func() error { return reserve(log) },
+		Close:   func() error { return errors.Join(ballot.close(), log.Close()) },
+	}, nil
+}
+
+// reserved is how much room is made sure of before a part of the log is replaced.
+const reserved = 4 << 20
+
+// reserve makes sure that the log's file has room, which it keeps once it has it.
+func reserve(log *raftboltdb.BoltStore) error {
+	key := []byte("Reserve")
+	return cmp.Or(log.Set(key, make([]byte, reserved)), log.Set(key, nil))
 }
 
 // votes returns the term and vote that a manager has kept in the log's file, where they were kept before

@@ -127,6 +127,11 @@ func (n *Node) changeNow(begin func() (raft.IndexFuture, error)) (uint64, error)
 	if !n.Leading() {
 		return 0, ErrNotLeader
 	}
+	// Raft takes on a change that it could not write, so the log is tried first. That also makes sure that
+	// the change before is committed.
+	if err := n.raft.Barrier(changeTimeout).Error(); err != nil {
+		return 0, question(err)
+	}
 	future, err := begin()
 	if err != nil || future == nil {
 		return 0, err
@@ -140,16 +145,23 @@ func (n *Node) changeNow(begin func() (raft.IndexFuture, error)) (uint64, error)
 // TransferLeadership gives the lead to another manager that can be reached and votes, so that nobody has to
 // wait for an election. It fails with ErrNotLeader, or ErrAlone where there is none.
 func (n *Node) TransferLeadership(ctx context.Context) error {
+	select {
+	case n.changing <- struct{}{}:
+		defer func() { <-n.changing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	reachable := n.Reachable()
 	if reachable == nil {
 		return ErrNotLeader
 	}
 	err := ErrAlone
 	for _, s := range n.voters() {
-		if s.ID == n.id || !reachable[string(s.ID)] {
+		if s.ID == n.id || !reachable[string(s.ID)] || !n.offer(s.ID) {
 			continue
 		}
-		if err = await(ctx, n.raft.LeadershipTransferToServer(s.ID, s.Address)); err == nil || ctx.Err() != nil {
+		err = await(ctx, n.raft.LeadershipTransferToServer(s.ID, s.Address))
+		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		if errors.Is(err, raft.ErrNotLeader) {
@@ -158,4 +170,25 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 		err = fmt.Errorf("give the lead to manager %s: %w", s.ID, err)
 	}
 	return err
+}
+
+// offer tells whether the lead may be offered to a manager, which it may once in a term. Where an offer
+// fails because the manager lags, raft is left with a question to whoever sends it the entries; a second
+// one could wait for ever behind it, and this manager would refuse all writes until it is restarted,
+// whenever it leads.
+func (n *Node) offer(to raft.ServerID) bool {
+	if term := n.raft.CurrentTerm(); n.offers.term != term {
+		n.offers.term, n.offers.made = term, map[raft.ServerID]bool{}
+	}
+	if n.offers.made[to] {
+		return false
+	}
+	n.offers.made[to] = true
+	return true
+}
+
+// offers are the managers to which the lead was offered in a term.
+type offers struct {
+	term uint64
+	made map[raft.ServerID]bool
 }

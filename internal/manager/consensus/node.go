@@ -26,7 +26,8 @@ type Node struct {
 	watch    *watch
 	timings  raft.ReloadableConfig // as they are when nothing is amiss
 	timing   sync.Mutex            // held while they are changed
-	changing chan struct{}         // holds one who changes the membership
+	changing chan struct{}         // holds one who changes the membership or gives the lead away
+	offers   offers                // of the lead; guarded by changing
 	lead     chan bool
 }
 
@@ -46,7 +47,7 @@ func Open(o Options, m *state.Machine) (*Node, error) {
 		id: raft.ServerID(o.ID), options: o, disk: disk, witness: newWitness(o.Transport), watch: newWatch(o),
 		changing: make(chan struct{}, 1), lead: make(chan bool, 16),
 	}
-	n.journal = &journal{LogStore: disk.Log, turned: n.watch.writing}
+	n.journal = &journal{LogStore: disk.Log, reserve: disk.Reserve, turned: n.watch.writing}
 	cached, err := raft.NewLogCache(logCacheEntries, n.journal)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log: %w", err), disk.Close())

@@ -7,3 +7,6 @@ const (
 	manyNodes = 40
 	someSeeds = 3
 )
+
+// someSchedules is how many schedules of faults three managers go through for each seed.
+const someSchedules = 5

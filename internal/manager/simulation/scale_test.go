@@ -7,3 +7,6 @@ const (
 	manyNodes = 200
 	someSeeds = 8
 )
+
+// someSchedules is how many schedules of faults three managers go through for each seed.
+const someSchedules = 40

@@ -2,8 +2,10 @@ package consensustest
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -14,10 +16,12 @@ import (
 
 // Disk is a disk in memory, which outlives the node that writes it.
 type Disk struct {
-	*raft.InmemStore
-	snapshots *snapshots
-	mu        sync.Mutex
-	full      bool
+	*raft.InmemStore // for the term and the vote
+	snapshots        *snapshots
+
+	mu   sync.Mutex
+	full bool
+	logs []*raft.Log // by index, which may leave some out, as on a real disk
 }
 
 // NewDisk returns an empty disk.
@@ -25,7 +29,11 @@ func NewDisk() *Disk { return &Disk{InmemStore: raft.NewInmemStore(), snapshots:
 
 // Open returns the disk for a node that starts.
 func (d *Disk) Open() *consensus.Disk {
-	return &consensus.Disk{Log: d, Stable: d, Snapshots: d.snapshots, Close: func() error { return nil }}
+	return &consensus.Disk{
+		Log: d, Stable: d, Snapshots: d.snapshots,
+		Reserve: func() error { return d.StoreLogs(nil) },
+		Close:   func() error { return nil },
+	}
 }
 
 // Fill has the log find no space, or space again.
@@ -45,13 +53,74 @@ func (d *Disk) StoreLogs(logs []*raft.Log) error {
 	if d.full {
 		return syscall.ENOSPC
 	}
-	return d.InmemStore.StoreLogs(logs)
+	for _, log := range logs {
+		at, there := d.find(log.Index)
+		if there {
+			d.logs[at] = log
+		} else {
+			d.logs = slices.Insert(d.logs, at, log)
+		}
+	}
+	return nil
 }
 
-// snapshots keeps the newest snapshot that is whole.
+// find returns the place of an entry, where it is or would be.
+func (d *Disk) find(index uint64) (int, bool) {
+	return slices.BinarySearchFunc(d.logs, index, func(l *raft.Log, i uint64) int { return cmp.Compare(l.Index, i) })
+}
+
+// GetLog implements raft.LogStore.
+func (d *Disk) GetLog(index uint64, log *raft.Log) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at, there := d.find(index)
+	if !there {
+		return raft.ErrLogNotFound
+	}
+	*log = *d.logs[at]
+	return nil
+}
+
+// FirstIndex implements raft.LogStore.
+func (d *Disk) FirstIndex() (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.logs) == 0 {
+		return 0, nil
+	}
+	return d.logs[0].Index, nil
+}
+
+// LastIndex implements raft.LogStore.
+func (d *Disk) LastIndex() (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.logs) == 0 {
+		return 0, nil
+	}
+	return d.logs[len(d.logs)-1].Index, nil
+}
+
+// DeleteRange implements raft.LogStore.
+func (d *Disk) DeleteRange(from, to uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first, _ := d.find(from)
+	end, there := d.find(to)
+	if there {
+		end++
+	}
+	d.logs = slices.Delete(d.logs, first, end)
+	return nil
+}
+
+// retained is how many snapshots are kept.
+const retained = 2
+
+// snapshots keeps the newest snapshots that are whole.
 type snapshots struct {
-	mu     sync.Mutex
-	newest *sink
+	mu   sync.Mutex
+	kept []*sink // newest first
 }
 
 // Create implements raft.SnapshotStore.
@@ -66,22 +135,24 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, mem
 func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.newest == nil {
-		return nil, nil
+	var all []*raft.SnapshotMeta
+	for _, k := range s.kept {
+		meta := k.meta
+		all = append(all, &meta)
 	}
-	meta := s.newest.meta
-	return []*raft.SnapshotMeta{&meta}, nil
+	return all, nil
 }
 
 // Open implements raft.SnapshotStore.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.newest == nil || s.newest.meta.ID != id {
-		return nil, nil, fmt.Errorf("there is no snapshot %s", id)
+	for _, k := range s.kept {
+		if meta := k.meta; meta.ID == id {
+			return &meta, io.NopCloser(bytes.NewReader(k.content.Bytes())), nil
+		}
 	}
-	meta := s.newest.meta
-	return &meta, io.NopCloser(bytes.NewReader(s.newest.content.Bytes())), nil
+	return nil, nil, fmt.Errorf("there is no snapshot %s", id)
 }
 
 // sink is a snapshot that is being written.
@@ -105,6 +176,10 @@ func (s *sink) Close() error {
 	s.meta.Size = int64(s.content.Len())
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
-	s.store.newest = s
+	s.store.kept = append(s.store.kept, s)
+	slices.SortStableFunc(s.store.kept, func(a, b *sink) int {
+		return cmp.Or(cmp.Compare(b.meta.Term, a.meta.Term), cmp.Compare(b.meta.Index, a.meta.Index))
+	})
+	s.store.kept = s.store.kept[:min(len(s.store.kept), retained)]
 	return nil
 }
