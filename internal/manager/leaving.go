@@ -136,7 +136,7 @@ func (m *Manager) Recover(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
-	if err := m.standing.lead(ctx, soleWait); err != nil {
+	if err := m.standing.lead(ctx, soleWait, ""); err != nil {
 		return fmt.Errorf("take the lead: %w", err)
 	}
 	m.logger.Warn("recovered: this manager is now the only one of its cluster")

@@ -34,7 +34,7 @@ func (m *Manager) Ready(ctx context.Context) error {
 		} else if !initialized {
 			return api.ErrUninitialized
 		}
-		if err := m.standing.lead(ctx, m.electionWait()); err != nil {
+		if err := m.standing.lead(ctx, m.electionWait(), m.self()); err != nil {
 			return err
 		}
 	}
@@ -79,7 +79,7 @@ func (m *Manager) Initialize(ctx context.Context, spec *warrenv1.ClusterSpec, gi
 	if err := node.Bootstrap(m.raftAddr()); err != nil && !errors.Is(err, consensus.ErrInitialized) {
 		return nil, err
 	}
-	if err := m.standing.lead(ctx, soleWait); err != nil {
+	if err := m.standing.lead(ctx, soleWait, ""); err != nil {
 		return nil, fmt.Errorf("take the lead of the new cluster: %w", err)
 	}
 	if there := m.store.Snapshot().Cluster(); there != nil {

@@ -38,7 +38,7 @@ func (m *Manager) Restore(ctx context.Context, o *warrenv1.RestoreOptions, r *ba
 	if err := m.core.operate(ctx, func() error { return nil }); err != nil {
 		return err
 	}
-	if err := m.standing.lead(ctx, soleWait); err != nil {
+	if err := m.standing.lead(ctx, soleWait, ""); err != nil {
 		return fmt.Errorf("take the lead of the restored cluster: %w", err)
 	}
 	m.logger.Warn("restored: this manager is now the only one of its cluster", "cluster", r.Header.GetClusterName(), "index", r.Header.GetIndex())
@@ -70,7 +70,7 @@ func (m *Manager) restore(ctx context.Context, o *warrenv1.RestoreOptions, r *ba
 	if err := node.Bootstrap(m.raftAddr()); err != nil && !errors.Is(err, consensus.ErrInitialized) {
 		return err
 	}
-	if err := m.standing.lead(ctx, soleWait); err != nil {
+	if err := m.standing.lead(ctx, soleWait, ""); err != nil {
 		return fmt.Errorf("take the lead of the restored cluster: %w", err)
 	}
 	from, err := r.State()

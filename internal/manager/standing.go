@@ -103,20 +103,23 @@ func (s *standing) get() (stand, <-chan struct{}) {
 }
 
 // lead waits until the manager leads. It fails with consensus.ErrClosed, with consensus.ErrNotLeader
-// when that takes longer than patience, or with the error of ctx.
-func (s *standing) lead(ctx context.Context, patience time.Duration) error {
+// when that takes longer than patience, or with the error of ctx. Where self, the manager's own id, is
+// given, it does not wait while another leads.
+func (s *standing) lead(ctx context.Context, patience time.Duration, self string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, consensus.ErrNotLeader)
 	defer cancel()
 	for {
-		now, changed := s.get()
-		switch now {
-		case leading:
+		is := s.look()
+		switch {
+		case is.now == leading:
 			return nil
-		case stopping:
+		case is.now == stopping:
 			return consensus.ErrClosed
+		case self != "" && is.follows != "" && is.follows != self:
+			return consensus.ErrNotLeader
 		}
 		select {
-		case <-changed:
+		case <-is.changed:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

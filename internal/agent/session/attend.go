@@ -19,7 +19,7 @@ const (
 	maxReports      = 1000             // tasks reported at a time, so that heartbeats go in between
 	maxReportBytes  = 1 << 20          // in one message; the manager reads none of more than 4 MiB
 	minSilence      = 3 * time.Second  // a manager silent for less is not given up
-	welcomeTimeout  = 5 * time.Second  // from hello to welcome
+	welcomeTimeout  = 3 * time.Second  // from hello to welcome: less than a node may be silent
 	goodbyeTimeout  = time.Second      // for the manager to hear it
 	defaultInterval = 2 * time.Second  // between heartbeats, where the manager names none
 	maxInterval     = 10 * time.Minute // more is a mistake of the manager's
