@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -293,7 +294,7 @@ func TestALeaderThatIsHeardByNobodyStepsDown(t *testing.T) {
 func TestAReadTakesAnAnswerFromMostManagersThatIsNotFromBeforeIt(t *testing.T) {
 	story(t, three, func(t *testing.T, c *cluster) {
 		leader := c.leader()
-		c.network.Delay(func() time.Duration { return 10 * time.Millisecond })
+		c.network.Delay(func(string, string) time.Duration { return 10 * time.Millisecond })
 		for range 100 {
 			began := time.Now()
 			if err := leader.VerifyLeader(t.Context()); err != nil {
@@ -303,6 +304,42 @@ func TestAReadTakesAnAnswerFromMostManagersThatIsNotFromBeforeIt(t *testing.T) {
 				t.Errorf("confirmed after %v, when there and back takes 20 ms", took)
 			}
 			time.Sleep(3 * time.Millisecond)
+		}
+	})
+}
+
+func TestNoReadIsConfirmedOnceAnotherManagerHasWritten(t *testing.T) {
+	story(t, three, func(t *testing.T, c *cluster) {
+		believed := 0
+		for i := range 100 {
+			// The leader hears the others late, and then they no longer hear it.
+			first, written := c.leader(), fmt.Sprintf("n%d", i)
+			c.network.Delay(func(_, to string) time.Duration {
+				if to == first.id {
+					return 150*time.Millisecond + rand.N(80*time.Millisecond)
+				}
+				return rand.N(time.Millisecond)
+			})
+			time.Sleep(2 * time.Second)
+			for id := range c.members {
+				c.network.Cut(first.id, id)
+			}
+			if err := c.leader(first.id).create(written); err != nil {
+				t.Fatal(err)
+			}
+			if first.Leading() {
+				believed++
+			}
+			if err := first.VerifyLeader(t.Context()); err == nil && !first.has(written) {
+				t.Error("a read from before the write was confirmed after it")
+			}
+			c.network.Delay(func(string, string) time.Duration { return 0 })
+			c.network.MendAll()
+			c.await("the first to catch up", func() bool { return first.has(written) })
+		}
+		t.Logf("the first still believed to lead %d times", believed)
+		if believed == 0 {
+			t.Error("nothing was tried")
 		}
 	})
 }

@@ -11,7 +11,7 @@ func TestTheNextWriteSucceedsWellWithinTwoSecondsOfTheLossOfTheLeader(t *testing
 	for _, size := range []int{3, 5} {
 		story(t, []string{"m1", "m2", "m3", "m4", "m5"}[:size], func(t *testing.T, c *cluster) {
 			random := rand.New(rand.NewPCG(1, uint64(size)))
-			c.network.Delay(func() time.Duration { return rand.N(2 * time.Millisecond) })
+			c.network.Delay(func(string, string) time.Duration { return rand.N(2 * time.Millisecond) })
 			var took []time.Duration
 			for range 60 {
 				leader := c.leader()

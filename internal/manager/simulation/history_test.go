@@ -86,12 +86,10 @@ type service struct {
 func step(s service, q request, r reply) (bool, service) {
 	gone := service{}
 	if q.kind == getService {
-		switch {
-		case r.verdict == missing:
+		if r.verdict == missing {
 			return !s.there || s.removing, gone
-		default:
-			return s.there && s.removing == r.removing && s.value == r.seen, s
 		}
+		return s.there && s.removing == r.removing && s.value == r.seen, s
 	}
 	if r.verdict == unknown {
 		// Nothing may have come of it: then it is as if it came after everything else.

@@ -78,7 +78,7 @@ func TestUsersSeeOneManagerThatNeverFails(t *testing.T) {
 
 // draw keeps a picture of a history that cannot be explained.
 func draw(t *testing.T, info porcupine.LinearizationInfo) {
-	f, err := os.CreateTemp("", "warren-history-*.html")
+	f, err := os.CreateTemp("", "warren-history-*.html") //nolint:usetesting // it is to be there when the test has ended
 	if err != nil {
 		t.Error(err)
 		return
@@ -100,6 +100,7 @@ type quorum struct {
 	history *history
 	mu      sync.Mutex
 	slow    time.Duration // the longest that a message takes
+	late    string        // the manager that hears everything late
 	noise   *rand.Rand    // guarded by mu
 }
 
@@ -171,14 +172,24 @@ func (q *quorum) leader() (leader *consensus.Node) {
 }
 
 // delay is how long a message takes: most are quick, and some are as slow as they can be now.
-func (q *quorum) delay() time.Duration {
+func (q *quorum) delay(_, to string) time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.late == to {
+		return 150*time.Millisecond + time.Duration(q.noise.Int64N(int64(80*time.Millisecond)))
+	}
 	d := time.Duration(q.noise.Int64N(int64(2 * time.Millisecond)))
 	if q.slow > 0 && q.noise.IntN(4) == 0 {
 		d += time.Duration(q.noise.Int64N(int64(q.slow)))
 	}
 	return d
+}
+
+// slowly has some messages take up to so long from now on.
+func (q *quorum) slowly(longest time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.slow, q.late = longest, ""
 }
 
 func (q *quorum) upTo(d time.Duration) time.Duration { return time.Duration(q.random.Int64N(int64(d))) }
@@ -237,11 +248,19 @@ func (q *quorum) happen() {
 		}
 	}
 	node, alive := p.running()
-	switch q.random.IntN(10) {
+	switch q.random.IntN(12) {
 	case 0, 1:
 		q.network.Isolate(p.id)
-	case 2, 3:
+	case 2:
 		q.network.Cut(p.id, other.id)
+	case 3, 10, 11: // it hears everything late, and then is not heard
+		q.mu.Lock()
+		q.late = p.id
+		q.mu.Unlock()
+		time.Sleep(time.Second)
+		for _, other := range q.peers {
+			q.network.Cut(p.id, other.id)
+		}
 	case 4:
 		q.network.MendAll()
 	case 5, 6:
@@ -251,9 +270,7 @@ func (q *quorum) happen() {
 			p.start()
 		}
 	case 7:
-		q.mu.Lock()
-		q.slow = []time.Duration{0, 50 * time.Millisecond, 800 * time.Millisecond, 1500 * time.Millisecond}[q.random.IntN(4)]
-		q.mu.Unlock()
+		q.slowly([]time.Duration{0, 50 * time.Millisecond, 800 * time.Millisecond}[q.random.IntN(3)])
 	case 8:
 		if node != nil {
 			_ = node.TransferLeadership(alive)
@@ -265,9 +282,7 @@ func (q *quorum) happen() {
 
 // mend ends all that is wrong.
 func (q *quorum) mend() {
-	q.mu.Lock()
-	q.slow = 0
-	q.mu.Unlock()
+	q.slowly(0)
 	q.network.MendAll()
 	for _, p := range q.peers {
 		p.disk.Fill(false)

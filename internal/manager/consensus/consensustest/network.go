@@ -20,7 +20,7 @@ type Network struct {
 	mu    sync.Mutex
 	nodes map[raft.ServerID]*Transport
 	cut   map[path]bool
-	delay func() time.Duration
+	delay func(from, to string) time.Duration
 }
 
 // path is the way from one manager to another; the way back is another path.
@@ -28,11 +28,11 @@ type path struct{ from, to raft.ServerID }
 
 // NewNetwork returns a network on which messages take no time.
 func NewNetwork() *Network {
-	return &Network{nodes: map[raft.ServerID]*Transport{}, cut: map[path]bool{}, delay: func() time.Duration { return 0 }}
+	return &Network{nodes: map[raft.ServerID]*Transport{}, cut: map[path]bool{}, delay: func(string, string) time.Duration { return 0 }}
 }
 
-// Delay has a message take as long as delay says, which is asked once for each.
-func (n *Network) Delay(delay func() time.Duration) {
+// Delay has a message take as long as delay says, which is asked once for each. An answer is a message, too.
+func (n *Network) Delay(delay func(from, to string) time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.delay = delay
@@ -79,7 +79,7 @@ func (n *Network) MendAll() {
 // pass takes a message's time and tells whether it arrives. One whose sender is gone does not.
 func (n *Network) pass(from, to raft.ServerID, gone <-chan struct{}) (*Transport, bool) {
 	n.mu.Lock()
-	wait := n.delay()
+	wait := n.delay(string(from), string(to))
 	n.mu.Unlock()
 	if wait > 0 {
 		timer := time.NewTimer(wait)
