@@ -6,9 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -182,23 +182,31 @@ func TestAManagerGoesOnWhenItsFullDiskHasRoomAgain(t *testing.T) {
 	if !errors.Is(failed, ErrUnknownOutcome) || !strings.Contains(failed.Error(), "no space left") {
 		t.Errorf("after %d writes: %v", len(written), failed)
 	}
-	for range 2 { // it tries to take the lead again, and cannot hold it
-		for leads := range m.Leadership() {
-			if leads {
-				break
+	stop := make(chan struct{})
+	var draining sync.WaitGroup
+	draining.Go(func() {
+		for {
+			select {
+			case <-m.Leadership():
+			case <-stop:
+				return
 			}
 		}
-	}
+	})
+	lost := m.Changed()
+	<-lost // it tries to take the lead again, and cannot hold it
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	// It may have taken the lead for good just as there was room, and then tells nothing any more.
-	for m.create(t.Context(), "n2") != nil {
-		select {
-		case <-m.Leadership():
-		case <-time.After(10 * time.Millisecond):
+	for {
+		changed := m.Changed()
+		if m.create(t.Context(), "n2") == nil {
+			break
 		}
+		<-changed
 	}
+	close(stop)
+	draining.Wait()
 	m.close(t)
 	m = alone(t, dir, nil)
 	defer m.close(t)
