@@ -39,7 +39,7 @@ func TestLoopsWatchTheTablesTheyDeclareAndNoOthers(t *testing.T) {
 				}
 			}
 		}
-		for table := statev1.Table_TABLE_CLUSTER; table <= statev1.Table_TABLE_USER; table++ {
+		for table := statev1.Table_TABLE_CLUSTER; table <= statev1.Table_TABLE_NETWORK; table++ {
 			if declared := slices.Contains(c.inputs, table); declared != watched[table] {
 				t.Errorf("%s: declares %v: %v; watches it: %v", c.loop.Name(), table, declared, watched[table])
 			}

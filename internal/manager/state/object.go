@@ -9,7 +9,7 @@ import (
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-// Object is what tables hold: *warrenv1.Cluster, Node, Service, Revision, Task or User, or
+// Object is what tables hold: *warrenv1.Cluster, Node, Service, Revision, Task, User or Network, or
 // *statev1.Authority or Member.
 type Object interface {
 	proto.Message
@@ -40,6 +40,7 @@ var tableNames = map[statev1.Table]string{
 	statev1.Table_TABLE_AUTHORITY: "authority",
 	statev1.Table_TABLE_MEMBER:    "manager",
 	statev1.Table_TABLE_USER:      "user",
+	statev1.Table_TABLE_NETWORK:   "network",
 }
 
 func tableOf(o Object) statev1.Table {
@@ -60,6 +61,8 @@ func tableOf(o Object) statev1.Table {
 		return statev1.Table_TABLE_MEMBER
 	case *warrenv1.User:
 		return statev1.Table_TABLE_USER
+	case *warrenv1.Network:
+		return statev1.Table_TABLE_NETWORK
 	}
 	return statev1.Table_TABLE_UNSPECIFIED
 }
@@ -83,6 +86,8 @@ func wrap(o Object) *statev1.Object {
 		return &statev1.Object{Kind: &statev1.Object_Member{Member: o}}
 	case *warrenv1.User:
 		return &statev1.Object{Kind: &statev1.Object_User{User: o}}
+	case *warrenv1.Network:
+		return &statev1.Object{Kind: &statev1.Object_Network{Network: o}}
 	}
 	panic(fmt.Sprintf("state: %T is not kept in a table", o))
 }
@@ -107,6 +112,8 @@ func unwrap(m *statev1.Object) Object {
 		o = k.Member
 	case *statev1.Object_User:
 		o = k.User
+	case *statev1.Object_Network:
+		o = k.Network
 	default:
 		return nil
 	}

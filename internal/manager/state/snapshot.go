@@ -45,6 +45,12 @@ func (s Snapshot) User(name string) *warrenv1.User { return s.tables.users.get(n
 // Users iterates over all users by name.
 func (s Snapshot) Users() iter.Seq[*warrenv1.User] { return s.tables.users.byID("") }
 
+// Network returns the network of that name, which is its id.
+func (s Snapshot) Network(name string) *warrenv1.Network { return s.tables.networks.get(name) }
+
+// Networks iterates over all networks by name.
+func (s Snapshot) Networks() iter.Seq[*warrenv1.Network] { return s.tables.networks.byID("") }
+
 // Node returns the node of that id.
 func (s Snapshot) Node(id string) *warrenv1.Node {
 	return s.tables.nodes.get(id)
@@ -142,7 +148,8 @@ func (s Snapshot) Objects() iter.Seq[Object] {
 		_ = pass(s.tables.clusters.byID(""), yield) && pass(s.tables.nodes.byID(""), yield) &&
 			pass(s.tables.services.byID(""), yield) && pass(s.tables.revisions.byID(""), yield) &&
 			pass(s.tables.tasks.byID(""), yield) && pass(s.tables.authority.byID(""), yield) &&
-			pass(s.tables.members.byID(""), yield) && pass(s.tables.users.byID(""), yield)
+			pass(s.tables.members.byID(""), yield) && pass(s.tables.users.byID(""), yield) &&
+			pass(s.tables.networks.byID(""), yield)
 	}
 }
 
@@ -150,7 +157,7 @@ func (s Snapshot) Objects() iter.Seq[Object] {
 func (s Snapshot) count() int {
 	t := s.tables
 	return t.clusters.objects.Len() + t.nodes.objects.Len() + t.services.objects.Len() + t.revisions.objects.Len() + t.tasks.objects.Len() +
-		t.authority.objects.Len() + t.members.objects.Len() + t.users.objects.Len()
+		t.authority.objects.Len() + t.members.objects.Len() + t.users.objects.Len() + t.networks.objects.Len()
 }
 
 // TaskCount returns the number of tasks, ended ones included.

@@ -21,6 +21,7 @@ type tables struct {
 	authority table[*statev1.Authority]
 	members   table[*statev1.Member]
 	users     table[*warrenv1.User]
+	networks  table[*warrenv1.Network]
 }
 
 // The places of the further indexes in their tables.
@@ -44,6 +45,7 @@ func emptyTables() tables {
 		authority: newTable[*statev1.Authority](),
 		members:   newTable[*statev1.Member](),
 		users:     newTable[*warrenv1.User](),
+		networks:  newTable[*warrenv1.Network](),
 	}
 }
 
@@ -126,19 +128,20 @@ type writer struct {
 	authority tableWriter[*statev1.Authority]
 	members   tableWriter[*statev1.Member]
 	users     tableWriter[*warrenv1.User]
+	networks  tableWriter[*warrenv1.Network]
 }
 
 func (t *tables) write() *writer {
 	return &writer{
 		t.clusters.write(), t.nodes.write(), t.services.write(), t.revisions.write(), t.tasks.write(),
-		t.authority.write(), t.members.write(), t.users.write(),
+		t.authority.write(), t.members.write(), t.users.write(), t.networks.write(),
 	}
 }
 
 func (w *writer) commit() tables {
 	return tables{
 		w.clusters.commit(), w.nodes.commit(), w.services.commit(), w.revisions.commit(), w.tasks.commit(),
-		w.authority.commit(), w.members.commit(), w.users.commit(),
+		w.authority.commit(), w.members.commit(), w.users.commit(), w.networks.commit(),
 	}
 }
 
@@ -161,6 +164,8 @@ func (w *writer) lookup(k Key) Object {
 		return w.members.lookup(k.ID)
 	case statev1.Table_TABLE_USER:
 		return w.users.lookup(k.ID)
+	case statev1.Table_TABLE_NETWORK:
+		return w.networks.lookup(k.ID)
 	}
 	return nil
 }
@@ -188,6 +193,8 @@ func (w *writer) put(before, after Object) {
 		w.members.put(before, after)
 	case *warrenv1.User:
 		w.users.put(before, after)
+	case *warrenv1.Network:
+		w.networks.put(before, after)
 	}
 }
 

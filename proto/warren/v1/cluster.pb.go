@@ -95,7 +95,9 @@ type ClusterSpec struct {
 	// How long members' certificates are good; they are renewed past half of it. Default 30 days.
 	CertificateLife *durationpb.Duration `protobuf:"bytes,6,opt,name=certificate_life,json=certificateLife,proto3" json:"certificate_life,omitempty"`
 	// Managers ask for the unlock key after a restart, as what they keep is sealed with it.
-	Autolock      bool `protobuf:"varint,7,opt,name=autolock,proto3" json:"autolock,omitempty"`
+	Autolock bool `protobuf:"varint,7,opt,name=autolock,proto3" json:"autolock,omitempty"`
+	// Unset fields take their defaults when the cluster is made.
+	Network       *ClusterNetwork `protobuf:"bytes,8,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -177,6 +179,13 @@ func (x *ClusterSpec) GetAutolock() bool {
 		return x.Autolock
 	}
 	return false
+}
+
+func (x *ClusterSpec) GetNetwork() *ClusterNetwork {
+	if x != nil {
+		return x.Network
+	}
+	return nil
 }
 
 type InitClusterRequest struct {
@@ -852,10 +861,10 @@ var File_warren_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_warren_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/cluster.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\"Z\n" +
+	"\x17warren/v1/cluster.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\"Z\n" +
 	"\aCluster\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12*\n" +
-	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ClusterSpecR\x04spec\"\x88\x04\n" +
+	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ClusterSpecR\x04spec\"\xbd\x04\n" +
 	"\vClusterSpec\x12B\n" +
 	"\x04name\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x12[\n" +
 	"\x12heartbeat_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xc2\xd7/R\x11heartbeatInterval\x12N\n" +
@@ -865,7 +874,8 @@ const file_warren_v1_cluster_proto_rawDesc = "" +
 	"\"\x04\b\x80\xa3\x052\x02\b\x01R\frestartGrace\x12/\n" +
 	"\ftask_history\x18\x05 \x01(\rB\a\xbaH\x04*\x02\x18dH\x00R\vtaskHistory\x88\x01\x01\x12X\n" +
 	"\x10certificate_life\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x06\b\x80\x86\xb0\x96\x012\x02\b<R\x0fcertificateLife\x12\x1a\n" +
-	"\bautolock\x18\a \x01(\bR\bautolockB\x0f\n" +
+	"\bautolock\x18\a \x01(\bR\bautolock\x123\n" +
+	"\anetwork\x18\b \x01(\v2\x19.warren.v1.ClusterNetworkR\anetworkB\x0f\n" +
 	"\r_task_history\"\x9c\x01\n" +
 	"\x12InitClusterRequest\x12*\n" +
 	"\x04spec\x18\x01 \x01(\v2\x16.warren.v1.ClusterSpecR\x04spec\x12/\n" +
@@ -959,7 +969,8 @@ var file_warren_v1_cluster_proto_goTypes = []any{
 	(*BackupClusterResponse)(nil), // 12: warren.v1.BackupClusterResponse
 	(*Meta)(nil),                  // 13: warren.v1.Meta
 	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*ClusterNetwork)(nil),        // 15: warren.v1.ClusterNetwork
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_warren_v1_cluster_proto_depIdxs = []int32{
 	13, // 0: warren.v1.Cluster.meta:type_name -> warren.v1.Meta
@@ -968,28 +979,29 @@ var file_warren_v1_cluster_proto_depIdxs = []int32{
 	14, // 3: warren.v1.ClusterSpec.node_grace:type_name -> google.protobuf.Duration
 	14, // 4: warren.v1.ClusterSpec.restart_grace:type_name -> google.protobuf.Duration
 	14, // 5: warren.v1.ClusterSpec.certificate_life:type_name -> google.protobuf.Duration
-	1,  // 6: warren.v1.InitClusterRequest.spec:type_name -> warren.v1.ClusterSpec
-	0,  // 7: warren.v1.InitClusterResponse.cluster:type_name -> warren.v1.Cluster
-	0,  // 8: warren.v1.GetClusterResponse.cluster:type_name -> warren.v1.Cluster
-	6,  // 9: warren.v1.GetClusterResponse.managers:type_name -> warren.v1.Manager
-	15, // 10: warren.v1.Manager.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	1,  // 11: warren.v1.UpdateClusterRequest.spec:type_name -> warren.v1.ClusterSpec
-	0,  // 12: warren.v1.UpdateClusterResponse.cluster:type_name -> warren.v1.Cluster
-	2,  // 13: warren.v1.ClusterService.InitCluster:input_type -> warren.v1.InitClusterRequest
-	4,  // 14: warren.v1.ClusterService.GetCluster:input_type -> warren.v1.GetClusterRequest
-	7,  // 15: warren.v1.ClusterService.UpdateCluster:input_type -> warren.v1.UpdateClusterRequest
-	11, // 16: warren.v1.ClusterService.BackupCluster:input_type -> warren.v1.BackupClusterRequest
-	9,  // 17: warren.v1.ClusterService.GetVersion:input_type -> warren.v1.GetVersionRequest
-	3,  // 18: warren.v1.ClusterService.InitCluster:output_type -> warren.v1.InitClusterResponse
-	5,  // 19: warren.v1.ClusterService.GetCluster:output_type -> warren.v1.GetClusterResponse
-	8,  // 20: warren.v1.ClusterService.UpdateCluster:output_type -> warren.v1.UpdateClusterResponse
-	12, // 21: warren.v1.ClusterService.BackupCluster:output_type -> warren.v1.BackupClusterResponse
-	10, // 22: warren.v1.ClusterService.GetVersion:output_type -> warren.v1.GetVersionResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	15, // 6: warren.v1.ClusterSpec.network:type_name -> warren.v1.ClusterNetwork
+	1,  // 7: warren.v1.InitClusterRequest.spec:type_name -> warren.v1.ClusterSpec
+	0,  // 8: warren.v1.InitClusterResponse.cluster:type_name -> warren.v1.Cluster
+	0,  // 9: warren.v1.GetClusterResponse.cluster:type_name -> warren.v1.Cluster
+	6,  // 10: warren.v1.GetClusterResponse.managers:type_name -> warren.v1.Manager
+	16, // 11: warren.v1.Manager.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	1,  // 12: warren.v1.UpdateClusterRequest.spec:type_name -> warren.v1.ClusterSpec
+	0,  // 13: warren.v1.UpdateClusterResponse.cluster:type_name -> warren.v1.Cluster
+	2,  // 14: warren.v1.ClusterService.InitCluster:input_type -> warren.v1.InitClusterRequest
+	4,  // 15: warren.v1.ClusterService.GetCluster:input_type -> warren.v1.GetClusterRequest
+	7,  // 16: warren.v1.ClusterService.UpdateCluster:input_type -> warren.v1.UpdateClusterRequest
+	11, // 17: warren.v1.ClusterService.BackupCluster:input_type -> warren.v1.BackupClusterRequest
+	9,  // 18: warren.v1.ClusterService.GetVersion:input_type -> warren.v1.GetVersionRequest
+	3,  // 19: warren.v1.ClusterService.InitCluster:output_type -> warren.v1.InitClusterResponse
+	5,  // 20: warren.v1.ClusterService.GetCluster:output_type -> warren.v1.GetClusterResponse
+	8,  // 21: warren.v1.ClusterService.UpdateCluster:output_type -> warren.v1.UpdateClusterResponse
+	12, // 22: warren.v1.ClusterService.BackupCluster:output_type -> warren.v1.BackupClusterResponse
+	10, // 23: warren.v1.ClusterService.GetVersion:output_type -> warren.v1.GetVersionResponse
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_cluster_proto_init() }
@@ -999,6 +1011,7 @@ func file_warren_v1_cluster_proto_init() {
 	}
 	file_warren_v1_access_proto_init()
 	file_warren_v1_meta_proto_init()
+	file_warren_v1_network_proto_init()
 	file_warren_v1_cluster_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -123,12 +123,14 @@ func (MountType) EnumDescriptor() ([]byte, []int) {
 type NetworkMode int32
 
 const (
-	// The same as none.
+	// The same as overlay.
 	NetworkMode_NETWORK_MODE_UNSPECIFIED NetworkMode = 0
 	// A network namespace of its own that has loopback alone.
 	NetworkMode_NETWORK_MODE_NONE NetworkMode = 1
 	// The node's own network: its addresses and ports.
 	NetworkMode_NETWORK_MODE_HOST NetworkMode = 2
+	// A network namespace of its own with an address of the cluster.
+	NetworkMode_NETWORK_MODE_OVERLAY NetworkMode = 3
 )
 
 // Enum value maps for NetworkMode.
@@ -137,11 +139,13 @@ var (
 		0: "NETWORK_MODE_UNSPECIFIED",
 		1: "NETWORK_MODE_NONE",
 		2: "NETWORK_MODE_HOST",
+		3: "NETWORK_MODE_OVERLAY",
 	}
 	NetworkMode_value = map[string]int32{
 		"NETWORK_MODE_UNSPECIFIED": 0,
 		"NETWORK_MODE_NONE":        1,
 		"NETWORK_MODE_HOST":        2,
+		"NETWORK_MODE_OVERLAY":     3,
 	}
 )
 
@@ -242,7 +246,10 @@ type TaskSpec struct {
 	Network      NetworkMode    `protobuf:"varint,5,opt,name=network,proto3,enum=warren.v1.NetworkMode" json:"network,omitempty"`
 	Log          *LogOptions    `protobuf:"bytes,6,opt,name=log,proto3" json:"log,omitempty"`
 	// Grows to replace all tasks although nothing else has changed.
-	Force         uint64 `protobuf:"varint,7,opt,name=force,proto3" json:"force,omitempty"`
+	Force uint64 `protobuf:"varint,7,opt,name=force,proto3" json:"force,omitempty"`
+	// Ports of the task's own node that lead to the task. The scheduler puts no two tasks with the same
+	// port on one node.
+	HostPorts     []*PortSpec `protobuf:"bytes,8,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,6 +333,85 @@ func (x *TaskSpec) GetForce() uint64 {
 	return 0
 }
 
+func (x *TaskSpec) GetHostPorts() []*PortSpec {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
+}
+
+// PortSpec publishes a port of a task.
+type PortSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For SRV records: a DNS label; may be empty.
+	Name     string   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Protocol Protocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=warren.v1.Protocol" json:"protocol,omitempty"`
+	// Where the task listens.
+	Target uint32 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
+	// The node's port. 0: one from 30000 to 32767 is taken.
+	Published     uint32 `protobuf:"varint,4,opt,name=published,proto3" json:"published,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortSpec) Reset() {
+	*x = PortSpec{}
+	mi := &file_warren_v1_container_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortSpec) ProtoMessage() {}
+
+func (x *PortSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_container_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortSpec.ProtoReflect.Descriptor instead.
+func (*PortSpec) Descriptor() ([]byte, []int) {
+	return file_warren_v1_container_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PortSpec) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PortSpec) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *PortSpec) GetTarget() uint32 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *PortSpec) GetPublished() uint32 {
+	if x != nil {
+		return x.Published
+	}
+	return 0
+}
+
 // ContainerSpec is what runs. Unset fields take what the image says.
 type ContainerSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -367,14 +453,17 @@ type ContainerSpec struct {
 	NoNewPrivileges bool           `protobuf:"varint,19,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
 	Seccomp         SeccompProfile `protobuf:"varint,20,opt,name=seccomp,proto3,enum=warren.v1.SeccompProfile" json:"seccomp,omitempty"`
 	// Give the program a terminal.
-	Tty           bool `protobuf:"varint,21,opt,name=tty,proto3" json:"tty,omitempty"`
+	Tty bool `protobuf:"varint,21,opt,name=tty,proto3" json:"tty,omitempty"`
+	// How long a task that is to stop goes on for the connections it has, after every node has ceased to send
+	// it new ones and before its stop signal. Default 0 s.
+	DrainPeriod   *durationpb.Duration `protobuf:"bytes,22,opt,name=drain_period,json=drainPeriod,proto3" json:"drain_period,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_warren_v1_container_proto_msgTypes[1]
+	mi := &file_warren_v1_container_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -386,7 +475,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_container_proto_msgTypes[1]
+	mi := &file_warren_v1_container_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -399,7 +488,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_warren_v1_container_proto_rawDescGZIP(), []int{1}
+	return file_warren_v1_container_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -549,6 +638,13 @@ func (x *ContainerSpec) GetTty() bool {
 	return false
 }
 
+func (x *ContainerSpec) GetDrainPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.DrainPeriod
+	}
+	return nil
+}
+
 // Mount puts a folder of the node, or memory, into the container.
 type Mount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -568,7 +664,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_warren_v1_container_proto_msgTypes[2]
+	mi := &file_warren_v1_container_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +676,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_container_proto_msgTypes[2]
+	mi := &file_warren_v1_container_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +689,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_warren_v1_container_proto_rawDescGZIP(), []int{2}
+	return file_warren_v1_container_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Mount) GetType() MountType {
@@ -652,7 +748,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_warren_v1_container_proto_msgTypes[3]
+	mi := &file_warren_v1_container_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +760,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_container_proto_msgTypes[3]
+	mi := &file_warren_v1_container_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +773,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_warren_v1_container_proto_rawDescGZIP(), []int{3}
+	return file_warren_v1_container_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Ulimit) GetName() string {
@@ -721,7 +817,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_warren_v1_container_proto_msgTypes[4]
+	mi := &file_warren_v1_container_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +829,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_container_proto_msgTypes[4]
+	mi := &file_warren_v1_container_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +842,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_warren_v1_container_proto_rawDescGZIP(), []int{4}
+	return file_warren_v1_container_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -797,7 +893,7 @@ type LogOptions struct {
 
 func (x *LogOptions) Reset() {
 	*x = LogOptions{}
-	mi := &file_warren_v1_container_proto_msgTypes[5]
+	mi := &file_warren_v1_container_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +905,7 @@ func (x *LogOptions) String() string {
 func (*LogOptions) ProtoMessage() {}
 
 func (x *LogOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_container_proto_msgTypes[5]
+	mi := &file_warren_v1_container_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +918,7 @@ func (x *LogOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOptions.ProtoReflect.Descriptor instead.
 func (*LogOptions) Descriptor() ([]byte, []int) {
-	return file_warren_v1_container_proto_rawDescGZIP(), []int{5}
+	return file_warren_v1_container_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LogOptions) GetMaxSizeBytes() int64 {
@@ -843,7 +939,7 @@ var File_warren_v1_container_proto protoreflect.FileDescriptor
 
 const file_warren_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x19warren/v1/container.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x14warren/v1/node.proto\"\xe1\x02\n" +
+	"\x19warren/v1/container.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\"\xa0\x03\n" +
 	"\bTaskSpec\x12>\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x18.warren.v1.ContainerSpecB\x06\xbaH\x03\xc8\x01\x01R\tcontainer\x12,\n" +
 	"\x06limits\x18\x02 \x01(\v2\x14.warren.v1.ResourcesR\x06limits\x128\n" +
@@ -851,7 +947,15 @@ const file_warren_v1_container_proto_rawDesc = "" +
 	"\arestart\x18\x04 \x01(\v2\x18.warren.v1.RestartPolicyR\arestart\x12:\n" +
 	"\anetwork\x18\x05 \x01(\x0e2\x16.warren.v1.NetworkModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\anetwork\x12'\n" +
 	"\x03log\x18\x06 \x01(\v2\x15.warren.v1.LogOptionsR\x03log\x12\x14\n" +
-	"\x05force\x18\a \x01(\x04R\x05force\"\xcd\t\n" +
+	"\x05force\x18\a \x01(\x04R\x05force\x12=\n" +
+	"\n" +
+	"host_ports\x18\b \x03(\v2\x13.warren.v1.PortSpecB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\thostPorts\"\xd7\x01\n" +
+	"\bPortSpec\x12B\n" +
+	"\x04name\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x129\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x13.warren.v1.ProtocolB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12#\n" +
+	"\x06target\x18\x03 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x06target\x12'\n" +
+	"\tpublished\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\tpublished\"\x9b\n" +
+	"\n" +
 	"\rContainerSpec\x12 \n" +
 	"\x05image\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x05image\x12+\n" +
@@ -876,7 +980,8 @@ const file_warren_v1_container_proto_rawDesc = "" +
 	"\x04init\x18\x12 \x01(\bR\x04init\x12*\n" +
 	"\x11no_new_privileges\x18\x13 \x01(\bR\x0fnoNewPrivileges\x12=\n" +
 	"\aseccomp\x18\x14 \x01(\x0e2\x19.warren.v1.SeccompProfileB\b\xbaH\x05\x82\x01\x02\x10\x01R\aseccomp\x12\x10\n" +
-	"\x03tty\x18\x15 \x01(\bR\x03tty\x1a9\n" +
+	"\x03tty\x18\x15 \x01(\bR\x03tty\x12L\n" +
+	"\fdrain_period\x18\x16 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\vdrainPeriod\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
@@ -919,11 +1024,12 @@ const file_warren_v1_container_proto_rawDesc = "" +
 	"\tMountType\x12\x1a\n" +
 	"\x16MOUNT_TYPE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fMOUNT_TYPE_BIND\x10\x01\x12\x14\n" +
-	"\x10MOUNT_TYPE_TMPFS\x10\x02*Y\n" +
+	"\x10MOUNT_TYPE_TMPFS\x10\x02*s\n" +
 	"\vNetworkMode\x12\x1c\n" +
 	"\x18NETWORK_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11NETWORK_MODE_NONE\x10\x01\x12\x15\n" +
-	"\x11NETWORK_MODE_HOST\x10\x02*\x8e\x01\n" +
+	"\x11NETWORK_MODE_HOST\x10\x02\x12\x18\n" +
+	"\x14NETWORK_MODE_OVERLAY\x10\x03*\x8e\x01\n" +
 	"\x10RestartCondition\x12!\n" +
 	"\x1dRESTART_CONDITION_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15RESTART_CONDITION_ANY\x10\x01\x12 \n" +
@@ -943,46 +1049,51 @@ func file_warren_v1_container_proto_rawDescGZIP() []byte {
 }
 
 var file_warren_v1_container_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_warren_v1_container_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_warren_v1_container_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_warren_v1_container_proto_goTypes = []any{
 	(SeccompProfile)(0),         // 0: warren.v1.SeccompProfile
 	(MountType)(0),              // 1: warren.v1.MountType
 	(NetworkMode)(0),            // 2: warren.v1.NetworkMode
 	(RestartCondition)(0),       // 3: warren.v1.RestartCondition
 	(*TaskSpec)(nil),            // 4: warren.v1.TaskSpec
-	(*ContainerSpec)(nil),       // 5: warren.v1.ContainerSpec
-	(*Mount)(nil),               // 6: warren.v1.Mount
-	(*Ulimit)(nil),              // 7: warren.v1.Ulimit
-	(*RestartPolicy)(nil),       // 8: warren.v1.RestartPolicy
-	(*LogOptions)(nil),          // 9: warren.v1.LogOptions
-	nil,                         // 10: warren.v1.ContainerSpec.LabelsEntry
-	nil,                         // 11: warren.v1.ContainerSpec.SysctlsEntry
-	(*Resources)(nil),           // 12: warren.v1.Resources
-	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
+	(*PortSpec)(nil),            // 5: warren.v1.PortSpec
+	(*ContainerSpec)(nil),       // 6: warren.v1.ContainerSpec
+	(*Mount)(nil),               // 7: warren.v1.Mount
+	(*Ulimit)(nil),              // 8: warren.v1.Ulimit
+	(*RestartPolicy)(nil),       // 9: warren.v1.RestartPolicy
+	(*LogOptions)(nil),          // 10: warren.v1.LogOptions
+	nil,                         // 11: warren.v1.ContainerSpec.LabelsEntry
+	nil,                         // 12: warren.v1.ContainerSpec.SysctlsEntry
+	(*Resources)(nil),           // 13: warren.v1.Resources
+	(Protocol)(0),               // 14: warren.v1.Protocol
+	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
 }
 var file_warren_v1_container_proto_depIdxs = []int32{
-	5,  // 0: warren.v1.TaskSpec.container:type_name -> warren.v1.ContainerSpec
-	12, // 1: warren.v1.TaskSpec.limits:type_name -> warren.v1.Resources
-	12, // 2: warren.v1.TaskSpec.reservations:type_name -> warren.v1.Resources
-	8,  // 3: warren.v1.TaskSpec.restart:type_name -> warren.v1.RestartPolicy
+	6,  // 0: warren.v1.TaskSpec.container:type_name -> warren.v1.ContainerSpec
+	13, // 1: warren.v1.TaskSpec.limits:type_name -> warren.v1.Resources
+	13, // 2: warren.v1.TaskSpec.reservations:type_name -> warren.v1.Resources
+	9,  // 3: warren.v1.TaskSpec.restart:type_name -> warren.v1.RestartPolicy
 	2,  // 4: warren.v1.TaskSpec.network:type_name -> warren.v1.NetworkMode
-	9,  // 5: warren.v1.TaskSpec.log:type_name -> warren.v1.LogOptions
-	6,  // 6: warren.v1.ContainerSpec.mounts:type_name -> warren.v1.Mount
-	10, // 7: warren.v1.ContainerSpec.labels:type_name -> warren.v1.ContainerSpec.LabelsEntry
-	7,  // 8: warren.v1.ContainerSpec.ulimits:type_name -> warren.v1.Ulimit
-	11, // 9: warren.v1.ContainerSpec.sysctls:type_name -> warren.v1.ContainerSpec.SysctlsEntry
-	13, // 10: warren.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
-	0,  // 11: warren.v1.ContainerSpec.seccomp:type_name -> warren.v1.SeccompProfile
-	1,  // 12: warren.v1.Mount.type:type_name -> warren.v1.MountType
-	3,  // 13: warren.v1.RestartPolicy.condition:type_name -> warren.v1.RestartCondition
-	13, // 14: warren.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	13, // 15: warren.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
-	13, // 16: warren.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	10, // 5: warren.v1.TaskSpec.log:type_name -> warren.v1.LogOptions
+	5,  // 6: warren.v1.TaskSpec.host_ports:type_name -> warren.v1.PortSpec
+	14, // 7: warren.v1.PortSpec.protocol:type_name -> warren.v1.Protocol
+	7,  // 8: warren.v1.ContainerSpec.mounts:type_name -> warren.v1.Mount
+	11, // 9: warren.v1.ContainerSpec.labels:type_name -> warren.v1.ContainerSpec.LabelsEntry
+	8,  // 10: warren.v1.ContainerSpec.ulimits:type_name -> warren.v1.Ulimit
+	12, // 11: warren.v1.ContainerSpec.sysctls:type_name -> warren.v1.ContainerSpec.SysctlsEntry
+	15, // 12: warren.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
+	0,  // 13: warren.v1.ContainerSpec.seccomp:type_name -> warren.v1.SeccompProfile
+	15, // 14: warren.v1.ContainerSpec.drain_period:type_name -> google.protobuf.Duration
+	1,  // 15: warren.v1.Mount.type:type_name -> warren.v1.MountType
+	3,  // 16: warren.v1.RestartPolicy.condition:type_name -> warren.v1.RestartCondition
+	15, // 17: warren.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	15, // 18: warren.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	15, // 19: warren.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_container_proto_init() }
@@ -990,15 +1101,16 @@ func file_warren_v1_container_proto_init() {
 	if File_warren_v1_container_proto != nil {
 		return
 	}
+	file_warren_v1_network_proto_init()
 	file_warren_v1_node_proto_init()
-	file_warren_v1_container_proto_msgTypes[4].OneofWrappers = []any{}
+	file_warren_v1_container_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_container_proto_rawDesc), len(file_warren_v1_container_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

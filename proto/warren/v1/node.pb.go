@@ -147,7 +147,8 @@ type Node struct {
 	// Written by the dispatcher and the liveness loop alone.
 	Status *NodeStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	// What the agent reports of its machine.
-	Facts         *NodeFacts `protobuf:"bytes,4,opt,name=facts,proto3" json:"facts,omitempty"`
+	Facts         *NodeFacts   `protobuf:"bytes,4,opt,name=facts,proto3" json:"facts,omitempty"`
+	Network       *NodeNetwork `protobuf:"bytes,5,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,12 +211,24 @@ func (x *Node) GetFacts() *NodeFacts {
 	return nil
 }
 
+func (x *Node) GetNetwork() *NodeNetwork {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
 // NodeSpec is what operators set on a node.
 type NodeSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Free labels, matched by placement constraints as node.labels.KEY.
-	Labels        map[string]string `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Availability  NodeAvailability  `protobuf:"varint,2,opt,name=availability,proto3,enum=warren.v1.NodeAvailability" json:"availability,omitempty"`
+	Labels       map[string]string `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Availability NodeAvailability  `protobuf:"varint,2,opt,name=availability,proto3,enum=warren.v1.NodeAvailability" json:"availability,omitempty"`
+	// host:port where other nodes reach this one's WireGuard. Empty: the address its agent's session comes from, and
+	// the port that the agent tells.
+	WireguardEndpoint string `protobuf:"bytes,3,opt,name=wireguard_endpoint,json=wireguardEndpoint,proto3" json:"wireguard_endpoint,omitempty"`
+	// Grows to have the node draw another WireGuard key.
+	KeyGeneration uint64 `protobuf:"varint,4,opt,name=key_generation,json=keyGeneration,proto3" json:"key_generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +277,20 @@ func (x *NodeSpec) GetAvailability() NodeAvailability {
 	return NodeAvailability_NODE_AVAILABILITY_UNSPECIFIED
 }
 
+func (x *NodeSpec) GetWireguardEndpoint() string {
+	if x != nil {
+		return x.WireguardEndpoint
+	}
+	return ""
+}
+
+func (x *NodeSpec) GetKeyGeneration() uint64 {
+	if x != nil {
+		return x.KeyGeneration
+	}
+	return 0
+}
+
 // NodeStatus is what the managers see of the node's agent.
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -277,8 +304,10 @@ type NodeStatus struct {
 	// Digest of the CA certificate that the session's certificate was issued by.
 	Issuer               string                 `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=certificate_expires_at,json=certificateExpiresAt,proto3" json:"certificate_expires_at,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// What its agent last said of its overlay.
+	Overlay       *OverlayStatus `protobuf:"bytes,7,opt,name=overlay,proto3" json:"overlay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
@@ -349,6 +378,13 @@ func (x *NodeStatus) GetIssuer() string {
 func (x *NodeStatus) GetCertificateExpiresAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CertificateExpiresAt
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetOverlay() *OverlayStatus {
+	if x != nil {
+		return x.Overlay
 	}
 	return nil
 }
@@ -833,6 +869,94 @@ func (x *GetNodeResponse) GetEntry() *NodeEntry {
 	return nil
 }
 
+type GetNodePeersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNodePeersRequest) Reset() {
+	*x = GetNodePeersRequest{}
+	mi := &file_warren_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNodePeersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNodePeersRequest) ProtoMessage() {}
+
+func (x *GetNodePeersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNodePeersRequest.ProtoReflect.Descriptor instead.
+func (*GetNodePeersRequest) Descriptor() ([]byte, []int) {
+	return file_warren_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetNodePeersRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type GetNodePeersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peers         []*OverlayPeer         `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNodePeersResponse) Reset() {
+	*x = GetNodePeersResponse{}
+	mi := &file_warren_v1_node_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNodePeersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNodePeersResponse) ProtoMessage() {}
+
+func (x *GetNodePeersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_node_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNodePeersResponse.ProtoReflect.Descriptor instead.
+func (*GetNodePeersResponse) Descriptor() ([]byte, []int) {
+	return file_warren_v1_node_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetNodePeersResponse) GetPeers() []*OverlayPeer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
 type UpdateNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Ref   string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -846,7 +970,7 @@ type UpdateNodeRequest struct {
 
 func (x *UpdateNodeRequest) Reset() {
 	*x = UpdateNodeRequest{}
-	mi := &file_warren_v1_node_proto_msgTypes[10]
+	mi := &file_warren_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +982,7 @@ func (x *UpdateNodeRequest) String() string {
 func (*UpdateNodeRequest) ProtoMessage() {}
 
 func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_node_proto_msgTypes[10]
+	mi := &file_warren_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +995,7 @@ func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_warren_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateNodeRequest) GetRef() string {
@@ -904,7 +1028,7 @@ type UpdateNodeResponse struct {
 
 func (x *UpdateNodeResponse) Reset() {
 	*x = UpdateNodeResponse{}
-	mi := &file_warren_v1_node_proto_msgTypes[11]
+	mi := &file_warren_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1040,7 @@ func (x *UpdateNodeResponse) String() string {
 func (*UpdateNodeResponse) ProtoMessage() {}
 
 func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_node_proto_msgTypes[11]
+	mi := &file_warren_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1053,7 @@ func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeResponse.ProtoReflect.Descriptor instead.
 func (*UpdateNodeResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_warren_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateNodeResponse) GetNode() *Node {
@@ -950,7 +1074,7 @@ type DeleteNodeRequest struct {
 
 func (x *DeleteNodeRequest) Reset() {
 	*x = DeleteNodeRequest{}
-	mi := &file_warren_v1_node_proto_msgTypes[12]
+	mi := &file_warren_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1086,7 @@ func (x *DeleteNodeRequest) String() string {
 func (*DeleteNodeRequest) ProtoMessage() {}
 
 func (x *DeleteNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_node_proto_msgTypes[12]
+	mi := &file_warren_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1099,7 @@ func (x *DeleteNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNodeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNodeRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_warren_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteNodeRequest) GetRef() string {
@@ -1001,7 +1125,7 @@ type DeleteNodeResponse struct {
 
 func (x *DeleteNodeResponse) Reset() {
 	*x = DeleteNodeResponse{}
-	mi := &file_warren_v1_node_proto_msgTypes[13]
+	mi := &file_warren_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1137,7 @@ func (x *DeleteNodeResponse) String() string {
 func (*DeleteNodeResponse) ProtoMessage() {}
 
 func (x *DeleteNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_node_proto_msgTypes[13]
+	mi := &file_warren_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1150,7 @@ func (x *DeleteNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNodeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteNodeResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_warren_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteNodeResponse) GetNode() *Node {
@@ -1040,18 +1164,21 @@ var File_warren_v1_node_proto protoreflect.FileDescriptor
 
 const file_warren_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x14warren/v1/node.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\"\xaf\x01\n" +
+	"\x14warren/v1/node.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\"\xe1\x01\n" +
 	"\x04Node\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.warren.v1.NodeSpecR\x04spec\x12-\n" +
 	"\x06status\x18\x03 \x01(\v2\x15.warren.v1.NodeStatusR\x06status\x12*\n" +
-	"\x05facts\x18\x04 \x01(\v2\x14.warren.v1.NodeFactsR\x05facts\"\x93\x02\n" +
+	"\x05facts\x18\x04 \x01(\v2\x14.warren.v1.NodeFactsR\x05facts\x120\n" +
+	"\anetwork\x18\x05 \x01(\v2\x16.warren.v1.NodeNetworkR\anetwork\"\xf3\x02\n" +
 	"\bNodeSpec\x12\x80\x01\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1f.warren.v1.NodeSpec.LabelsEntryBG\xbaHD\x9a\x01A\x10\x80\x02\"5r321^[A-Za-z0-9]([A-Za-z0-9_./-]{0,126}[A-Za-z0-9])?$*\x05r\x03\x18\x80\bR\x06labels\x12I\n" +
-	"\favailability\x18\x02 \x01(\x0e2\x1b.warren.v1.NodeAvailabilityB\b\xbaH\x05\x82\x01\x02\x10\x01R\favailability\x1a9\n" +
+	"\favailability\x18\x02 \x01(\x0e2\x1b.warren.v1.NodeAvailabilityB\b\xbaH\x05\x82\x01\x02\x10\x01R\favailability\x127\n" +
+	"\x12wireguard_endpoint\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x11wireguardEndpoint\x12%\n" +
+	"\x0ekey_generation\x18\x04 \x01(\x04R\rkeyGeneration\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x82\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb6\x02\n" +
 	"\n" +
 	"NodeStatus\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.warren.v1.NodeStateR\x05state\x120\n" +
@@ -1059,7 +1186,8 @@ const file_warren_v1_node_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
 	"\x04addr\x18\x04 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06issuer\x18\x05 \x01(\tR\x06issuer\x12P\n" +
-	"\x16certificate_expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\"\xc1\x04\n" +
+	"\x16certificate_expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\x122\n" +
+	"\aoverlay\x18\a \x01(\v2\x18.warren.v1.OverlayStatusR\aoverlay\"\xc1\x04\n" +
 	"\tNodeFacts\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\x12\n" +
@@ -1100,7 +1228,12 @@ const file_warren_v1_node_proto_rawDesc = "" +
 	"\x03ref\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\"=\n" +
 	"\x0fGetNodeResponse\x12*\n" +
-	"\x05entry\x18\x01 \x01(\v2\x14.warren.v1.NodeEntryR\x05entry\"|\n" +
+	"\x05entry\x18\x01 \x01(\v2\x14.warren.v1.NodeEntryR\x05entry\"3\n" +
+	"\x13GetNodePeersRequest\x12\x1c\n" +
+	"\x03ref\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\"D\n" +
+	"\x14GetNodePeersResponse\x12,\n" +
+	"\x05peers\x18\x01 \x03(\v2\x16.warren.v1.OverlayPeerR\x05peers\"|\n" +
 	"\x11UpdateNodeRequest\x12\x1c\n" +
 	"\x03ref\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\x12/\n" +
@@ -1124,11 +1257,13 @@ const file_warren_v1_node_proto_rawDesc = "" +
 	"\x10NODE_STATE_READY\x10\x01\x12\x16\n" +
 	"\x12NODE_STATE_UNKNOWN\x10\x02\x12\x1b\n" +
 	"\x17NODE_STATE_DISCONNECTED\x10\x03\x12\x13\n" +
-	"\x0fNODE_STATE_DOWN\x10\x042\xdf\x02\n" +
+	"\x0fNODE_STATE_DOWN\x10\x042\xbe\x03\n" +
 	"\vNodeService\x12T\n" +
 	"\tListNodes\x12\x1b.warren.v1.ListNodesRequest\x1a\x1c.warren.v1.ListNodesResponse\"\fʥ\x19\x05\n" +
 	"\x03\x01\x02\x03\x90\x02\x01\x12N\n" +
 	"\aGetNode\x12\x19.warren.v1.GetNodeRequest\x1a\x1a.warren.v1.GetNodeResponse\"\fʥ\x19\x05\n" +
+	"\x03\x01\x02\x03\x90\x02\x01\x12]\n" +
+	"\fGetNodePeers\x12\x1e.warren.v1.GetNodePeersRequest\x1a\x1f.warren.v1.GetNodePeersResponse\"\fʥ\x19\x05\n" +
 	"\x03\x01\x02\x03\x90\x02\x01\x12T\n" +
 	"\n" +
 	"UpdateNode\x12\x1c.warren.v1.UpdateNodeRequest\x1a\x1d.warren.v1.UpdateNodeResponse\"\tʥ\x19\x05\n" +
@@ -1150,7 +1285,7 @@ func file_warren_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_warren_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_warren_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_warren_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_warren_v1_node_proto_goTypes = []any{
 	(NodeAvailability)(0),         // 0: warren.v1.NodeAvailability
 	(NodeState)(0),                // 1: warren.v1.NodeState
@@ -1164,47 +1299,57 @@ var file_warren_v1_node_proto_goTypes = []any{
 	(*NodeEntry)(nil),             // 9: warren.v1.NodeEntry
 	(*GetNodeRequest)(nil),        // 10: warren.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),       // 11: warren.v1.GetNodeResponse
-	(*UpdateNodeRequest)(nil),     // 12: warren.v1.UpdateNodeRequest
-	(*UpdateNodeResponse)(nil),    // 13: warren.v1.UpdateNodeResponse
-	(*DeleteNodeRequest)(nil),     // 14: warren.v1.DeleteNodeRequest
-	(*DeleteNodeResponse)(nil),    // 15: warren.v1.DeleteNodeResponse
-	nil,                           // 16: warren.v1.NodeSpec.LabelsEntry
-	nil,                           // 17: warren.v1.NodeFacts.EngineLabelsEntry
-	(*Meta)(nil),                  // 18: warren.v1.Meta
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*GetNodePeersRequest)(nil),   // 12: warren.v1.GetNodePeersRequest
+	(*GetNodePeersResponse)(nil),  // 13: warren.v1.GetNodePeersResponse
+	(*UpdateNodeRequest)(nil),     // 14: warren.v1.UpdateNodeRequest
+	(*UpdateNodeResponse)(nil),    // 15: warren.v1.UpdateNodeResponse
+	(*DeleteNodeRequest)(nil),     // 16: warren.v1.DeleteNodeRequest
+	(*DeleteNodeResponse)(nil),    // 17: warren.v1.DeleteNodeResponse
+	nil,                           // 18: warren.v1.NodeSpec.LabelsEntry
+	nil,                           // 19: warren.v1.NodeFacts.EngineLabelsEntry
+	(*Meta)(nil),                  // 20: warren.v1.Meta
+	(*NodeNetwork)(nil),           // 21: warren.v1.NodeNetwork
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*OverlayStatus)(nil),         // 23: warren.v1.OverlayStatus
+	(*OverlayPeer)(nil),           // 24: warren.v1.OverlayPeer
 }
 var file_warren_v1_node_proto_depIdxs = []int32{
-	18, // 0: warren.v1.Node.meta:type_name -> warren.v1.Meta
+	20, // 0: warren.v1.Node.meta:type_name -> warren.v1.Meta
 	3,  // 1: warren.v1.Node.spec:type_name -> warren.v1.NodeSpec
 	4,  // 2: warren.v1.Node.status:type_name -> warren.v1.NodeStatus
 	5,  // 3: warren.v1.Node.facts:type_name -> warren.v1.NodeFacts
-	16, // 4: warren.v1.NodeSpec.labels:type_name -> warren.v1.NodeSpec.LabelsEntry
-	0,  // 5: warren.v1.NodeSpec.availability:type_name -> warren.v1.NodeAvailability
-	1,  // 6: warren.v1.NodeStatus.state:type_name -> warren.v1.NodeState
-	19, // 7: warren.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
-	19, // 8: warren.v1.NodeStatus.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	6,  // 9: warren.v1.NodeFacts.resources:type_name -> warren.v1.Resources
-	17, // 10: warren.v1.NodeFacts.engine_labels:type_name -> warren.v1.NodeFacts.EngineLabelsEntry
-	9,  // 11: warren.v1.ListNodesResponse.nodes:type_name -> warren.v1.NodeEntry
-	2,  // 12: warren.v1.NodeEntry.node:type_name -> warren.v1.Node
-	6,  // 13: warren.v1.NodeEntry.reserved:type_name -> warren.v1.Resources
-	9,  // 14: warren.v1.GetNodeResponse.entry:type_name -> warren.v1.NodeEntry
-	3,  // 15: warren.v1.UpdateNodeRequest.spec:type_name -> warren.v1.NodeSpec
-	2,  // 16: warren.v1.UpdateNodeResponse.node:type_name -> warren.v1.Node
-	2,  // 17: warren.v1.DeleteNodeResponse.node:type_name -> warren.v1.Node
-	7,  // 18: warren.v1.NodeService.ListNodes:input_type -> warren.v1.ListNodesRequest
-	10, // 19: warren.v1.NodeService.GetNode:input_type -> warren.v1.GetNodeRequest
-	12, // 20: warren.v1.NodeService.UpdateNode:input_type -> warren.v1.UpdateNodeRequest
-	14, // 21: warren.v1.NodeService.DeleteNode:input_type -> warren.v1.DeleteNodeRequest
-	8,  // 22: warren.v1.NodeService.ListNodes:output_type -> warren.v1.ListNodesResponse
-	11, // 23: warren.v1.NodeService.GetNode:output_type -> warren.v1.GetNodeResponse
-	13, // 24: warren.v1.NodeService.UpdateNode:output_type -> warren.v1.UpdateNodeResponse
-	15, // 25: warren.v1.NodeService.DeleteNode:output_type -> warren.v1.DeleteNodeResponse
-	22, // [22:26] is the sub-list for method output_type
-	18, // [18:22] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	21, // 4: warren.v1.Node.network:type_name -> warren.v1.NodeNetwork
+	18, // 5: warren.v1.NodeSpec.labels:type_name -> warren.v1.NodeSpec.LabelsEntry
+	0,  // 6: warren.v1.NodeSpec.availability:type_name -> warren.v1.NodeAvailability
+	1,  // 7: warren.v1.NodeStatus.state:type_name -> warren.v1.NodeState
+	22, // 8: warren.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
+	22, // 9: warren.v1.NodeStatus.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	23, // 10: warren.v1.NodeStatus.overlay:type_name -> warren.v1.OverlayStatus
+	6,  // 11: warren.v1.NodeFacts.resources:type_name -> warren.v1.Resources
+	19, // 12: warren.v1.NodeFacts.engine_labels:type_name -> warren.v1.NodeFacts.EngineLabelsEntry
+	9,  // 13: warren.v1.ListNodesResponse.nodes:type_name -> warren.v1.NodeEntry
+	2,  // 14: warren.v1.NodeEntry.node:type_name -> warren.v1.Node
+	6,  // 15: warren.v1.NodeEntry.reserved:type_name -> warren.v1.Resources
+	9,  // 16: warren.v1.GetNodeResponse.entry:type_name -> warren.v1.NodeEntry
+	24, // 17: warren.v1.GetNodePeersResponse.peers:type_name -> warren.v1.OverlayPeer
+	3,  // 18: warren.v1.UpdateNodeRequest.spec:type_name -> warren.v1.NodeSpec
+	2,  // 19: warren.v1.UpdateNodeResponse.node:type_name -> warren.v1.Node
+	2,  // 20: warren.v1.DeleteNodeResponse.node:type_name -> warren.v1.Node
+	7,  // 21: warren.v1.NodeService.ListNodes:input_type -> warren.v1.ListNodesRequest
+	10, // 22: warren.v1.NodeService.GetNode:input_type -> warren.v1.GetNodeRequest
+	12, // 23: warren.v1.NodeService.GetNodePeers:input_type -> warren.v1.GetNodePeersRequest
+	14, // 24: warren.v1.NodeService.UpdateNode:input_type -> warren.v1.UpdateNodeRequest
+	16, // 25: warren.v1.NodeService.DeleteNode:input_type -> warren.v1.DeleteNodeRequest
+	8,  // 26: warren.v1.NodeService.ListNodes:output_type -> warren.v1.ListNodesResponse
+	11, // 27: warren.v1.NodeService.GetNode:output_type -> warren.v1.GetNodeResponse
+	13, // 28: warren.v1.NodeService.GetNodePeers:output_type -> warren.v1.GetNodePeersResponse
+	15, // 29: warren.v1.NodeService.UpdateNode:output_type -> warren.v1.UpdateNodeResponse
+	17, // 30: warren.v1.NodeService.DeleteNode:output_type -> warren.v1.DeleteNodeResponse
+	26, // [26:31] is the sub-list for method output_type
+	21, // [21:26] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_node_proto_init() }
@@ -1214,13 +1359,14 @@ func file_warren_v1_node_proto_init() {
 	}
 	file_warren_v1_access_proto_init()
 	file_warren_v1_meta_proto_init()
+	file_warren_v1_network_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_node_proto_rawDesc), len(file_warren_v1_node_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

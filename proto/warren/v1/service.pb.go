@@ -24,6 +24,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type EndpointMode int32
+
+const (
+	// The same as vip.
+	EndpointMode_ENDPOINT_MODE_UNSPECIFIED EndpointMode = 0
+	// The service's name means one virtual address, and each connection goes to one of the tasks.
+	EndpointMode_ENDPOINT_MODE_VIP EndpointMode = 1
+	// The service's name means the addresses of its tasks.
+	EndpointMode_ENDPOINT_MODE_DNSRR EndpointMode = 2
+)
+
+// Enum value maps for EndpointMode.
+var (
+	EndpointMode_name = map[int32]string{
+		0: "ENDPOINT_MODE_UNSPECIFIED",
+		1: "ENDPOINT_MODE_VIP",
+		2: "ENDPOINT_MODE_DNSRR",
+	}
+	EndpointMode_value = map[string]int32{
+		"ENDPOINT_MODE_UNSPECIFIED": 0,
+		"ENDPOINT_MODE_VIP":         1,
+		"ENDPOINT_MODE_DNSRR":       2,
+	}
+)
+
+func (x EndpointMode) Enum() *EndpointMode {
+	p := new(EndpointMode)
+	*p = x
+	return p
+}
+
+func (x EndpointMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EndpointMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_warren_v1_service_proto_enumTypes[0].Descriptor()
+}
+
+func (EndpointMode) Type() protoreflect.EnumType {
+	return &file_warren_v1_service_proto_enumTypes[0]
+}
+
+func (x EndpointMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EndpointMode.Descriptor instead.
+func (EndpointMode) EnumDescriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{0}
+}
+
 type UpdateOrder int32
 
 const (
@@ -60,11 +112,11 @@ func (x UpdateOrder) String() string {
 }
 
 func (UpdateOrder) Descriptor() protoreflect.EnumDescriptor {
-	return file_warren_v1_service_proto_enumTypes[0].Descriptor()
+	return file_warren_v1_service_proto_enumTypes[1].Descriptor()
 }
 
 func (UpdateOrder) Type() protoreflect.EnumType {
-	return &file_warren_v1_service_proto_enumTypes[0]
+	return &file_warren_v1_service_proto_enumTypes[1]
 }
 
 func (x UpdateOrder) Number() protoreflect.EnumNumber {
@@ -73,7 +125,7 @@ func (x UpdateOrder) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateOrder.Descriptor instead.
 func (UpdateOrder) EnumDescriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{0}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{1}
 }
 
 // Service is a number of equal tasks that the cluster keeps running.
@@ -85,7 +137,9 @@ type Service struct {
 	// change of it.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// DeleteService was called: its tasks are being stopped, then the service goes.
-	Removing      bool `protobuf:"varint,4,opt,name=removing,proto3" json:"removing,omitempty"`
+	Removing bool `protobuf:"varint,4,opt,name=removing,proto3" json:"removing,omitempty"`
+	// Where the service is reached; the addressing loop alone writes it.
+	Endpoint      *ServiceEndpoint `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -148,6 +202,147 @@ func (x *Service) GetRemoving() bool {
 	return false
 }
 
+func (x *Service) GetEndpoint() *ServiceEndpoint {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
+// ServiceEndpoint is what a service has been given to be reached by.
+type ServiceEndpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its virtual address; empty in mode dnsrr, without the overlay, and before it has one.
+	Vip string `protobuf:"bytes,1,opt,name=vip,proto3" json:"vip,omitempty"`
+	// Published ports, as they are open on every node.
+	Ports []*PublishedPort `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	// What it could not be given and why, in words.
+	Problems      []string `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceEndpoint) Reset() {
+	*x = ServiceEndpoint{}
+	mi := &file_warren_v1_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceEndpoint) ProtoMessage() {}
+
+func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
+func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ServiceEndpoint) GetVip() string {
+	if x != nil {
+		return x.Vip
+	}
+	return ""
+}
+
+func (x *ServiceEndpoint) GetPorts() []*PublishedPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *ServiceEndpoint) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+// PublishedPort is a port that leads to a service.
+type PublishedPort struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Protocol  Protocol               `protobuf:"varint,1,opt,name=protocol,proto3,enum=warren.v1.Protocol" json:"protocol,omitempty"`
+	Published uint32                 `protobuf:"varint,2,opt,name=published,proto3" json:"published,omitempty"`
+	Target    uint32                 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
+	// The name of the port's PortSpec.
+	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishedPort) Reset() {
+	*x = PublishedPort{}
+	mi := &file_warren_v1_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishedPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishedPort) ProtoMessage() {}
+
+func (x *PublishedPort) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishedPort.ProtoReflect.Descriptor instead.
+func (*PublishedPort) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PublishedPort) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *PublishedPort) GetPublished() uint32 {
+	if x != nil {
+		return x.Published
+	}
+	return 0
+}
+
+func (x *PublishedPort) GetTarget() uint32 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *PublishedPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // ServiceSpec is what users write. Only a change of `task` replaces tasks.
 type ServiceSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -159,17 +354,21 @@ type ServiceSpec struct {
 	//
 	//	*ServiceSpec_Replicated
 	//	*ServiceSpec_Global
-	Mode          isServiceSpec_Mode `protobuf_oneof:"mode"`
-	Task          *TaskSpec          `protobuf:"bytes,5,opt,name=task,proto3" json:"task,omitempty"`
-	Placement     *Placement         `protobuf:"bytes,6,opt,name=placement,proto3" json:"placement,omitempty"`
-	Update        *UpdatePolicy      `protobuf:"bytes,7,opt,name=update,proto3" json:"update,omitempty"`
+	Mode      isServiceSpec_Mode `protobuf_oneof:"mode"`
+	Task      *TaskSpec          `protobuf:"bytes,5,opt,name=task,proto3" json:"task,omitempty"`
+	Placement *Placement         `protobuf:"bytes,6,opt,name=placement,proto3" json:"placement,omitempty"`
+	Update    *UpdatePolicy      `protobuf:"bytes,7,opt,name=update,proto3" json:"update,omitempty"`
+	// The networks it is on; none: `default`. A change replaces no task.
+	Networks []*NetworkAttachment `protobuf:"bytes,8,rep,name=networks,proto3" json:"networks,omitempty"`
+	// How it is reached. A change replaces no task.
+	Endpoint      *EndpointSpec `protobuf:"bytes,9,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_warren_v1_service_proto_msgTypes[1]
+	mi := &file_warren_v1_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -181,7 +380,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[1]
+	mi := &file_warren_v1_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -194,7 +393,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{1}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -257,6 +456,20 @@ func (x *ServiceSpec) GetUpdate() *UpdatePolicy {
 	return nil
 }
 
+func (x *ServiceSpec) GetNetworks() []*NetworkAttachment {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetEndpoint() *EndpointSpec {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
 type isServiceSpec_Mode interface {
 	isServiceSpec_Mode()
 }
@@ -273,6 +486,115 @@ func (*ServiceSpec_Replicated) isServiceSpec_Mode() {}
 
 func (*ServiceSpec_Global) isServiceSpec_Mode() {}
 
+// NetworkAttachment puts a service on a network.
+type NetworkAttachment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The network's name.
+	Network string `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	// Further names of the service for services on that network: DNS labels.
+	Aliases       []string `protobuf:"bytes,2,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkAttachment) Reset() {
+	*x = NetworkAttachment{}
+	mi := &file_warren_v1_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkAttachment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkAttachment) ProtoMessage() {}
+
+func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkAttachment.ProtoReflect.Descriptor instead.
+func (*NetworkAttachment) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NetworkAttachment) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *NetworkAttachment) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+// EndpointSpec says how a service is reached.
+type EndpointSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mode  EndpointMode           `protobuf:"varint,1,opt,name=mode,proto3,enum=warren.v1.EndpointMode" json:"mode,omitempty"`
+	// Open on every node, leading to the service's tasks wherever they are.
+	Ports         []*PortSpec `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointSpec) Reset() {
+	*x = EndpointSpec{}
+	mi := &file_warren_v1_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointSpec) ProtoMessage() {}
+
+func (x *EndpointSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointSpec.ProtoReflect.Descriptor instead.
+func (*EndpointSpec) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *EndpointSpec) GetMode() EndpointMode {
+	if x != nil {
+		return x.Mode
+	}
+	return EndpointMode_ENDPOINT_MODE_UNSPECIFIED
+}
+
+func (x *EndpointSpec) GetPorts() []*PortSpec {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
 // ReplicatedMode keeps a number of tasks anywhere.
 type ReplicatedMode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -283,7 +605,7 @@ type ReplicatedMode struct {
 
 func (x *ReplicatedMode) Reset() {
 	*x = ReplicatedMode{}
-	mi := &file_warren_v1_service_proto_msgTypes[2]
+	mi := &file_warren_v1_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -295,7 +617,7 @@ func (x *ReplicatedMode) String() string {
 func (*ReplicatedMode) ProtoMessage() {}
 
 func (x *ReplicatedMode) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[2]
+	mi := &file_warren_v1_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -308,7 +630,7 @@ func (x *ReplicatedMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicatedMode.ProtoReflect.Descriptor instead.
 func (*ReplicatedMode) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{2}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReplicatedMode) GetReplicas() uint32 {
@@ -327,7 +649,7 @@ type GlobalMode struct {
 
 func (x *GlobalMode) Reset() {
 	*x = GlobalMode{}
-	mi := &file_warren_v1_service_proto_msgTypes[3]
+	mi := &file_warren_v1_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +661,7 @@ func (x *GlobalMode) String() string {
 func (*GlobalMode) ProtoMessage() {}
 
 func (x *GlobalMode) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[3]
+	mi := &file_warren_v1_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +674,7 @@ func (x *GlobalMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GlobalMode.ProtoReflect.Descriptor instead.
 func (*GlobalMode) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{3}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{7}
 }
 
 // Placement says where tasks may go, and where they better go.
@@ -375,7 +697,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_warren_v1_service_proto_msgTypes[4]
+	mi := &file_warren_v1_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +709,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[4]
+	mi := &file_warren_v1_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +722,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{4}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -446,7 +768,7 @@ type UpdatePolicy struct {
 
 func (x *UpdatePolicy) Reset() {
 	*x = UpdatePolicy{}
-	mi := &file_warren_v1_service_proto_msgTypes[5]
+	mi := &file_warren_v1_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +780,7 @@ func (x *UpdatePolicy) String() string {
 func (*UpdatePolicy) ProtoMessage() {}
 
 func (x *UpdatePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[5]
+	mi := &file_warren_v1_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +793,7 @@ func (x *UpdatePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicy.ProtoReflect.Descriptor instead.
 func (*UpdatePolicy) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{5}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdatePolicy) GetParallelism() uint32 {
@@ -509,7 +831,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_warren_v1_service_proto_msgTypes[6]
+	mi := &file_warren_v1_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -521,7 +843,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[6]
+	mi := &file_warren_v1_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -534,7 +856,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{6}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -591,7 +913,7 @@ type ServiceProgress struct {
 
 func (x *ServiceProgress) Reset() {
 	*x = ServiceProgress{}
-	mi := &file_warren_v1_service_proto_msgTypes[7]
+	mi := &file_warren_v1_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +925,7 @@ func (x *ServiceProgress) String() string {
 func (*ServiceProgress) ProtoMessage() {}
 
 func (x *ServiceProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[7]
+	mi := &file_warren_v1_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +938,7 @@ func (x *ServiceProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceProgress.ProtoReflect.Descriptor instead.
 func (*ServiceProgress) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{7}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ServiceProgress) GetDesired() uint32 {
@@ -699,7 +1021,7 @@ type SlotProgress struct {
 
 func (x *SlotProgress) Reset() {
 	*x = SlotProgress{}
-	mi := &file_warren_v1_service_proto_msgTypes[8]
+	mi := &file_warren_v1_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +1033,7 @@ func (x *SlotProgress) String() string {
 func (*SlotProgress) ProtoMessage() {}
 
 func (x *SlotProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[8]
+	mi := &file_warren_v1_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +1046,7 @@ func (x *SlotProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotProgress.ProtoReflect.Descriptor instead.
 func (*SlotProgress) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{8}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SlotProgress) GetSlot() uint32 {
@@ -787,7 +1109,7 @@ type ServiceEntry struct {
 
 func (x *ServiceEntry) Reset() {
 	*x = ServiceEntry{}
-	mi := &file_warren_v1_service_proto_msgTypes[9]
+	mi := &file_warren_v1_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +1121,7 @@ func (x *ServiceEntry) String() string {
 func (*ServiceEntry) ProtoMessage() {}
 
 func (x *ServiceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[9]
+	mi := &file_warren_v1_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +1134,7 @@ func (x *ServiceEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEntry.ProtoReflect.Descriptor instead.
 func (*ServiceEntry) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{9}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ServiceEntry) GetService() *Service {
@@ -838,7 +1160,7 @@ type CreateServiceRequest struct {
 
 func (x *CreateServiceRequest) Reset() {
 	*x = CreateServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[10]
+	mi := &file_warren_v1_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1172,7 @@ func (x *CreateServiceRequest) String() string {
 func (*CreateServiceRequest) ProtoMessage() {}
 
 func (x *CreateServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[10]
+	mi := &file_warren_v1_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1185,7 @@ func (x *CreateServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceRequest.ProtoReflect.Descriptor instead.
 func (*CreateServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{10}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateServiceRequest) GetSpec() *ServiceSpec {
@@ -884,7 +1206,7 @@ type CreateServiceResponse struct {
 
 func (x *CreateServiceResponse) Reset() {
 	*x = CreateServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[11]
+	mi := &file_warren_v1_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1218,7 @@ func (x *CreateServiceResponse) String() string {
 func (*CreateServiceResponse) ProtoMessage() {}
 
 func (x *CreateServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[11]
+	mi := &file_warren_v1_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1231,7 @@ func (x *CreateServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceResponse.ProtoReflect.Descriptor instead.
 func (*CreateServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{11}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateServiceResponse) GetService() *Service {
@@ -938,7 +1260,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[12]
+	mi := &file_warren_v1_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1272,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[12]
+	mi := &file_warren_v1_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1285,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{12}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListServicesRequest) GetPageSize() uint32 {
@@ -991,7 +1313,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[13]
+	mi := &file_warren_v1_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1325,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[13]
+	mi := &file_warren_v1_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1338,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{13}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListServicesResponse) GetServices() []*ServiceEntry {
@@ -1043,7 +1365,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[14]
+	mi := &file_warren_v1_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1377,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[14]
+	mi := &file_warren_v1_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1390,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{14}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetServiceRequest) GetRef() string {
@@ -1087,7 +1409,7 @@ type GetServiceResponse struct {
 
 func (x *GetServiceResponse) Reset() {
 	*x = GetServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[15]
+	mi := &file_warren_v1_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1421,7 @@ func (x *GetServiceResponse) String() string {
 func (*GetServiceResponse) ProtoMessage() {}
 
 func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[15]
+	mi := &file_warren_v1_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1434,7 @@ func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceResponse.ProtoReflect.Descriptor instead.
 func (*GetServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{15}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetServiceResponse) GetEntry() *ServiceEntry {
@@ -1135,7 +1457,7 @@ type UpdateServiceRequest struct {
 
 func (x *UpdateServiceRequest) Reset() {
 	*x = UpdateServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[16]
+	mi := &file_warren_v1_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1469,7 @@ func (x *UpdateServiceRequest) String() string {
 func (*UpdateServiceRequest) ProtoMessage() {}
 
 func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[16]
+	mi := &file_warren_v1_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1482,7 @@ func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceRequest.ProtoReflect.Descriptor instead.
 func (*UpdateServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{16}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateServiceRequest) GetRef() string {
@@ -1194,7 +1516,7 @@ type UpdateServiceResponse struct {
 
 func (x *UpdateServiceResponse) Reset() {
 	*x = UpdateServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[17]
+	mi := &file_warren_v1_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1528,7 @@ func (x *UpdateServiceResponse) String() string {
 func (*UpdateServiceResponse) ProtoMessage() {}
 
 func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[17]
+	mi := &file_warren_v1_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1541,7 @@ func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceResponse.ProtoReflect.Descriptor instead.
 func (*UpdateServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{17}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateServiceResponse) GetService() *Service {
@@ -1246,7 +1568,7 @@ type ScaleServiceRequest struct {
 
 func (x *ScaleServiceRequest) Reset() {
 	*x = ScaleServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[18]
+	mi := &file_warren_v1_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1580,7 @@ func (x *ScaleServiceRequest) String() string {
 func (*ScaleServiceRequest) ProtoMessage() {}
 
 func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[18]
+	mi := &file_warren_v1_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1593,7 @@ func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleServiceRequest.ProtoReflect.Descriptor instead.
 func (*ScaleServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{18}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ScaleServiceRequest) GetRef() string {
@@ -1297,7 +1619,7 @@ type ScaleServiceResponse struct {
 
 func (x *ScaleServiceResponse) Reset() {
 	*x = ScaleServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[19]
+	mi := &file_warren_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1631,7 @@ func (x *ScaleServiceResponse) String() string {
 func (*ScaleServiceResponse) ProtoMessage() {}
 
 func (x *ScaleServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[19]
+	mi := &file_warren_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1644,7 @@ func (x *ScaleServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleServiceResponse.ProtoReflect.Descriptor instead.
 func (*ScaleServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{19}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ScaleServiceResponse) GetService() *Service {
@@ -1341,7 +1663,7 @@ type DeleteServiceRequest struct {
 
 func (x *DeleteServiceRequest) Reset() {
 	*x = DeleteServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[20]
+	mi := &file_warren_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1675,7 @@ func (x *DeleteServiceRequest) String() string {
 func (*DeleteServiceRequest) ProtoMessage() {}
 
 func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[20]
+	mi := &file_warren_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1688,7 @@ func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{20}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteServiceRequest) GetRef() string {
@@ -1385,7 +1707,7 @@ type DeleteServiceResponse struct {
 
 func (x *DeleteServiceResponse) Reset() {
 	*x = DeleteServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[21]
+	mi := &file_warren_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1719,7 @@ func (x *DeleteServiceResponse) String() string {
 func (*DeleteServiceResponse) ProtoMessage() {}
 
 func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[21]
+	mi := &file_warren_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1732,7 @@ func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteServiceResponse) GetService() *Service {
@@ -1429,7 +1751,7 @@ type WatchServiceRequest struct {
 
 func (x *WatchServiceRequest) Reset() {
 	*x = WatchServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[22]
+	mi := &file_warren_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1763,7 @@ func (x *WatchServiceRequest) String() string {
 func (*WatchServiceRequest) ProtoMessage() {}
 
 func (x *WatchServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[22]
+	mi := &file_warren_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1776,7 @@ func (x *WatchServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServiceRequest.ProtoReflect.Descriptor instead.
 func (*WatchServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchServiceRequest) GetRef() string {
@@ -1476,7 +1798,7 @@ type WatchServiceResponse struct {
 
 func (x *WatchServiceResponse) Reset() {
 	*x = WatchServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[23]
+	mi := &file_warren_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1810,7 @@ func (x *WatchServiceResponse) String() string {
 func (*WatchServiceResponse) ProtoMessage() {}
 
 func (x *WatchServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[23]
+	mi := &file_warren_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1823,7 @@ func (x *WatchServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServiceResponse.ProtoReflect.Descriptor instead.
 func (*WatchServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchServiceResponse) GetService() *Service {
@@ -1529,12 +1851,22 @@ var File_warren_v1_service_proto protoreflect.FileDescriptor
 
 const file_warren_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x14warren/v1/task.proto\"\x92\x01\n" +
+	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xca\x01\n" +
 	"\aService\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ServiceSpecR\x04spec\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1a\n" +
-	"\bremoving\x18\x04 \x01(\bR\bremoving\"\xcf\x03\n" +
+	"\bremoving\x18\x04 \x01(\bR\bremoving\x126\n" +
+	"\bendpoint\x18\x05 \x01(\v2\x1a.warren.v1.ServiceEndpointR\bendpoint\"o\n" +
+	"\x0fServiceEndpoint\x12\x10\n" +
+	"\x03vip\x18\x01 \x01(\tR\x03vip\x12.\n" +
+	"\x05ports\x18\x02 \x03(\v2\x18.warren.v1.PublishedPortR\x05ports\x12\x1a\n" +
+	"\bproblems\x18\x03 \x03(\tR\bproblems\"\x8a\x01\n" +
+	"\rPublishedPort\x12/\n" +
+	"\bprotocol\x18\x01 \x01(\x0e2\x13.warren.v1.ProtocolR\bprotocol\x12\x1c\n" +
+	"\tpublished\x18\x02 \x01(\rR\tpublished\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\rR\x06target\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\xc8\x04\n" +
 	"\vServiceSpec\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12U\n" +
 	"\x06labels\x18\x02 \x03(\v2\".warren.v1.ServiceSpec.LabelsEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x80\x02\"\ar\x05\x10\x01\x18\x80\x02*\x05r\x03\x18\x80 R\x06labels\x12;\n" +
@@ -1544,11 +1876,19 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\x06global\x18\x04 \x01(\v2\x15.warren.v1.GlobalModeH\x00R\x06global\x12/\n" +
 	"\x04task\x18\x05 \x01(\v2\x13.warren.v1.TaskSpecB\x06\xbaH\x03\xc8\x01\x01R\x04task\x122\n" +
 	"\tplacement\x18\x06 \x01(\v2\x14.warren.v1.PlacementR\tplacement\x12/\n" +
-	"\x06update\x18\a \x01(\v2\x17.warren.v1.UpdatePolicyR\x06update\x1a9\n" +
+	"\x06update\x18\a \x01(\v2\x17.warren.v1.UpdatePolicyR\x06update\x12B\n" +
+	"\bnetworks\x18\b \x03(\v2\x1c.warren.v1.NetworkAttachmentB\b\xbaH\x05\x92\x01\x02\x10 R\bnetworks\x123\n" +
+	"\bendpoint\x18\t \x01(\v2\x17.warren.v1.EndpointSpecR\bendpoint\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\r\n" +
-	"\x04mode\x12\x05\xbaH\x02\b\x01\"7\n" +
+	"\x04mode\x12\x05\xbaH\x02\b\x01\"\x86\x01\n" +
+	"\x11NetworkAttachment\x12#\n" +
+	"\anetwork\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\anetwork\x12L\n" +
+	"\aaliases\x18\x02 \x03(\tB2\xbaH/\x92\x01,\x10 \"(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\aaliases\"{\n" +
+	"\fEndpointSpec\x125\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x17.warren.v1.EndpointModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x124\n" +
+	"\x05ports\x18\x02 \x03(\v2\x13.warren.v1.PortSpecB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x05ports\"7\n" +
 	"\x0eReplicatedMode\x12%\n" +
 	"\breplicas\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\breplicas\"\f\n" +
 	"\n" +
@@ -1631,7 +1971,11 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\x14WatchServiceResponse\x12,\n" +
 	"\aservice\x18\x01 \x01(\v2\x12.warren.v1.ServiceR\aservice\x126\n" +
 	"\bprogress\x18\x02 \x01(\v2\x1a.warren.v1.ServiceProgressR\bprogress\x12\x18\n" +
-	"\aremoved\x18\x03 \x01(\bR\aremoved*f\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved*]\n" +
+	"\fEndpointMode\x12\x1d\n" +
+	"\x19ENDPOINT_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11ENDPOINT_MODE_VIP\x10\x01\x12\x17\n" +
+	"\x13ENDPOINT_MODE_DNSRR\x10\x02*f\n" +
 	"\vUpdateOrder\x12\x1c\n" +
 	"\x18UPDATE_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18UPDATE_ORDER_START_FIRST\x10\x01\x12\x1b\n" +
@@ -1669,88 +2013,102 @@ func file_warren_v1_service_proto_rawDescGZIP() []byte {
 	return file_warren_v1_service_proto_rawDescData
 }
 
-var file_warren_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_warren_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_warren_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_warren_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_warren_v1_service_proto_goTypes = []any{
-	(UpdateOrder)(0),              // 0: warren.v1.UpdateOrder
-	(*Service)(nil),               // 1: warren.v1.Service
-	(*ServiceSpec)(nil),           // 2: warren.v1.ServiceSpec
-	(*ReplicatedMode)(nil),        // 3: warren.v1.ReplicatedMode
-	(*GlobalMode)(nil),            // 4: warren.v1.GlobalMode
-	(*Placement)(nil),             // 5: warren.v1.Placement
-	(*UpdatePolicy)(nil),          // 6: warren.v1.UpdatePolicy
-	(*Revision)(nil),              // 7: warren.v1.Revision
-	(*ServiceProgress)(nil),       // 8: warren.v1.ServiceProgress
-	(*SlotProgress)(nil),          // 9: warren.v1.SlotProgress
-	(*ServiceEntry)(nil),          // 10: warren.v1.ServiceEntry
-	(*CreateServiceRequest)(nil),  // 11: warren.v1.CreateServiceRequest
-	(*CreateServiceResponse)(nil), // 12: warren.v1.CreateServiceResponse
-	(*ListServicesRequest)(nil),   // 13: warren.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),  // 14: warren.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),     // 15: warren.v1.GetServiceRequest
-	(*GetServiceResponse)(nil),    // 16: warren.v1.GetServiceResponse
-	(*UpdateServiceRequest)(nil),  // 17: warren.v1.UpdateServiceRequest
-	(*UpdateServiceResponse)(nil), // 18: warren.v1.UpdateServiceResponse
-	(*ScaleServiceRequest)(nil),   // 19: warren.v1.ScaleServiceRequest
-	(*ScaleServiceResponse)(nil),  // 20: warren.v1.ScaleServiceResponse
-	(*DeleteServiceRequest)(nil),  // 21: warren.v1.DeleteServiceRequest
-	(*DeleteServiceResponse)(nil), // 22: warren.v1.DeleteServiceResponse
-	(*WatchServiceRequest)(nil),   // 23: warren.v1.WatchServiceRequest
-	(*WatchServiceResponse)(nil),  // 24: warren.v1.WatchServiceResponse
-	nil,                           // 25: warren.v1.ServiceSpec.LabelsEntry
-	(*Meta)(nil),                  // 26: warren.v1.Meta
-	(*TaskSpec)(nil),              // 27: warren.v1.TaskSpec
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(TaskState)(0),                // 30: warren.v1.TaskState
+	(EndpointMode)(0),             // 0: warren.v1.EndpointMode
+	(UpdateOrder)(0),              // 1: warren.v1.UpdateOrder
+	(*Service)(nil),               // 2: warren.v1.Service
+	(*ServiceEndpoint)(nil),       // 3: warren.v1.ServiceEndpoint
+	(*PublishedPort)(nil),         // 4: warren.v1.PublishedPort
+	(*ServiceSpec)(nil),           // 5: warren.v1.ServiceSpec
+	(*NetworkAttachment)(nil),     // 6: warren.v1.NetworkAttachment
+	(*EndpointSpec)(nil),          // 7: warren.v1.EndpointSpec
+	(*ReplicatedMode)(nil),        // 8: warren.v1.ReplicatedMode
+	(*GlobalMode)(nil),            // 9: warren.v1.GlobalMode
+	(*Placement)(nil),             // 10: warren.v1.Placement
+	(*UpdatePolicy)(nil),          // 11: warren.v1.UpdatePolicy
+	(*Revision)(nil),              // 12: warren.v1.Revision
+	(*ServiceProgress)(nil),       // 13: warren.v1.ServiceProgress
+	(*SlotProgress)(nil),          // 14: warren.v1.SlotProgress
+	(*ServiceEntry)(nil),          // 15: warren.v1.ServiceEntry
+	(*CreateServiceRequest)(nil),  // 16: warren.v1.CreateServiceRequest
+	(*CreateServiceResponse)(nil), // 17: warren.v1.CreateServiceResponse
+	(*ListServicesRequest)(nil),   // 18: warren.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),  // 19: warren.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),     // 20: warren.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),    // 21: warren.v1.GetServiceResponse
+	(*UpdateServiceRequest)(nil),  // 22: warren.v1.UpdateServiceRequest
+	(*UpdateServiceResponse)(nil), // 23: warren.v1.UpdateServiceResponse
+	(*ScaleServiceRequest)(nil),   // 24: warren.v1.ScaleServiceRequest
+	(*ScaleServiceResponse)(nil),  // 25: warren.v1.ScaleServiceResponse
+	(*DeleteServiceRequest)(nil),  // 26: warren.v1.DeleteServiceRequest
+	(*DeleteServiceResponse)(nil), // 27: warren.v1.DeleteServiceResponse
+	(*WatchServiceRequest)(nil),   // 28: warren.v1.WatchServiceRequest
+	(*WatchServiceResponse)(nil),  // 29: warren.v1.WatchServiceResponse
+	nil,                           // 30: warren.v1.ServiceSpec.LabelsEntry
+	(*Meta)(nil),                  // 31: warren.v1.Meta
+	(Protocol)(0),                 // 32: warren.v1.Protocol
+	(*TaskSpec)(nil),              // 33: warren.v1.TaskSpec
+	(*PortSpec)(nil),              // 34: warren.v1.PortSpec
+	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(TaskState)(0),                // 37: warren.v1.TaskState
 }
 var file_warren_v1_service_proto_depIdxs = []int32{
-	26, // 0: warren.v1.Service.meta:type_name -> warren.v1.Meta
-	2,  // 1: warren.v1.Service.spec:type_name -> warren.v1.ServiceSpec
-	25, // 2: warren.v1.ServiceSpec.labels:type_name -> warren.v1.ServiceSpec.LabelsEntry
-	3,  // 3: warren.v1.ServiceSpec.replicated:type_name -> warren.v1.ReplicatedMode
-	4,  // 4: warren.v1.ServiceSpec.global:type_name -> warren.v1.GlobalMode
-	27, // 5: warren.v1.ServiceSpec.task:type_name -> warren.v1.TaskSpec
-	5,  // 6: warren.v1.ServiceSpec.placement:type_name -> warren.v1.Placement
-	6,  // 7: warren.v1.ServiceSpec.update:type_name -> warren.v1.UpdatePolicy
-	28, // 8: warren.v1.UpdatePolicy.delay:type_name -> google.protobuf.Duration
-	0,  // 9: warren.v1.UpdatePolicy.order:type_name -> warren.v1.UpdateOrder
-	26, // 10: warren.v1.Revision.meta:type_name -> warren.v1.Meta
-	27, // 11: warren.v1.Revision.task:type_name -> warren.v1.TaskSpec
-	29, // 12: warren.v1.ServiceProgress.reason_at:type_name -> google.protobuf.Timestamp
-	9,  // 13: warren.v1.ServiceProgress.slots:type_name -> warren.v1.SlotProgress
-	30, // 14: warren.v1.SlotProgress.state:type_name -> warren.v1.TaskState
-	1,  // 15: warren.v1.ServiceEntry.service:type_name -> warren.v1.Service
-	8,  // 16: warren.v1.ServiceEntry.progress:type_name -> warren.v1.ServiceProgress
-	2,  // 17: warren.v1.CreateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
-	1,  // 18: warren.v1.CreateServiceResponse.service:type_name -> warren.v1.Service
-	10, // 19: warren.v1.ListServicesResponse.services:type_name -> warren.v1.ServiceEntry
-	10, // 20: warren.v1.GetServiceResponse.entry:type_name -> warren.v1.ServiceEntry
-	2,  // 21: warren.v1.UpdateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
-	1,  // 22: warren.v1.UpdateServiceResponse.service:type_name -> warren.v1.Service
-	1,  // 23: warren.v1.ScaleServiceResponse.service:type_name -> warren.v1.Service
-	1,  // 24: warren.v1.DeleteServiceResponse.service:type_name -> warren.v1.Service
-	1,  // 25: warren.v1.WatchServiceResponse.service:type_name -> warren.v1.Service
-	8,  // 26: warren.v1.WatchServiceResponse.progress:type_name -> warren.v1.ServiceProgress
-	11, // 27: warren.v1.ServiceService.CreateService:input_type -> warren.v1.CreateServiceRequest
-	13, // 28: warren.v1.ServiceService.ListServices:input_type -> warren.v1.ListServicesRequest
-	15, // 29: warren.v1.ServiceService.GetService:input_type -> warren.v1.GetServiceRequest
-	17, // 30: warren.v1.ServiceService.UpdateService:input_type -> warren.v1.UpdateServiceRequest
-	19, // 31: warren.v1.ServiceService.ScaleService:input_type -> warren.v1.ScaleServiceRequest
-	21, // 32: warren.v1.ServiceService.DeleteService:input_type -> warren.v1.DeleteServiceRequest
-	23, // 33: warren.v1.ServiceService.WatchService:input_type -> warren.v1.WatchServiceRequest
-	12, // 34: warren.v1.ServiceService.CreateService:output_type -> warren.v1.CreateServiceResponse
-	14, // 35: warren.v1.ServiceService.ListServices:output_type -> warren.v1.ListServicesResponse
-	16, // 36: warren.v1.ServiceService.GetService:output_type -> warren.v1.GetServiceResponse
-	18, // 37: warren.v1.ServiceService.UpdateService:output_type -> warren.v1.UpdateServiceResponse
-	20, // 38: warren.v1.ServiceService.ScaleService:output_type -> warren.v1.ScaleServiceResponse
-	22, // 39: warren.v1.ServiceService.DeleteService:output_type -> warren.v1.DeleteServiceResponse
-	24, // 40: warren.v1.ServiceService.WatchService:output_type -> warren.v1.WatchServiceResponse
-	34, // [34:41] is the sub-list for method output_type
-	27, // [27:34] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	31, // 0: warren.v1.Service.meta:type_name -> warren.v1.Meta
+	5,  // 1: warren.v1.Service.spec:type_name -> warren.v1.ServiceSpec
+	3,  // 2: warren.v1.Service.endpoint:type_name -> warren.v1.ServiceEndpoint
+	4,  // 3: warren.v1.ServiceEndpoint.ports:type_name -> warren.v1.PublishedPort
+	32, // 4: warren.v1.PublishedPort.protocol:type_name -> warren.v1.Protocol
+	30, // 5: warren.v1.ServiceSpec.labels:type_name -> warren.v1.ServiceSpec.LabelsEntry
+	8,  // 6: warren.v1.ServiceSpec.replicated:type_name -> warren.v1.ReplicatedMode
+	9,  // 7: warren.v1.ServiceSpec.global:type_name -> warren.v1.GlobalMode
+	33, // 8: warren.v1.ServiceSpec.task:type_name -> warren.v1.TaskSpec
+	10, // 9: warren.v1.ServiceSpec.placement:type_name -> warren.v1.Placement
+	11, // 10: warren.v1.ServiceSpec.update:type_name -> warren.v1.UpdatePolicy
+	6,  // 11: warren.v1.ServiceSpec.networks:type_name -> warren.v1.NetworkAttachment
+	7,  // 12: warren.v1.ServiceSpec.endpoint:type_name -> warren.v1.EndpointSpec
+	0,  // 13: warren.v1.EndpointSpec.mode:type_name -> warren.v1.EndpointMode
+	34, // 14: warren.v1.EndpointSpec.ports:type_name -> warren.v1.PortSpec
+	35, // 15: warren.v1.UpdatePolicy.delay:type_name -> google.protobuf.Duration
+	1,  // 16: warren.v1.UpdatePolicy.order:type_name -> warren.v1.UpdateOrder
+	31, // 17: warren.v1.Revision.meta:type_name -> warren.v1.Meta
+	33, // 18: warren.v1.Revision.task:type_name -> warren.v1.TaskSpec
+	36, // 19: warren.v1.ServiceProgress.reason_at:type_name -> google.protobuf.Timestamp
+	14, // 20: warren.v1.ServiceProgress.slots:type_name -> warren.v1.SlotProgress
+	37, // 21: warren.v1.SlotProgress.state:type_name -> warren.v1.TaskState
+	2,  // 22: warren.v1.ServiceEntry.service:type_name -> warren.v1.Service
+	13, // 23: warren.v1.ServiceEntry.progress:type_name -> warren.v1.ServiceProgress
+	5,  // 24: warren.v1.CreateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
+	2,  // 25: warren.v1.CreateServiceResponse.service:type_name -> warren.v1.Service
+	15, // 26: warren.v1.ListServicesResponse.services:type_name -> warren.v1.ServiceEntry
+	15, // 27: warren.v1.GetServiceResponse.entry:type_name -> warren.v1.ServiceEntry
+	5,  // 28: warren.v1.UpdateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
+	2,  // 29: warren.v1.UpdateServiceResponse.service:type_name -> warren.v1.Service
+	2,  // 30: warren.v1.ScaleServiceResponse.service:type_name -> warren.v1.Service
+	2,  // 31: warren.v1.DeleteServiceResponse.service:type_name -> warren.v1.Service
+	2,  // 32: warren.v1.WatchServiceResponse.service:type_name -> warren.v1.Service
+	13, // 33: warren.v1.WatchServiceResponse.progress:type_name -> warren.v1.ServiceProgress
+	16, // 34: warren.v1.ServiceService.CreateService:input_type -> warren.v1.CreateServiceRequest
+	18, // 35: warren.v1.ServiceService.ListServices:input_type -> warren.v1.ListServicesRequest
+	20, // 36: warren.v1.ServiceService.GetService:input_type -> warren.v1.GetServiceRequest
+	22, // 37: warren.v1.ServiceService.UpdateService:input_type -> warren.v1.UpdateServiceRequest
+	24, // 38: warren.v1.ServiceService.ScaleService:input_type -> warren.v1.ScaleServiceRequest
+	26, // 39: warren.v1.ServiceService.DeleteService:input_type -> warren.v1.DeleteServiceRequest
+	28, // 40: warren.v1.ServiceService.WatchService:input_type -> warren.v1.WatchServiceRequest
+	17, // 41: warren.v1.ServiceService.CreateService:output_type -> warren.v1.CreateServiceResponse
+	19, // 42: warren.v1.ServiceService.ListServices:output_type -> warren.v1.ListServicesResponse
+	21, // 43: warren.v1.ServiceService.GetService:output_type -> warren.v1.GetServiceResponse
+	23, // 44: warren.v1.ServiceService.UpdateService:output_type -> warren.v1.UpdateServiceResponse
+	25, // 45: warren.v1.ServiceService.ScaleService:output_type -> warren.v1.ScaleServiceResponse
+	27, // 46: warren.v1.ServiceService.DeleteService:output_type -> warren.v1.DeleteServiceResponse
+	29, // 47: warren.v1.ServiceService.WatchService:output_type -> warren.v1.WatchServiceResponse
+	41, // [41:48] is the sub-list for method output_type
+	34, // [34:41] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_service_proto_init() }
@@ -1761,8 +2119,9 @@ func file_warren_v1_service_proto_init() {
 	file_warren_v1_access_proto_init()
 	file_warren_v1_container_proto_init()
 	file_warren_v1_meta_proto_init()
+	file_warren_v1_network_proto_init()
 	file_warren_v1_task_proto_init()
-	file_warren_v1_service_proto_msgTypes[1].OneofWrappers = []any{
+	file_warren_v1_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
@@ -1771,8 +2130,8 @@ func file_warren_v1_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_service_proto_rawDesc), len(file_warren_v1_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   25,
+			NumEnums:      2,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,6 +32,8 @@ type AttendRequest struct {
 	//	*AttendRequest_Report
 	//	*AttendRequest_Facts
 	//	*AttendRequest_Goodbye
+	//	*AttendRequest_Overlay
+	//	*AttendRequest_InForce
 	Message       isAttendRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -119,6 +121,24 @@ func (x *AttendRequest) GetGoodbye() *Goodbye {
 	return nil
 }
 
+func (x *AttendRequest) GetOverlay() *OverlayStatus {
+	if x != nil {
+		if x, ok := x.Message.(*AttendRequest_Overlay); ok {
+			return x.Overlay
+		}
+	}
+	return nil
+}
+
+func (x *AttendRequest) GetInForce() *EndpointsInForce {
+	if x != nil {
+		if x, ok := x.Message.(*AttendRequest_InForce); ok {
+			return x.InForce
+		}
+	}
+	return nil
+}
+
 type isAttendRequest_Message interface {
 	isAttendRequest_Message()
 }
@@ -146,6 +166,15 @@ type AttendRequest_Goodbye struct {
 	Goodbye *Goodbye `protobuf:"bytes,5,opt,name=goodbye,proto3,oneof"`
 }
 
+type AttendRequest_Overlay struct {
+	// The node's overlay has changed.
+	Overlay *OverlayStatus `protobuf:"bytes,6,opt,name=overlay,proto3,oneof"`
+}
+
+type AttendRequest_InForce struct {
+	InForce *EndpointsInForce `protobuf:"bytes,7,opt,name=in_force,json=inForce,proto3,oneof"`
+}
+
 func (*AttendRequest_Hello) isAttendRequest_Message() {}
 
 func (*AttendRequest_Heartbeat) isAttendRequest_Message() {}
@@ -155,6 +184,10 @@ func (*AttendRequest_Report) isAttendRequest_Message() {}
 func (*AttendRequest_Facts) isAttendRequest_Message() {}
 
 func (*AttendRequest_Goodbye) isAttendRequest_Message() {}
+
+func (*AttendRequest_Overlay) isAttendRequest_Message() {}
+
+func (*AttendRequest_InForce) isAttendRequest_Message() {}
 
 type AttendResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -166,6 +199,9 @@ type AttendResponse struct {
 	//	*AttendResponse_OpenStream
 	//	*AttendResponse_CloseStream
 	//	*AttendResponse_Directory
+	//	*AttendResponse_Network
+	//	*AttendResponse_Peers
+	//	*AttendResponse_Endpoints
 	Message       isAttendResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -262,6 +298,33 @@ func (x *AttendResponse) GetDirectory() *Directory {
 	return nil
 }
 
+func (x *AttendResponse) GetNetwork() *NetworkConfig {
+	if x != nil {
+		if x, ok := x.Message.(*AttendResponse_Network); ok {
+			return x.Network
+		}
+	}
+	return nil
+}
+
+func (x *AttendResponse) GetPeers() *Peers {
+	if x != nil {
+		if x, ok := x.Message.(*AttendResponse_Peers); ok {
+			return x.Peers
+		}
+	}
+	return nil
+}
+
+func (x *AttendResponse) GetEndpoints() *Endpoints {
+	if x != nil {
+		if x, ok := x.Message.(*AttendResponse_Endpoints); ok {
+			return x.Endpoints
+		}
+	}
+	return nil
+}
+
 type isAttendResponse_Message interface {
 	isAttendResponse_Message()
 }
@@ -293,6 +356,20 @@ type AttendResponse_Directory struct {
 	Directory *Directory `protobuf:"bytes,6,opt,name=directory,proto3,oneof"`
 }
 
+type AttendResponse_Network struct {
+	// Comes after the welcome, once the node has a subnet, and whenever it changes.
+	Network *NetworkConfig `protobuf:"bytes,7,opt,name=network,proto3,oneof"`
+}
+
+type AttendResponse_Peers struct {
+	Peers *Peers `protobuf:"bytes,8,opt,name=peers,proto3,oneof"`
+}
+
+type AttendResponse_Endpoints struct {
+	// Comes before assignments that it bears on.
+	Endpoints *Endpoints `protobuf:"bytes,9,opt,name=endpoints,proto3,oneof"`
+}
+
 func (*AttendResponse_Welcome) isAttendResponse_Message() {}
 
 func (*AttendResponse_Heartbeat) isAttendResponse_Message() {}
@@ -304,6 +381,12 @@ func (*AttendResponse_OpenStream) isAttendResponse_Message() {}
 func (*AttendResponse_CloseStream) isAttendResponse_Message() {}
 
 func (*AttendResponse_Directory) isAttendResponse_Message() {}
+
+func (*AttendResponse_Network) isAttendResponse_Message() {}
+
+func (*AttendResponse_Peers) isAttendResponse_Message() {}
+
+func (*AttendResponse_Endpoints) isAttendResponse_Message() {}
 
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -735,6 +818,8 @@ type OpenStream struct {
 	// Types that are valid to be assigned to Purpose:
 	//
 	//	*OpenStream_Logs
+	//	*OpenStream_Peers
+	//	*OpenStream_Ping
 	Purpose       isOpenStream_Purpose `protobuf_oneof:"purpose"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -793,6 +878,24 @@ func (x *OpenStream) GetLogs() *LogsPurpose {
 	return nil
 }
 
+func (x *OpenStream) GetPeers() *PeersPurpose {
+	if x != nil {
+		if x, ok := x.Purpose.(*OpenStream_Peers); ok {
+			return x.Peers
+		}
+	}
+	return nil
+}
+
+func (x *OpenStream) GetPing() *PingPurpose {
+	if x != nil {
+		if x, ok := x.Purpose.(*OpenStream_Ping); ok {
+			return x.Ping
+		}
+	}
+	return nil
+}
+
 type isOpenStream_Purpose interface {
 	isOpenStream_Purpose()
 }
@@ -801,7 +904,111 @@ type OpenStream_Logs struct {
 	Logs *LogsPurpose `protobuf:"bytes,2,opt,name=logs,proto3,oneof"`
 }
 
+type OpenStream_Peers struct {
+	Peers *PeersPurpose `protobuf:"bytes,3,opt,name=peers,proto3,oneof"`
+}
+
+type OpenStream_Ping struct {
+	Ping *PingPurpose `protobuf:"bytes,4,opt,name=ping,proto3,oneof"`
+}
+
 func (*OpenStream_Logs) isOpenStream_Purpose() {}
+
+func (*OpenStream_Peers) isOpenStream_Purpose() {}
+
+func (*OpenStream_Ping) isOpenStream_Purpose() {}
+
+// PeersPurpose asks how the overlay stands with each other node.
+type PeersPurpose struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeersPurpose) Reset() {
+	*x = PeersPurpose{}
+	mi := &file_warren_v1_session_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeersPurpose) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeersPurpose) ProtoMessage() {}
+
+func (x *PeersPurpose) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeersPurpose.ProtoReflect.Descriptor instead.
+func (*PeersPurpose) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{11}
+}
+
+// PingPurpose asks to ping other nodes over the overlay.
+type PingPurpose struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The nodes' own addresses on the overlay.
+	Addresses []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Pings of each.
+	Count         uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingPurpose) Reset() {
+	*x = PingPurpose{}
+	mi := &file_warren_v1_session_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingPurpose) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingPurpose) ProtoMessage() {}
+
+func (x *PingPurpose) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingPurpose.ProtoReflect.Descriptor instead.
+func (*PingPurpose) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PingPurpose) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *PingPurpose) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
 
 // LogsPurpose asks for a task's output.
 type LogsPurpose struct {
@@ -814,7 +1021,7 @@ type LogsPurpose struct {
 
 func (x *LogsPurpose) Reset() {
 	*x = LogsPurpose{}
-	mi := &file_warren_v1_session_proto_msgTypes[11]
+	mi := &file_warren_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +1033,7 @@ func (x *LogsPurpose) String() string {
 func (*LogsPurpose) ProtoMessage() {}
 
 func (x *LogsPurpose) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[11]
+	mi := &file_warren_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +1046,7 @@ func (x *LogsPurpose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsPurpose.ProtoReflect.Descriptor instead.
 func (*LogsPurpose) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LogsPurpose) GetTaskId() string {
@@ -865,7 +1072,7 @@ type CloseStream struct {
 
 func (x *CloseStream) Reset() {
 	*x = CloseStream{}
-	mi := &file_warren_v1_session_proto_msgTypes[12]
+	mi := &file_warren_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1084,7 @@ func (x *CloseStream) String() string {
 func (*CloseStream) ProtoMessage() {}
 
 func (x *CloseStream) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[12]
+	mi := &file_warren_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1097,7 @@ func (x *CloseStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseStream.ProtoReflect.Descriptor instead.
 func (*CloseStream) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CloseStream) GetStreamId() string {
@@ -908,6 +1115,8 @@ type RelayRequest struct {
 	//
 	//	*RelayRequest_Logs
 	//	*RelayRequest_Error
+	//	*RelayRequest_Peers
+	//	*RelayRequest_Pings
 	Data          isRelayRequest_Data `protobuf_oneof:"data"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -915,7 +1124,7 @@ type RelayRequest struct {
 
 func (x *RelayRequest) Reset() {
 	*x = RelayRequest{}
-	mi := &file_warren_v1_session_proto_msgTypes[13]
+	mi := &file_warren_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1136,7 @@ func (x *RelayRequest) String() string {
 func (*RelayRequest) ProtoMessage() {}
 
 func (x *RelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[13]
+	mi := &file_warren_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1149,7 @@ func (x *RelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
 func (*RelayRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RelayRequest) GetStreamId() string {
@@ -975,6 +1184,24 @@ func (x *RelayRequest) GetError() string {
 	return ""
 }
 
+func (x *RelayRequest) GetPeers() *PeerList {
+	if x != nil {
+		if x, ok := x.Data.(*RelayRequest_Peers); ok {
+			return x.Peers
+		}
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetPings() *PingList {
+	if x != nil {
+		if x, ok := x.Data.(*RelayRequest_Pings); ok {
+			return x.Pings
+		}
+	}
+	return nil
+}
+
 type isRelayRequest_Data interface {
 	isRelayRequest_Data()
 }
@@ -989,9 +1216,21 @@ type RelayRequest_Error struct {
 	Error string `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
 }
 
+type RelayRequest_Peers struct {
+	Peers *PeerList `protobuf:"bytes,4,opt,name=peers,proto3,oneof"`
+}
+
+type RelayRequest_Pings struct {
+	Pings *PingList `protobuf:"bytes,5,opt,name=pings,proto3,oneof"`
+}
+
 func (*RelayRequest_Logs) isRelayRequest_Data() {}
 
 func (*RelayRequest_Error) isRelayRequest_Data() {}
+
+func (*RelayRequest_Peers) isRelayRequest_Data() {}
+
+func (*RelayRequest_Pings) isRelayRequest_Data() {}
 
 type LogBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1004,7 +1243,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_warren_v1_session_proto_msgTypes[14]
+	mi := &file_warren_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1255,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[14]
+	mi := &file_warren_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1268,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LogBatch) GetLines() []*LogLine {
@@ -1054,7 +1293,7 @@ type RelayResponse struct {
 
 func (x *RelayResponse) Reset() {
 	*x = RelayResponse{}
-	mi := &file_warren_v1_session_proto_msgTypes[15]
+	mi := &file_warren_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1305,7 @@ func (x *RelayResponse) String() string {
 func (*RelayResponse) ProtoMessage() {}
 
 func (x *RelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[15]
+	mi := &file_warren_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1318,7 @@ func (x *RelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayResponse.ProtoReflect.Descriptor instead.
 func (*RelayResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 // Directory is what an agent needs to find the managers and to believe them.
@@ -1099,7 +1338,7 @@ type Directory struct {
 
 func (x *Directory) Reset() {
 	*x = Directory{}
-	mi := &file_warren_v1_session_proto_msgTypes[16]
+	mi := &file_warren_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1350,7 @@ func (x *Directory) String() string {
 func (*Directory) ProtoMessage() {}
 
 func (x *Directory) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[16]
+	mi := &file_warren_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1363,7 @@ func (x *Directory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directory.ProtoReflect.Descriptor instead.
 func (*Directory) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Directory) GetManagers() []string {
@@ -1148,18 +1387,651 @@ func (x *Directory) GetBridge() []byte {
 	return nil
 }
 
+type PeerList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peers         []*OverlayPeer         `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerList) Reset() {
+	*x = PeerList{}
+	mi := &file_warren_v1_session_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerList) ProtoMessage() {}
+
+func (x *PeerList) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerList.ProtoReflect.Descriptor instead.
+func (*PeerList) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PeerList) GetPeers() []*OverlayPeer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+type PingList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pings         []*Ping                `protobuf:"bytes,1,rep,name=pings,proto3" json:"pings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingList) Reset() {
+	*x = PingList{}
+	mi := &file_warren_v1_session_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingList) ProtoMessage() {}
+
+func (x *PingList) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingList.ProtoReflect.Descriptor instead.
+func (*PingList) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PingList) GetPings() []*Ping {
+	if x != nil {
+		return x.Pings
+	}
+	return nil
+}
+
+// NetworkConfig is a node's part of the overlay.
+type NetworkConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the node and its tasks; the node itself has the first address.
+	Subnet string `protobuf:"bytes,1,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	// The whole cluster's.
+	NodeRange     string `protobuf:"bytes,2,opt,name=node_range,json=nodeRange,proto3" json:"node_range,omitempty"`
+	VipRange      string `protobuf:"bytes,3,opt,name=vip_range,json=vipRange,proto3" json:"vip_range,omitempty"`
+	WireguardPort uint32 `protobuf:"varint,4,opt,name=wireguard_port,json=wireguardPort,proto3" json:"wireguard_port,omitempty"`
+	// A key drawn for a smaller generation is to be replaced.
+	KeyGeneration uint64               `protobuf:"varint,5,opt,name=key_generation,json=keyGeneration,proto3" json:"key_generation,omitempty"`
+	KeyLife       *durationpb.Duration `protobuf:"bytes,6,opt,name=key_life,json=keyLife,proto3" json:"key_life,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkConfig) Reset() {
+	*x = NetworkConfig{}
+	mi := &file_warren_v1_session_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkConfig) ProtoMessage() {}
+
+func (x *NetworkConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkConfig.ProtoReflect.Descriptor instead.
+func (*NetworkConfig) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *NetworkConfig) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *NetworkConfig) GetNodeRange() string {
+	if x != nil {
+		return x.NodeRange
+	}
+	return ""
+}
+
+func (x *NetworkConfig) GetVipRange() string {
+	if x != nil {
+		return x.VipRange
+	}
+	return ""
+}
+
+func (x *NetworkConfig) GetWireguardPort() uint32 {
+	if x != nil {
+		return x.WireguardPort
+	}
+	return 0
+}
+
+func (x *NetworkConfig) GetKeyGeneration() uint64 {
+	if x != nil {
+		return x.KeyGeneration
+	}
+	return 0
+}
+
+func (x *NetworkConfig) GetKeyLife() *durationpb.Duration {
+	if x != nil {
+		return x.KeyLife
+	}
+	return nil
+}
+
+// Peers is the other nodes of the overlay: all of them, or what has changed. A full set too large for one message
+// comes in several: `full` on the first, `more` on all but the last.
+type Peers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Full  bool                   `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`
+	More  bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	Peers []*Peer                `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
+	// Node ids.
+	Removed       []string `protobuf:"bytes,4,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peers) Reset() {
+	*x = Peers{}
+	mi := &file_warren_v1_session_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peers) ProtoMessage() {}
+
+func (x *Peers) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peers.ProtoReflect.Descriptor instead.
+func (*Peers) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Peers) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *Peers) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *Peers) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Peers) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+// Peer is another node of the overlay.
+type Peer struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	NodeId   string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Hostname string                 `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// WireGuard's, in base64.
+	PublicKey string `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// host:port; empty where it can only be learnt from what it sends.
+	Endpoint string `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Subnet   string `protobuf:"bytes,5,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	// Addresses of its own that may be nearer, where both nodes are behind the same translation of addresses.
+	LocalEndpoints []string `protobuf:"bytes,6,rep,name=local_endpoints,json=localEndpoints,proto3" json:"local_endpoints,omitempty"`
+	// One of the two is behind a translation of addresses, which forgets what is silent.
+	Keepalive     bool `protobuf:"varint,7,opt,name=keepalive,proto3" json:"keepalive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_warren_v1_session_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Peer) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Peer) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *Peer) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *Peer) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *Peer) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *Peer) GetLocalEndpoints() []string {
+	if x != nil {
+		return x.LocalEndpoints
+	}
+	return nil
+}
+
+func (x *Peer) GetKeepalive() bool {
+	if x != nil {
+		return x.Keepalive
+	}
+	return false
+}
+
+// Endpoints is what services are reached by: all of it, or what has changed, as of a version.
+type Endpoints struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows; the agent answers with EndpointsInForce when its node acts accordingly.
+	Version  uint64         `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Full     bool           `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"`
+	More     bool           `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	Services []*EndpointSet `protobuf:"bytes,4,rep,name=services,proto3" json:"services,omitempty"`
+	// Service ids.
+	Removed       []string `protobuf:"bytes,5,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Endpoints) Reset() {
+	*x = Endpoints{}
+	mi := &file_warren_v1_session_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endpoints) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endpoints) ProtoMessage() {}
+
+func (x *Endpoints) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endpoints.ProtoReflect.Descriptor instead.
+func (*Endpoints) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Endpoints) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Endpoints) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *Endpoints) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *Endpoints) GetServices() []*EndpointSet {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *Endpoints) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+// EndpointSet is where one service is reached.
+type EndpointSet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	ServiceName   string                 `protobuf:"bytes,2,opt,name=service_name,json=serviceName,proto3" json:"service_name,omitempty"`
+	Vip           string                 `protobuf:"bytes,3,opt,name=vip,proto3" json:"vip,omitempty"`
+	Ports         []*PublishedPort       `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
+	Networks      []*NetworkAttachment   `protobuf:"bytes,5,rep,name=networks,proto3" json:"networks,omitempty"`
+	Tasks         []*TaskEndpoint        `protobuf:"bytes,6,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointSet) Reset() {
+	*x = EndpointSet{}
+	mi := &file_warren_v1_session_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointSet) ProtoMessage() {}
+
+func (x *EndpointSet) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointSet.ProtoReflect.Descriptor instead.
+func (*EndpointSet) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *EndpointSet) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *EndpointSet) GetServiceName() string {
+	if x != nil {
+		return x.ServiceName
+	}
+	return ""
+}
+
+func (x *EndpointSet) GetVip() string {
+	if x != nil {
+		return x.Vip
+	}
+	return ""
+}
+
+func (x *EndpointSet) GetPorts() []*PublishedPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *EndpointSet) GetNetworks() []*NetworkAttachment {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *EndpointSet) GetTasks() []*TaskEndpoint {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+// TaskEndpoint is one task that has an address.
+type TaskEndpoint struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TaskId  string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Slot    uint32                 `protobuf:"varint,2,opt,name=slot,proto3" json:"slot,omitempty"`
+	NodeId  string                 `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// New connections may go to it.
+	Serving       bool `protobuf:"varint,5,opt,name=serving,proto3" json:"serving,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskEndpoint) Reset() {
+	*x = TaskEndpoint{}
+	mi := &file_warren_v1_session_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskEndpoint) ProtoMessage() {}
+
+func (x *TaskEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskEndpoint.ProtoReflect.Descriptor instead.
+func (*TaskEndpoint) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *TaskEndpoint) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *TaskEndpoint) GetSlot() uint32 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *TaskEndpoint) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *TaskEndpoint) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *TaskEndpoint) GetServing() bool {
+	if x != nil {
+		return x.Serving
+	}
+	return false
+}
+
+// EndpointsInForce says that the node balances by this version of the endpoints.
+type EndpointsInForce struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointsInForce) Reset() {
+	*x = EndpointsInForce{}
+	mi := &file_warren_v1_session_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointsInForce) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointsInForce) ProtoMessage() {}
+
+func (x *EndpointsInForce) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointsInForce.ProtoReflect.Descriptor instead.
+func (*EndpointsInForce) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *EndpointsInForce) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 var File_warren_v1_session_proto protoreflect.FileDescriptor
 
 const file_warren_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/session.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x13warren/v1/log.proto\x1a\x14warren/v1/node.proto\x1a\x14warren/v1/task.proto\"\x92\x02\n" +
+	"\x17warren/v1/session.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x13warren/v1/log.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x14warren/v1/task.proto\"\x82\x03\n" +
 	"\rAttendRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.warren.v1.HelloH\x00R\x05hello\x124\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x14.warren.v1.HeartbeatH\x00R\theartbeat\x121\n" +
 	"\x06report\x18\x03 \x01(\v2\x17.warren.v1.StatusReportH\x00R\x06report\x12,\n" +
 	"\x05facts\x18\x04 \x01(\v2\x14.warren.v1.NodeFactsH\x00R\x05facts\x12.\n" +
-	"\agoodbye\x18\x05 \x01(\v2\x12.warren.v1.GoodbyeH\x00R\agoodbyeB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xea\x02\n" +
+	"\agoodbye\x18\x05 \x01(\v2\x12.warren.v1.GoodbyeH\x00R\agoodbye\x124\n" +
+	"\aoverlay\x18\x06 \x01(\v2\x18.warren.v1.OverlayStatusH\x00R\aoverlay\x128\n" +
+	"\bin_force\x18\a \x01(\v2\x1b.warren.v1.EndpointsInForceH\x00R\ainForceB\x10\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\x80\x04\n" +
 	"\x0eAttendResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.warren.v1.WelcomeH\x00R\awelcome\x124\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x14.warren.v1.HeartbeatH\x00R\theartbeat\x12:\n" +
@@ -1167,7 +2039,10 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\vopen_stream\x18\x04 \x01(\v2\x15.warren.v1.OpenStreamH\x00R\n" +
 	"openStream\x12;\n" +
 	"\fclose_stream\x18\x05 \x01(\v2\x16.warren.v1.CloseStreamH\x00R\vcloseStream\x124\n" +
-	"\tdirectory\x18\x06 \x01(\v2\x14.warren.v1.DirectoryH\x00R\tdirectoryB\t\n" +
+	"\tdirectory\x18\x06 \x01(\v2\x14.warren.v1.DirectoryH\x00R\tdirectory\x124\n" +
+	"\anetwork\x18\a \x01(\v2\x18.warren.v1.NetworkConfigH\x00R\anetwork\x12(\n" +
+	"\x05peers\x18\b \x01(\v2\x10.warren.v1.PeersH\x00R\x05peers\x124\n" +
+	"\tendpoints\x18\t \x01(\v2\x14.warren.v1.EndpointsH\x00R\tendpointsB\t\n" +
 	"\amessage\"\x93\x01\n" +
 	"\x05Hello\x12.\n" +
 	"\anode_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x102\x0e^[a-z2-7]{16}$R\x06nodeId\x122\n" +
@@ -1195,21 +2070,29 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"Assignment\x12#\n" +
 	"\x04task\x18\x01 \x01(\v2\x0f.warren.v1.TaskR\x04task\x12'\n" +
-	"\x04spec\x18\x02 \x01(\v2\x13.warren.v1.TaskSpecR\x04spec\"b\n" +
+	"\x04spec\x18\x02 \x01(\v2\x13.warren.v1.TaskSpecR\x04spec\"\xc1\x01\n" +
 	"\n" +
 	"OpenStream\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\tR\bstreamId\x12,\n" +
-	"\x04logs\x18\x02 \x01(\v2\x16.warren.v1.LogsPurposeH\x00R\x04logsB\t\n" +
-	"\apurpose\"]\n" +
+	"\x04logs\x18\x02 \x01(\v2\x16.warren.v1.LogsPurposeH\x00R\x04logs\x12/\n" +
+	"\x05peers\x18\x03 \x01(\v2\x17.warren.v1.PeersPurposeH\x00R\x05peers\x12,\n" +
+	"\x04ping\x18\x04 \x01(\v2\x16.warren.v1.PingPurposeH\x00R\x04pingB\t\n" +
+	"\apurpose\"\x0e\n" +
+	"\fPeersPurpose\"A\n" +
+	"\vPingPurpose\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"]\n" +
 	"\vLogsPurpose\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x125\n" +
 	"\tselection\x18\x02 \x01(\v2\x17.warren.v1.LogSelectionR\tselection\"*\n" +
 	"\vCloseStream\x12\x1b\n" +
-	"\tstream_id\x18\x01 \x01(\tR\bstreamId\"\x7f\n" +
+	"\tstream_id\x18\x01 \x01(\tR\bstreamId\"\xd9\x01\n" +
 	"\fRelayRequest\x12$\n" +
 	"\tstream_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bstreamId\x12)\n" +
 	"\x04logs\x18\x02 \x01(\v2\x13.warren.v1.LogBatchH\x00R\x04logs\x12\x16\n" +
-	"\x05error\x18\x03 \x01(\tH\x00R\x05errorB\x06\n" +
+	"\x05error\x18\x03 \x01(\tH\x00R\x05error\x12+\n" +
+	"\x05peers\x18\x04 \x01(\v2\x13.warren.v1.PeerListH\x00R\x05peers\x12+\n" +
+	"\x05pings\x18\x05 \x01(\v2\x13.warren.v1.PingListH\x00R\x05pingsB\x06\n" +
 	"\x04data\"Q\n" +
 	"\bLogBatch\x12(\n" +
 	"\x05lines\x18\x01 \x03(\v2\x12.warren.v1.LogLineR\x05lines\x12\x1b\n" +
@@ -1218,7 +2101,55 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\tDirectory\x12\x1a\n" +
 	"\bmanagers\x18\x01 \x03(\tR\bmanagers\x12\x14\n" +
 	"\x05roots\x18\x02 \x03(\fR\x05roots\x12\x16\n" +
-	"\x06bridge\x18\x03 \x01(\fR\x06bridge2\xa5\x01\n" +
+	"\x06bridge\x18\x03 \x01(\fR\x06bridge\"C\n" +
+	"\bPeerList\x127\n" +
+	"\x05peers\x18\x01 \x03(\v2\x16.warren.v1.OverlayPeerB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x05peers\"<\n" +
+	"\bPingList\x120\n" +
+	"\x05pings\x18\x01 \x03(\v2\x0f.warren.v1.PingB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x05pings\"\xe7\x01\n" +
+	"\rNetworkConfig\x12\x16\n" +
+	"\x06subnet\x18\x01 \x01(\tR\x06subnet\x12\x1d\n" +
+	"\n" +
+	"node_range\x18\x02 \x01(\tR\tnodeRange\x12\x1b\n" +
+	"\tvip_range\x18\x03 \x01(\tR\bvipRange\x12%\n" +
+	"\x0ewireguard_port\x18\x04 \x01(\rR\rwireguardPort\x12%\n" +
+	"\x0ekey_generation\x18\x05 \x01(\x04R\rkeyGeneration\x124\n" +
+	"\bkey_life\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\akeyLife\"p\n" +
+	"\x05Peers\x12\x12\n" +
+	"\x04full\x18\x01 \x01(\bR\x04full\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12%\n" +
+	"\x05peers\x18\x03 \x03(\v2\x0f.warren.v1.PeerR\x05peers\x12\x18\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"\xd5\x01\n" +
+	"\x04Peer\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1a\n" +
+	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x03 \x01(\tR\tpublicKey\x12\x1a\n" +
+	"\bendpoint\x18\x04 \x01(\tR\bendpoint\x12\x16\n" +
+	"\x06subnet\x18\x05 \x01(\tR\x06subnet\x12'\n" +
+	"\x0flocal_endpoints\x18\x06 \x03(\tR\x0elocalEndpoints\x12\x1c\n" +
+	"\tkeepalive\x18\a \x01(\bR\tkeepalive\"\x9b\x01\n" +
+	"\tEndpoints\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
+	"\x04full\x18\x02 \x01(\bR\x04full\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x122\n" +
+	"\bservices\x18\x04 \x03(\v2\x16.warren.v1.EndpointSetR\bservices\x12\x18\n" +
+	"\aremoved\x18\x05 \x03(\tR\aremoved\"\xfa\x01\n" +
+	"\vEndpointSet\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12!\n" +
+	"\fservice_name\x18\x02 \x01(\tR\vserviceName\x12\x10\n" +
+	"\x03vip\x18\x03 \x01(\tR\x03vip\x12.\n" +
+	"\x05ports\x18\x04 \x03(\v2\x18.warren.v1.PublishedPortR\x05ports\x128\n" +
+	"\bnetworks\x18\x05 \x03(\v2\x1c.warren.v1.NetworkAttachmentR\bnetworks\x12-\n" +
+	"\x05tasks\x18\x06 \x03(\v2\x17.warren.v1.TaskEndpointR\x05tasks\"\x88\x01\n" +
+	"\fTaskEndpoint\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
+	"\x04slot\x18\x02 \x01(\rR\x04slot\x12\x17\n" +
+	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x18\n" +
+	"\aserving\x18\x05 \x01(\bR\aserving\",\n" +
+	"\x10EndpointsInForce\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion2\xa5\x01\n" +
 	"\x0eSessionService\x12J\n" +
 	"\x06Attend\x12\x18.warren.v1.AttendRequest\x1a\x19.warren.v1.AttendResponse\"\aʥ\x19\x03\n" +
 	"\x01\x04(\x010\x01\x12G\n" +
@@ -1237,7 +2168,7 @@ func file_warren_v1_session_proto_rawDescGZIP() []byte {
 	return file_warren_v1_session_proto_rawDescData
 }
 
-var file_warren_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_warren_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_warren_v1_session_proto_goTypes = []any{
 	(*AttendRequest)(nil),       // 0: warren.v1.AttendRequest
 	(*AttendResponse)(nil),      // 1: warren.v1.AttendResponse
@@ -1250,53 +2181,86 @@ var file_warren_v1_session_proto_goTypes = []any{
 	(*Assignments)(nil),         // 8: warren.v1.Assignments
 	(*Assignment)(nil),          // 9: warren.v1.Assignment
 	(*OpenStream)(nil),          // 10: warren.v1.OpenStream
-	(*LogsPurpose)(nil),         // 11: warren.v1.LogsPurpose
-	(*CloseStream)(nil),         // 12: warren.v1.CloseStream
-	(*RelayRequest)(nil),        // 13: warren.v1.RelayRequest
-	(*LogBatch)(nil),            // 14: warren.v1.LogBatch
-	(*RelayResponse)(nil),       // 15: warren.v1.RelayResponse
-	(*Directory)(nil),           // 16: warren.v1.Directory
-	(*NodeFacts)(nil),           // 17: warren.v1.NodeFacts
-	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
-	(*TaskStatus)(nil),          // 19: warren.v1.TaskStatus
-	(*Task)(nil),                // 20: warren.v1.Task
-	(*TaskSpec)(nil),            // 21: warren.v1.TaskSpec
-	(*LogSelection)(nil),        // 22: warren.v1.LogSelection
-	(*LogLine)(nil),             // 23: warren.v1.LogLine
+	(*PeersPurpose)(nil),        // 11: warren.v1.PeersPurpose
+	(*PingPurpose)(nil),         // 12: warren.v1.PingPurpose
+	(*LogsPurpose)(nil),         // 13: warren.v1.LogsPurpose
+	(*CloseStream)(nil),         // 14: warren.v1.CloseStream
+	(*RelayRequest)(nil),        // 15: warren.v1.RelayRequest
+	(*LogBatch)(nil),            // 16: warren.v1.LogBatch
+	(*RelayResponse)(nil),       // 17: warren.v1.RelayResponse
+	(*Directory)(nil),           // 18: warren.v1.Directory
+	(*PeerList)(nil),            // 19: warren.v1.PeerList
+	(*PingList)(nil),            // 20: warren.v1.PingList
+	(*NetworkConfig)(nil),       // 21: warren.v1.NetworkConfig
+	(*Peers)(nil),               // 22: warren.v1.Peers
+	(*Peer)(nil),                // 23: warren.v1.Peer
+	(*Endpoints)(nil),           // 24: warren.v1.Endpoints
+	(*EndpointSet)(nil),         // 25: warren.v1.EndpointSet
+	(*TaskEndpoint)(nil),        // 26: warren.v1.TaskEndpoint
+	(*EndpointsInForce)(nil),    // 27: warren.v1.EndpointsInForce
+	(*NodeFacts)(nil),           // 28: warren.v1.NodeFacts
+	(*OverlayStatus)(nil),       // 29: warren.v1.OverlayStatus
+	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
+	(*TaskStatus)(nil),          // 31: warren.v1.TaskStatus
+	(*Task)(nil),                // 32: warren.v1.Task
+	(*TaskSpec)(nil),            // 33: warren.v1.TaskSpec
+	(*LogSelection)(nil),        // 34: warren.v1.LogSelection
+	(*LogLine)(nil),             // 35: warren.v1.LogLine
+	(*OverlayPeer)(nil),         // 36: warren.v1.OverlayPeer
+	(*Ping)(nil),                // 37: warren.v1.Ping
+	(*PublishedPort)(nil),       // 38: warren.v1.PublishedPort
+	(*NetworkAttachment)(nil),   // 39: warren.v1.NetworkAttachment
 }
 var file_warren_v1_session_proto_depIdxs = []int32{
 	2,  // 0: warren.v1.AttendRequest.hello:type_name -> warren.v1.Hello
 	4,  // 1: warren.v1.AttendRequest.heartbeat:type_name -> warren.v1.Heartbeat
 	6,  // 2: warren.v1.AttendRequest.report:type_name -> warren.v1.StatusReport
-	17, // 3: warren.v1.AttendRequest.facts:type_name -> warren.v1.NodeFacts
+	28, // 3: warren.v1.AttendRequest.facts:type_name -> warren.v1.NodeFacts
 	5,  // 4: warren.v1.AttendRequest.goodbye:type_name -> warren.v1.Goodbye
-	3,  // 5: warren.v1.AttendResponse.welcome:type_name -> warren.v1.Welcome
-	4,  // 6: warren.v1.AttendResponse.heartbeat:type_name -> warren.v1.Heartbeat
-	8,  // 7: warren.v1.AttendResponse.assignments:type_name -> warren.v1.Assignments
-	10, // 8: warren.v1.AttendResponse.open_stream:type_name -> warren.v1.OpenStream
-	12, // 9: warren.v1.AttendResponse.close_stream:type_name -> warren.v1.CloseStream
-	16, // 10: warren.v1.AttendResponse.directory:type_name -> warren.v1.Directory
-	17, // 11: warren.v1.Hello.facts:type_name -> warren.v1.NodeFacts
-	18, // 12: warren.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	18, // 13: warren.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
-	7,  // 14: warren.v1.StatusReport.tasks:type_name -> warren.v1.TaskReport
-	19, // 15: warren.v1.TaskReport.status:type_name -> warren.v1.TaskStatus
-	9,  // 16: warren.v1.Assignments.tasks:type_name -> warren.v1.Assignment
-	20, // 17: warren.v1.Assignment.task:type_name -> warren.v1.Task
-	21, // 18: warren.v1.Assignment.spec:type_name -> warren.v1.TaskSpec
-	11, // 19: warren.v1.OpenStream.logs:type_name -> warren.v1.LogsPurpose
-	22, // 20: warren.v1.LogsPurpose.selection:type_name -> warren.v1.LogSelection
-	14, // 21: warren.v1.RelayRequest.logs:type_name -> warren.v1.LogBatch
-	23, // 22: warren.v1.LogBatch.lines:type_name -> warren.v1.LogLine
-	0,  // 23: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
-	13, // 24: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
-	1,  // 25: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse
-	15, // 26: warren.v1.SessionService.Relay:output_type -> warren.v1.RelayResponse
-	25, // [25:27] is the sub-list for method output_type
-	23, // [23:25] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	29, // 5: warren.v1.AttendRequest.overlay:type_name -> warren.v1.OverlayStatus
+	27, // 6: warren.v1.AttendRequest.in_force:type_name -> warren.v1.EndpointsInForce
+	3,  // 7: warren.v1.AttendResponse.welcome:type_name -> warren.v1.Welcome
+	4,  // 8: warren.v1.AttendResponse.heartbeat:type_name -> warren.v1.Heartbeat
+	8,  // 9: warren.v1.AttendResponse.assignments:type_name -> warren.v1.Assignments
+	10, // 10: warren.v1.AttendResponse.open_stream:type_name -> warren.v1.OpenStream
+	14, // 11: warren.v1.AttendResponse.close_stream:type_name -> warren.v1.CloseStream
+	18, // 12: warren.v1.AttendResponse.directory:type_name -> warren.v1.Directory
+	21, // 13: warren.v1.AttendResponse.network:type_name -> warren.v1.NetworkConfig
+	22, // 14: warren.v1.AttendResponse.peers:type_name -> warren.v1.Peers
+	24, // 15: warren.v1.AttendResponse.endpoints:type_name -> warren.v1.Endpoints
+	28, // 16: warren.v1.Hello.facts:type_name -> warren.v1.NodeFacts
+	30, // 17: warren.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	30, // 18: warren.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
+	7,  // 19: warren.v1.StatusReport.tasks:type_name -> warren.v1.TaskReport
+	31, // 20: warren.v1.TaskReport.status:type_name -> warren.v1.TaskStatus
+	9,  // 21: warren.v1.Assignments.tasks:type_name -> warren.v1.Assignment
+	32, // 22: warren.v1.Assignment.task:type_name -> warren.v1.Task
+	33, // 23: warren.v1.Assignment.spec:type_name -> warren.v1.TaskSpec
+	13, // 24: warren.v1.OpenStream.logs:type_name -> warren.v1.LogsPurpose
+	11, // 25: warren.v1.OpenStream.peers:type_name -> warren.v1.PeersPurpose
+	12, // 26: warren.v1.OpenStream.ping:type_name -> warren.v1.PingPurpose
+	34, // 27: warren.v1.LogsPurpose.selection:type_name -> warren.v1.LogSelection
+	16, // 28: warren.v1.RelayRequest.logs:type_name -> warren.v1.LogBatch
+	19, // 29: warren.v1.RelayRequest.peers:type_name -> warren.v1.PeerList
+	20, // 30: warren.v1.RelayRequest.pings:type_name -> warren.v1.PingList
+	35, // 31: warren.v1.LogBatch.lines:type_name -> warren.v1.LogLine
+	36, // 32: warren.v1.PeerList.peers:type_name -> warren.v1.OverlayPeer
+	37, // 33: warren.v1.PingList.pings:type_name -> warren.v1.Ping
+	30, // 34: warren.v1.NetworkConfig.key_life:type_name -> google.protobuf.Duration
+	23, // 35: warren.v1.Peers.peers:type_name -> warren.v1.Peer
+	25, // 36: warren.v1.Endpoints.services:type_name -> warren.v1.EndpointSet
+	38, // 37: warren.v1.EndpointSet.ports:type_name -> warren.v1.PublishedPort
+	39, // 38: warren.v1.EndpointSet.networks:type_name -> warren.v1.NetworkAttachment
+	26, // 39: warren.v1.EndpointSet.tasks:type_name -> warren.v1.TaskEndpoint
+	0,  // 40: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
+	15, // 41: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
+	1,  // 42: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse
+	17, // 43: warren.v1.SessionService.Relay:output_type -> warren.v1.RelayResponse
+	42, // [42:44] is the sub-list for method output_type
+	40, // [40:42] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_session_proto_init() }
@@ -1307,7 +2271,9 @@ func file_warren_v1_session_proto_init() {
 	file_warren_v1_access_proto_init()
 	file_warren_v1_container_proto_init()
 	file_warren_v1_log_proto_init()
+	file_warren_v1_network_proto_init()
 	file_warren_v1_node_proto_init()
+	file_warren_v1_service_proto_init()
 	file_warren_v1_task_proto_init()
 	file_warren_v1_session_proto_msgTypes[0].OneofWrappers = []any{
 		(*AttendRequest_Hello)(nil),
@@ -1315,6 +2281,8 @@ func file_warren_v1_session_proto_init() {
 		(*AttendRequest_Report)(nil),
 		(*AttendRequest_Facts)(nil),
 		(*AttendRequest_Goodbye)(nil),
+		(*AttendRequest_Overlay)(nil),
+		(*AttendRequest_InForce)(nil),
 	}
 	file_warren_v1_session_proto_msgTypes[1].OneofWrappers = []any{
 		(*AttendResponse_Welcome)(nil),
@@ -1323,13 +2291,20 @@ func file_warren_v1_session_proto_init() {
 		(*AttendResponse_OpenStream)(nil),
 		(*AttendResponse_CloseStream)(nil),
 		(*AttendResponse_Directory)(nil),
+		(*AttendResponse_Network)(nil),
+		(*AttendResponse_Peers)(nil),
+		(*AttendResponse_Endpoints)(nil),
 	}
 	file_warren_v1_session_proto_msgTypes[10].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
+		(*OpenStream_Peers)(nil),
+		(*OpenStream_Ping)(nil),
 	}
-	file_warren_v1_session_proto_msgTypes[13].OneofWrappers = []any{
+	file_warren_v1_session_proto_msgTypes[15].OneofWrappers = []any{
 		(*RelayRequest_Logs)(nil),
 		(*RelayRequest_Error)(nil),
+		(*RelayRequest_Peers)(nil),
+		(*RelayRequest_Pings)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1337,7 +2312,7 @@ func file_warren_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_session_proto_rawDesc), len(file_warren_v1_session_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

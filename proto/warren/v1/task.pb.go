@@ -295,7 +295,11 @@ type TaskStatus struct {
 	// What the image's name meant when it was pulled: sha256:….
 	ImageDigest string `protobuf:"bytes,9,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
 	// When the program last began to run.
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// Its address on the overlay; empty without one.
+	Address string `protobuf:"bytes,11,opt,name=address,proto3" json:"address,omitempty"`
+	// It takes part in load balancing: it runs, and listens on every port that its service declares.
+	Serving       bool `protobuf:"varint,12,opt,name=serving,proto3" json:"serving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -398,6 +402,20 @@ func (x *TaskStatus) GetStartedAt() *timestamppb.Timestamp {
 		return x.StartedAt
 	}
 	return nil
+}
+
+func (x *TaskStatus) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *TaskStatus) GetServing() bool {
+	if x != nil {
+		return x.Serving
+	}
+	return false
 }
 
 // TaskExit is how a program ended.
@@ -781,7 +799,7 @@ const file_warren_v1_task_proto_rawDesc = "" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x17\n" +
 	"\anode_id\x18\x06 \x01(\tR\x06nodeId\x121\n" +
 	"\adesired\x18\a \x01(\x0e2\x17.warren.v1.DesiredStateR\adesired\x12-\n" +
-	"\x06status\x18\b \x01(\v2\x15.warren.v1.TaskStatusR\x06status\"\xf0\x02\n" +
+	"\x06status\x18\b \x01(\v2\x15.warren.v1.TaskStatusR\x06status\"\xa4\x03\n" +
 	"\n" +
 	"TaskStatus\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.warren.v1.TaskStateR\x05state\x12\x18\n" +
@@ -795,7 +813,9 @@ const file_warren_v1_task_proto_rawDesc = "" +
 	"\fimage_digest\x18\t \x01(\tR\vimageDigest\x129\n" +
 	"\n" +
 	"started_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"\x8a\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
+	"\aaddress\x18\v \x01(\tR\aaddress\x12\x18\n" +
+	"\aserving\x18\f \x01(\bR\aserving\"\x8a\x01\n" +
 	"\bTaskExit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x1d\n" +
 	"\n" +

@@ -37,6 +37,7 @@ const (
 	Table_TABLE_AUTHORITY   Table = 6
 	Table_TABLE_MEMBER      Table = 7
 	Table_TABLE_USER        Table = 8
+	Table_TABLE_NETWORK     Table = 9
 )
 
 // Enum value maps for Table.
@@ -51,6 +52,7 @@ var (
 		6: "TABLE_AUTHORITY",
 		7: "TABLE_MEMBER",
 		8: "TABLE_USER",
+		9: "TABLE_NETWORK",
 	}
 	Table_value = map[string]int32{
 		"TABLE_UNSPECIFIED": 0,
@@ -62,6 +64,7 @@ var (
 		"TABLE_AUTHORITY":   6,
 		"TABLE_MEMBER":      7,
 		"TABLE_USER":        8,
+		"TABLE_NETWORK":     9,
 	}
 )
 
@@ -314,6 +317,7 @@ type Object struct {
 	//	*Object_Authority
 	//	*Object_Member
 	//	*Object_User
+	//	*Object_Network
 	Kind          isObject_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -428,6 +432,15 @@ func (x *Object) GetUser() *v1.User {
 	return nil
 }
 
+func (x *Object) GetNetwork() *v1.Network {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_Network); ok {
+			return x.Network
+		}
+	}
+	return nil
+}
+
 type isObject_Kind interface {
 	isObject_Kind()
 }
@@ -464,6 +477,10 @@ type Object_User struct {
 	User *v1.User `protobuf:"bytes,8,opt,name=user,proto3,oneof"`
 }
 
+type Object_Network struct {
+	Network *v1.Network `protobuf:"bytes,9,opt,name=network,proto3,oneof"`
+}
+
 func (*Object_Cluster) isObject_Kind() {}
 
 func (*Object_Node) isObject_Kind() {}
@@ -479,6 +496,8 @@ func (*Object_Authority) isObject_Kind() {}
 func (*Object_Member) isObject_Kind() {}
 
 func (*Object_User) isObject_Kind() {}
+
+func (*Object_Network) isObject_Kind() {}
 
 // Key names an object at a version.
 type Key struct {
@@ -608,7 +627,7 @@ var File_warren_state_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\n" +
-	"!warren/state/v1/transaction.proto\x12\x0fwarren.state.v1\x1a\x1fwarren/state/v1/authority.proto\x1a\x1cwarren/state/v1/member.proto\x1a\x17warren/v1/cluster.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x14warren/v1/task.proto\x1a\x14warren/v1/user.proto\"I\n" +
+	"!warren/state/v1/transaction.proto\x12\x0fwarren.state.v1\x1a\x1fwarren/state/v1/authority.proto\x1a\x1cwarren/state/v1/member.proto\x1a\x17warren/v1/cluster.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x14warren/v1/task.proto\x1a\x14warren/v1/user.proto\"I\n" +
 	"\x05Entry\x12@\n" +
 	"\ftransactions\x18\x01 \x03(\v2\x1c.warren.state.v1.TransactionR\ftransactions\"I\n" +
 	"\vTransaction\x12:\n" +
@@ -620,7 +639,7 @@ const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\x06update\x18\x02 \x01(\v2\x17.warren.state.v1.ObjectH\x00R\x06update\x12.\n" +
 	"\x06delete\x18\x03 \x01(\v2\x14.warren.state.v1.KeyH\x00R\x06delete\x12,\n" +
 	"\x05check\x18\x04 \x01(\v2\x14.warren.state.v1.KeyH\x00R\x05checkB\b\n" +
-	"\x06action\"\x87\x03\n" +
+	"\x06action\"\xb7\x03\n" +
 	"\x06Object\x12.\n" +
 	"\acluster\x18\x01 \x01(\v2\x12.warren.v1.ClusterH\x00R\acluster\x12%\n" +
 	"\x04node\x18\x02 \x01(\v2\x0f.warren.v1.NodeH\x00R\x04node\x12.\n" +
@@ -629,7 +648,8 @@ const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\x04task\x18\x05 \x01(\v2\x0f.warren.v1.TaskH\x00R\x04task\x12:\n" +
 	"\tauthority\x18\x06 \x01(\v2\x1a.warren.state.v1.AuthorityH\x00R\tauthority\x121\n" +
 	"\x06member\x18\a \x01(\v2\x17.warren.state.v1.MemberH\x00R\x06member\x12%\n" +
-	"\x04user\x18\b \x01(\v2\x0f.warren.v1.UserH\x00R\x04userB\x06\n" +
+	"\x04user\x18\b \x01(\v2\x0f.warren.v1.UserH\x00R\x04user\x12.\n" +
+	"\anetwork\x18\t \x01(\v2\x12.warren.v1.NetworkH\x00R\anetworkB\x06\n" +
 	"\x04kind\"]\n" +
 	"\x03Key\x12,\n" +
 	"\x05table\x18\x01 \x01(\x0e2\x16.warren.state.v1.TableR\x05table\x12\x0e\n" +
@@ -638,7 +658,7 @@ const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
-	"\aobjects\x18\x03 \x01(\x04R\aobjects*\xaf\x01\n" +
+	"\aobjects\x18\x03 \x01(\x04R\aobjects*\xc2\x01\n" +
 	"\x05Table\x12\x15\n" +
 	"\x11TABLE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rTABLE_CLUSTER\x10\x01\x12\x0e\n" +
@@ -651,7 +671,8 @@ const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\x0fTABLE_AUTHORITY\x10\x06\x12\x10\n" +
 	"\fTABLE_MEMBER\x10\a\x12\x0e\n" +
 	"\n" +
-	"TABLE_USER\x10\bB8Z6github.com/cuemby/warren/proto/warren/state/v1;statev1b\x06proto3"
+	"TABLE_USER\x10\b\x12\x11\n" +
+	"\rTABLE_NETWORK\x10\tB8Z6github.com/cuemby/warren/proto/warren/state/v1;statev1b\x06proto3"
 
 var (
 	file_warren_state_v1_transaction_proto_rawDescOnce sync.Once
@@ -683,6 +704,7 @@ var file_warren_state_v1_transaction_proto_goTypes = []any{
 	(*Authority)(nil),      // 12: warren.state.v1.Authority
 	(*Member)(nil),         // 13: warren.state.v1.Member
 	(*v1.User)(nil),        // 14: warren.v1.User
+	(*v1.Network)(nil),     // 15: warren.v1.Network
 }
 var file_warren_state_v1_transaction_proto_depIdxs = []int32{
 	2,  // 0: warren.state.v1.Entry.transactions:type_name -> warren.state.v1.Transaction
@@ -699,12 +721,13 @@ var file_warren_state_v1_transaction_proto_depIdxs = []int32{
 	12, // 11: warren.state.v1.Object.authority:type_name -> warren.state.v1.Authority
 	13, // 12: warren.state.v1.Object.member:type_name -> warren.state.v1.Member
 	14, // 13: warren.state.v1.Object.user:type_name -> warren.v1.User
-	0,  // 14: warren.state.v1.Key.table:type_name -> warren.state.v1.Table
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	15, // 14: warren.state.v1.Object.network:type_name -> warren.v1.Network
+	0,  // 15: warren.state.v1.Key.table:type_name -> warren.state.v1.Table
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_warren_state_v1_transaction_proto_init() }
@@ -729,6 +752,7 @@ func file_warren_state_v1_transaction_proto_init() {
 		(*Object_Authority)(nil),
 		(*Object_Member)(nil),
 		(*Object_User)(nil),
+		(*Object_Network)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

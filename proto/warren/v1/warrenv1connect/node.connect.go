@@ -37,6 +37,9 @@ const (
 	NodeServiceListNodesProcedure = "/warren.v1.NodeService/ListNodes"
 	// NodeServiceGetNodeProcedure is the fully-qualified name of the NodeService's GetNode RPC.
 	NodeServiceGetNodeProcedure = "/warren.v1.NodeService/GetNode"
+	// NodeServiceGetNodePeersProcedure is the fully-qualified name of the NodeService's GetNodePeers
+	// RPC.
+	NodeServiceGetNodePeersProcedure = "/warren.v1.NodeService/GetNodePeers"
 	// NodeServiceUpdateNodeProcedure is the fully-qualified name of the NodeService's UpdateNode RPC.
 	NodeServiceUpdateNodeProcedure = "/warren.v1.NodeService/UpdateNode"
 	// NodeServiceDeleteNodeProcedure is the fully-qualified name of the NodeService's DeleteNode RPC.
@@ -49,6 +52,8 @@ type NodeServiceClient interface {
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
 	// GetNode returns one node.
 	GetNode(context.Context, *connect.Request[v1.GetNodeRequest]) (*connect.Response[v1.GetNodeResponse], error)
+	// GetNodePeers asks a node's agent how its overlay stands with each other node.
+	GetNodePeers(context.Context, *connect.Request[v1.GetNodePeersRequest]) (*connect.Response[v1.GetNodePeersResponse], error)
 	// UpdateNode replaces a node's spec.
 	UpdateNode(context.Context, *connect.Request[v1.UpdateNodeRequest]) (*connect.Response[v1.UpdateNodeResponse], error)
 	// DeleteNode removes a node that is down, or any node with force. Its tasks are replaced
@@ -81,6 +86,13 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		getNodePeers: connect.NewClient[v1.GetNodePeersRequest, v1.GetNodePeersResponse](
+			httpClient,
+			baseURL+NodeServiceGetNodePeersProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("GetNodePeers")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		updateNode: connect.NewClient[v1.UpdateNodeRequest, v1.UpdateNodeResponse](
 			httpClient,
 			baseURL+NodeServiceUpdateNodeProcedure,
@@ -98,10 +110,11 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 
 // nodeServiceClient implements NodeServiceClient.
 type nodeServiceClient struct {
-	listNodes  *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
-	getNode    *connect.Client[v1.GetNodeRequest, v1.GetNodeResponse]
-	updateNode *connect.Client[v1.UpdateNodeRequest, v1.UpdateNodeResponse]
-	deleteNode *connect.Client[v1.DeleteNodeRequest, v1.DeleteNodeResponse]
+	listNodes    *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
+	getNode      *connect.Client[v1.GetNodeRequest, v1.GetNodeResponse]
+	getNodePeers *connect.Client[v1.GetNodePeersRequest, v1.GetNodePeersResponse]
+	updateNode   *connect.Client[v1.UpdateNodeRequest, v1.UpdateNodeResponse]
+	deleteNode   *connect.Client[v1.DeleteNodeRequest, v1.DeleteNodeResponse]
 }
 
 // ListNodes calls warren.v1.NodeService.ListNodes.
@@ -112,6 +125,11 @@ func (c *nodeServiceClient) ListNodes(ctx context.Context, req *connect.Request[
 // GetNode calls warren.v1.NodeService.GetNode.
 func (c *nodeServiceClient) GetNode(ctx context.Context, req *connect.Request[v1.GetNodeRequest]) (*connect.Response[v1.GetNodeResponse], error) {
 	return c.getNode.CallUnary(ctx, req)
+}
+
+// GetNodePeers calls warren.v1.NodeService.GetNodePeers.
+func (c *nodeServiceClient) GetNodePeers(ctx context.Context, req *connect.Request[v1.GetNodePeersRequest]) (*connect.Response[v1.GetNodePeersResponse], error) {
+	return c.getNodePeers.CallUnary(ctx, req)
 }
 
 // UpdateNode calls warren.v1.NodeService.UpdateNode.
@@ -130,6 +148,8 @@ type NodeServiceHandler interface {
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
 	// GetNode returns one node.
 	GetNode(context.Context, *connect.Request[v1.GetNodeRequest]) (*connect.Response[v1.GetNodeResponse], error)
+	// GetNodePeers asks a node's agent how its overlay stands with each other node.
+	GetNodePeers(context.Context, *connect.Request[v1.GetNodePeersRequest]) (*connect.Response[v1.GetNodePeersResponse], error)
 	// UpdateNode replaces a node's spec.
 	UpdateNode(context.Context, *connect.Request[v1.UpdateNodeRequest]) (*connect.Response[v1.UpdateNodeResponse], error)
 	// DeleteNode removes a node that is down, or any node with force. Its tasks are replaced
@@ -158,6 +178,13 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceGetNodePeersHandler := connect.NewUnaryHandler(
+		NodeServiceGetNodePeersProcedure,
+		svc.GetNodePeers,
+		connect.WithSchema(nodeServiceMethods.ByName("GetNodePeers")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeServiceUpdateNodeHandler := connect.NewUnaryHandler(
 		NodeServiceUpdateNodeProcedure,
 		svc.UpdateNode,
@@ -176,6 +203,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceListNodesHandler.ServeHTTP(w, r)
 		case NodeServiceGetNodeProcedure:
 			nodeServiceGetNodeHandler.ServeHTTP(w, r)
+		case NodeServiceGetNodePeersProcedure:
+			nodeServiceGetNodePeersHandler.ServeHTTP(w, r)
 		case NodeServiceUpdateNodeProcedure:
 			nodeServiceUpdateNodeHandler.ServeHTTP(w, r)
 		case NodeServiceDeleteNodeProcedure:
@@ -195,6 +224,10 @@ func (UnimplementedNodeServiceHandler) ListNodes(context.Context, *connect.Reque
 
 func (UnimplementedNodeServiceHandler) GetNode(context.Context, *connect.Request[v1.GetNodeRequest]) (*connect.Response[v1.GetNodeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.NodeService.GetNode is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) GetNodePeers(context.Context, *connect.Request[v1.GetNodePeersRequest]) (*connect.Response[v1.GetNodePeersResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.NodeService.GetNodePeers is not implemented"))
 }
 
 func (UnimplementedNodeServiceHandler) UpdateNode(context.Context, *connect.Request[v1.UpdateNodeRequest]) (*connect.Response[v1.UpdateNodeResponse], error) {
