@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cuemby/warren/internal/id"
+	"github.com/cuemby/warren/internal/manager/addressing"
 	"github.com/cuemby/warren/internal/manager/liveness"
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/replicas"
@@ -35,6 +36,7 @@ func loops(leading time.Time) []loop.Loop {
 		liveness.New(leading),
 		retention.New(),
 		rotation.New(),
+		addressing.New(),
 	}
 }
 

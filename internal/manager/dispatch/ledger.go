@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -42,13 +43,26 @@ func newsToAgent(c state.Change) bool {
 
 // ledger is what one session's agent has been told, and works out what it must be told next.
 type ledger struct {
-	node   string
-	logger *slog.Logger
-	told   map[string]told // by task
+	node string
+	// mayStop tells whether a task that is not wanted any more may be told so: not before every node has ceased to send
+	// it connections. When it may, it is marked again.
+	mayStop func(state.Snapshot, *warrenv1.Task) bool
+	logger  *slog.Logger
+	told    map[string]told // by task
 }
 
-func newLedger(node string, logger *slog.Logger) *ledger {
-	return &ledger{node: node, logger: logger, told: map[string]told{}}
+func newLedger(node string, mayStop func(state.Snapshot, *warrenv1.Task) bool, logger *slog.Logger) *ledger {
+	return &ledger{node: node, mayStop: mayStop, logger: logger, told: map[string]told{}}
+}
+
+// now is a task as its agent may know it now.
+func (l *ledger) now(s state.Snapshot, t *warrenv1.Task) *warrenv1.Task {
+	if t == nil || lifecycle.Wanted(t) || l.mayStop(s, t) {
+		return t
+	}
+	held := proto.CloneOf(t)
+	held.Desired = warrenv1.DesiredState_DESIRED_STATE_RUNNING
+	return held
 }
 
 // everything yields the node's full set in pieces, at least one.
@@ -60,6 +74,7 @@ func (l *ledger) everything(s state.Snapshot) iter.Seq[*warrenv1.Assignments] {
 			if !assigned(t) {
 				continue
 			}
+			t = l.now(s, t)
 			a := l.assignment(s, t)
 			if size += proto.Size(a); len(piece.Tasks) > 0 && (len(piece.Tasks) >= maxPieceTasks || size > maxPieceBytes) {
 				piece.More = true
@@ -81,7 +96,7 @@ func (l *ledger) changes(s state.Snapshot, ids map[string]struct{}) iter.Seq[*wa
 	return func(yield func(*warrenv1.Assignments) bool) {
 		piece, size := &warrenv1.Assignments{}, 0
 		for id := range ids {
-			t := s.Task(id)
+			t := l.now(s, s.Task(id))
 			before, known := l.told[id]
 			switch {
 			case t.GetNodeId() != l.node || !assigned(t):

@@ -35,9 +35,10 @@ type entry struct {
 	state   warrenv1.NodeState
 	since   time.Time // not of a ready node: it is ready since it is written
 	message string
-	addr    string              // where set
-	facts   *warrenv1.NodeFacts // where set
-	join    bool                // a node nobody knows is a new one
+	addr    string                  // where set
+	facts   *warrenv1.NodeFacts     // where set
+	overlay *warrenv1.OverlayStatus // where set
+	join    bool                    // a node nobody knows is a new one
 	certificate
 
 	done chan struct{} // closed when it is written, or overtaken by a later one
@@ -61,6 +62,21 @@ func (c certificate) write(s *warrenv1.NodeStatus) {
 	}
 }
 
+// inherit takes over from an entry that has not been written yet what e does not say itself. It need not have been
+// of the same session: what an agent said last holds until it says otherwise.
+func (e *entry) inherit(before *entry) {
+	if e.expires.IsZero() {
+		e.certificate = before.certificate
+	}
+	if e.state != warrenv1.NodeState_NODE_STATE_READY || before.state != warrenv1.NodeState_NODE_STATE_READY {
+		return
+	}
+	e.addr = cmp.Or(e.addr, before.addr)
+	e.facts = cmp.Or(e.facts, before.facts)
+	e.overlay = cmp.Or(e.overlay, before.overlay)
+	e.join = e.join || before.join
+}
+
 func unknown(since time.Time, why string) entry {
 	return entry{state: warrenv1.NodeState_NODE_STATE_UNKNOWN, since: since, message: why}
 }
@@ -78,9 +94,7 @@ func (r *registrar) put(node string, e entry) *entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if before := r.entries[node]; before != nil {
-		if e.expires.IsZero() {
-			e.certificate = before.certificate
-		}
+		e.inherit(before)
 		close(before.done)
 	}
 	r.entries[node] = &e
@@ -206,7 +220,8 @@ func decideNode(s state.Snapshot, id string, e *entry, now time.Time) *state.Tra
 	if !ready && !was {
 		return nil // it was gone before, and since then
 	}
-	if ready && was && (e.addr == "" || e.addr == node.GetStatus().GetAddr()) && e.in(node.GetStatus()) && (e.facts == nil || proto.Equal(e.facts, node.GetFacts())) {
+	if ready && was && (e.addr == "" || e.addr == node.GetStatus().GetAddr()) && e.in(node.GetStatus()) && (e.facts == nil || proto.Equal(e.facts, node.GetFacts())) &&
+		(e.overlay == nil || proto.Equal(e.overlay, node.GetStatus().GetOverlay())) {
 		return nil
 	}
 	state.Update(transaction, node, func(n *warrenv1.Node) {
@@ -220,6 +235,9 @@ func decideNode(s state.Snapshot, id string, e *entry, now time.Time) *state.Tra
 			n.Status.Addr = e.addr
 		}
 		e.write(n.Status)
+		if e.overlay != nil {
+			n.Status.Overlay = e.overlay
+		}
 		if ready && was {
 			return
 		}

@@ -75,14 +75,16 @@ func (r *rig) edit(task string, f func(*warrenv1.Task)) {
 
 // agent is the other end of a session.
 type agent struct {
-	t      *testing.T
-	node   string
-	out    chan *warrenv1.AttendRequest
-	in     chan *warrenv1.AttendResponse
-	ctx    context.Context
-	hangUp context.CancelFunc
-	done   chan struct{} // the handler has returned, for the reason in err
-	err    error
+	t    *testing.T
+	node string
+	out  chan *warrenv1.AttendRequest
+	in   chan *warrenv1.AttendResponse
+	// network is what it is sent of the network, apart from all else.
+	network chan *warrenv1.AttendResponse
+	ctx     context.Context
+	hangUp  context.CancelFunc
+	done    chan struct{} // the handler has returned, for the reason in err
+	err     error
 }
 
 // Receive implements wire.
@@ -99,8 +101,12 @@ func (a *agent) Receive() (*warrenv1.AttendRequest, error) {
 
 // Send implements wire.
 func (a *agent) Send(m *warrenv1.AttendResponse) error {
+	in := a.in
+	if m.GetNetwork() != nil || m.GetPeers() != nil || m.GetEndpoints() != nil {
+		in = a.network
+	}
 	select {
-	case a.in <- m:
+	case in <- m:
 		return nil
 	case <-a.ctx.Done():
 		return io.ErrUnexpectedEOF
@@ -114,6 +120,7 @@ func (r *rig) dial(node string, edits ...func(*warrenv1.Hello)) *agent {
 	a := &agent{
 		t: r.t, node: node, ctx: ctx, hangUp: cancel, done: make(chan struct{}),
 		out: make(chan *warrenv1.AttendRequest), in: make(chan *warrenv1.AttendResponse, 64),
+		network: make(chan *warrenv1.AttendResponse, 256),
 	}
 	go func() {
 		a.err = r.d.attend(ctx, a, caller.Caller{Addr: "192.0.2.1:5", Issuer: "ca", Expires: certificateEnd})

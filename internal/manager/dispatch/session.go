@@ -32,13 +32,18 @@ type session struct {
 	wake  chan struct{} // holds one token when there is something to send
 	ended chan struct{}
 	cause error // why it ended; read it once ended is closed
-	once  sync.Once
+	// inForce is the version of the endpoints that the node is known to balance by; the term's lock guards it.
+	inForce uint64
+	once    sync.Once
 	// directed is the directory as last sent; it is the sender's.
 	directed *warrenv1.Directory
+	// config is the node's part of the network as last sent; it is the sender's.
+	config *warrenv1.NetworkConfig
 
 	mu         sync.Mutex
 	full       bool                // the whole set of assignments is due
 	directory  bool                // the directory may have changed for the agent
+	news       news                // of the network
 	dirty      map[string]struct{} // tasks that may have changed for the agent
 	heartbeats int                 // of the agent's, not yet answered: one answer will do for all
 	posted     []*warrenv1.AttendResponse
@@ -49,7 +54,7 @@ func newSession(t *term, node string) *session {
 	return &session{
 		term: t, node: node,
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
-		full: true, directory: true, dirty: map[string]struct{}{},
+		full: true, directory: true, dirty: map[string]struct{}{}, news: allNews(),
 	}
 }
 
@@ -118,6 +123,7 @@ type errand struct {
 	full      bool
 	directory bool
 	dirty     map[string]struct{}
+	news      news
 	posted    []*warrenv1.AttendResponse
 }
 
@@ -126,6 +132,7 @@ func (s *session) take() errand {
 	defer s.mu.Unlock()
 	e := errand{heartbeat: s.heartbeats > 0, full: s.full, directory: s.directory, posted: s.posted}
 	s.heartbeats, s.full, s.directory, s.posted = 0, false, false, nil
+	e.news, s.news = s.news, news{}
 	if len(s.dirty) > 0 {
 		e.dirty, s.dirty = s.dirty, map[string]struct{}{}
 	}
@@ -134,7 +141,7 @@ func (s *session) take() errand {
 
 // send writes to the stream what is due, as soon as it is, until the session ends.
 func (s *session) send(w wire) error {
-	ledger := newLedger(s.node, s.term.logger)
+	ledger := newLedger(s.node, s.term.withdrawals.mayStop, s.term.logger)
 	for {
 		if err := s.run(w, s.take(), ledger); err != nil {
 			return fmt.Errorf("send to node %s: %w", s.node, err)
@@ -147,8 +154,8 @@ func (s *session) send(w wire) error {
 	}
 }
 
-// run sends one errand. Assignments go before what was posted, so that a stream is never asked of
-// a task the agent has not heard of.
+// run sends one errand. What is new of the network goes before assignments, which rest on it, and these before what was
+// posted, so that a stream is never asked of a task the agent has not heard of.
 func (s *session) run(w wire, e errand, l *ledger) error {
 	if e.heartbeat {
 		interval := s.term.interval()
@@ -165,6 +172,9 @@ func (s *session) run(w wire, e errand, l *ledger) error {
 		if err := s.direct(w, s.term.directory(snapshot)); err != nil {
 			return err
 		}
+	}
+	if err := s.tellNetwork(w, snapshot, e.news); err != nil {
+		return err
 	}
 	pieces := l.changes(snapshot, e.dirty)
 	if e.full {

@@ -204,7 +204,7 @@ func TestAPieceIsClosedBeforeItIsTooLarge(t *testing.T) {
 	}
 	store := statetest.New(t, objects...)
 	var sizes []int
-	for piece := range newLedger("n1", nil).everything(store.Snapshot()) {
+	for piece := range newLedger("n1", nil, nil).everything(store.Snapshot()) {
 		sizes = append(sizes, len(piece.GetTasks()))
 	}
 	if !slices.Equal(sizes, []int{3, 2}) {

@@ -29,9 +29,11 @@ type term struct {
 	store     *state.Store
 	proposer  loop.Proposer
 	registrar *registrar
-	directory func(state.Snapshot) *warrenv1.Directory
-	logger    *slog.Logger
-	clerks    sync.WaitGroup // the goroutines that write reports
+	// withdrawals are the tasks that are to stop once no node sends them connections any more.
+	withdrawals *withdrawals
+	directory   func(state.Snapshot) *warrenv1.Directory
+	logger      *slog.Logger
+	clerks      sync.WaitGroup // the goroutines that write reports
 
 	mu       sync.Mutex
 	over     bool
@@ -47,6 +49,7 @@ func newTerm(ctx context.Context, s state.Snapshot, d *Dispatcher) *term {
 		registrar: newRegistrar(d.store, d.proposer, d.logger),
 		sessions:  map[string]*session{}, absent: map[string]chan struct{}{},
 	}
+	t.withdrawals = &withdrawals{term: t, tasks: map[string]*withdrawal{}}
 	for n := range s.Nodes() {
 		if n.GetStatus().GetState() == warrenv1.NodeState_NODE_STATE_READY {
 			t.absent[n.GetMeta().GetId()] = make(chan struct{})
@@ -124,6 +127,7 @@ func (t *term) leave(s *session, cause error, e entry) {
 	defer t.mu.Unlock()
 	if t.sessions[s.node] == s {
 		delete(t.sessions, s.node)
+		t.withdrawals.forget(s.node)
 		t.registrar.put(s.node, e)
 		t.logger.Info("node disconnected", "node", s.node, "why", e.message)
 	}
@@ -166,6 +170,10 @@ func (t *term) listen(s *session, w wire) {
 			t.note(s, m.Report)
 		case *warrenv1.AttendRequest_Facts:
 			t.update(s, m.Facts)
+		case *warrenv1.AttendRequest_Overlay:
+			t.updateOverlay(s, m.Overlay)
+		case *warrenv1.AttendRequest_InForce:
+			t.withdrawals.acknowledge(s, m.InForce.GetVersion())
 		case *warrenv1.AttendRequest_Goodbye:
 			t.leave(s, nil, entry{state: warrenv1.NodeState_NODE_STATE_DISCONNECTED, since: time.Now(), message: "its agent said goodbye"})
 			return
@@ -206,6 +214,7 @@ func (t *term) follow(feed *state.Feed) error {
 			t.each(func(s *session) {
 				s.markAll()
 				s.markDirectory()
+				s.markNews(allNews())
 			})
 		}
 		for _, c := range batch.Changes {
@@ -215,6 +224,7 @@ func (t *term) follow(feed *state.Feed) error {
 }
 
 func (t *term) observe(now state.Snapshot, c state.Change) {
+	t.observeNetwork(c)
 	object := c.After
 	if object == nil {
 		object = c.Before
@@ -297,6 +307,7 @@ func (t *term) giveUpOnAbsent(c *warrenv1.Cluster) error {
 	for node, awaited := range t.absent {
 		t.registrar.put(node, unknown(began, "its agent has not come to the new leader"))
 		close(awaited)
+		t.withdrawals.forget(node)
 	}
 	clear(t.absent)
 	return nil
@@ -310,6 +321,7 @@ func (t *term) close() {
 		s.end(notLeading())
 	}
 	clear(t.sessions)
+	t.withdrawals.end()
 	t.mu.Unlock()
 	t.clerks.Wait()
 }

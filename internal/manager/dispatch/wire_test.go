@@ -86,13 +86,18 @@ func (s *served) attend(t testing.TB, node string) *clientStream {
 	return stream
 }
 
+// receive returns the next message that is not about the network.
 func receive(t testing.TB, s *clientStream) *warrenv1.AttendResponse {
 	t.Helper()
-	m, err := s.Receive()
-	if err != nil {
-		t.Fatal(err)
+	for {
+		m, err := s.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.GetNetwork() == nil && m.GetPeers() == nil && m.GetEndpoints() == nil {
+			return m
+		}
 	}
-	return m
 }
 
 // nodeID makes the id of the i-th node.

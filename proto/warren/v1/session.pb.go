@@ -1731,16 +1731,21 @@ func (x *Peer) GetKeepalive() bool {
 	return false
 }
 
-// Endpoints is what services are reached by: all of it, or what has changed, as of a version.
+// Endpoints is what services are reached by: all of it, or what has changed, as of a version. A full set too large
+// for one message comes in several: `full` on the first, `more` on all but the last. Services come before their
+// tasks.
 type Endpoints struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Grows; the agent answers with EndpointsInForce when its node acts accordingly.
-	Version  uint64         `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Full     bool           `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"`
-	More     bool           `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
-	Services []*EndpointSet `protobuf:"bytes,4,rep,name=services,proto3" json:"services,omitempty"`
+	Version  uint64          `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Full     bool            `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"`
+	More     bool            `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	Services []*ServiceFront `protobuf:"bytes,4,rep,name=services,proto3" json:"services,omitempty"`
 	// Service ids.
-	Removed       []string `protobuf:"bytes,5,rep,name=removed,proto3" json:"removed,omitempty"`
+	RemovedServices []string        `protobuf:"bytes,5,rep,name=removed_services,json=removedServices,proto3" json:"removed_services,omitempty"`
+	Tasks           []*TaskEndpoint `protobuf:"bytes,6,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// Task ids.
+	RemovedTasks  []string `protobuf:"bytes,7,rep,name=removed_tasks,json=removedTasks,proto3" json:"removed_tasks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1796,47 +1801,62 @@ func (x *Endpoints) GetMore() bool {
 	return false
 }
 
-func (x *Endpoints) GetServices() []*EndpointSet {
+func (x *Endpoints) GetServices() []*ServiceFront {
 	if x != nil {
 		return x.Services
 	}
 	return nil
 }
 
-func (x *Endpoints) GetRemoved() []string {
+func (x *Endpoints) GetRemovedServices() []string {
 	if x != nil {
-		return x.Removed
+		return x.RemovedServices
 	}
 	return nil
 }
 
-// EndpointSet is where one service is reached.
-type EndpointSet struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
-	ServiceName   string                 `protobuf:"bytes,2,opt,name=service_name,json=serviceName,proto3" json:"service_name,omitempty"`
-	Vip           string                 `protobuf:"bytes,3,opt,name=vip,proto3" json:"vip,omitempty"`
-	Ports         []*PublishedPort       `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
-	Networks      []*NetworkAttachment   `protobuf:"bytes,5,rep,name=networks,proto3" json:"networks,omitempty"`
-	Tasks         []*TaskEndpoint        `protobuf:"bytes,6,rep,name=tasks,proto3" json:"tasks,omitempty"`
+func (x *Endpoints) GetTasks() []*TaskEndpoint {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *Endpoints) GetRemovedTasks() []string {
+	if x != nil {
+		return x.RemovedTasks
+	}
+	return nil
+}
+
+// ServiceFront is how a service is reached, whatever its tasks are at.
+type ServiceFront struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId   string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	ServiceName string                 `protobuf:"bytes,2,opt,name=service_name,json=serviceName,proto3" json:"service_name,omitempty"`
+	// Empty in mode dnsrr.
+	Vip   string           `protobuf:"bytes,3,opt,name=vip,proto3" json:"vip,omitempty"`
+	Ports []*PublishedPort `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
+	// At least one.
+	Networks      []*NetworkAttachment `protobuf:"bytes,5,rep,name=networks,proto3" json:"networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *EndpointSet) Reset() {
-	*x = EndpointSet{}
+func (x *ServiceFront) Reset() {
+	*x = ServiceFront{}
 	mi := &file_warren_v1_session_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *EndpointSet) String() string {
+func (x *ServiceFront) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*EndpointSet) ProtoMessage() {}
+func (*ServiceFront) ProtoMessage() {}
 
-func (x *EndpointSet) ProtoReflect() protoreflect.Message {
+func (x *ServiceFront) ProtoReflect() protoreflect.Message {
 	mi := &file_warren_v1_session_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1848,62 +1868,56 @@ func (x *EndpointSet) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use EndpointSet.ProtoReflect.Descriptor instead.
-func (*EndpointSet) Descriptor() ([]byte, []int) {
+// Deprecated: Use ServiceFront.ProtoReflect.Descriptor instead.
+func (*ServiceFront) Descriptor() ([]byte, []int) {
 	return file_warren_v1_session_proto_rawDescGZIP(), []int{25}
 }
 
-func (x *EndpointSet) GetServiceId() string {
+func (x *ServiceFront) GetServiceId() string {
 	if x != nil {
 		return x.ServiceId
 	}
 	return ""
 }
 
-func (x *EndpointSet) GetServiceName() string {
+func (x *ServiceFront) GetServiceName() string {
 	if x != nil {
 		return x.ServiceName
 	}
 	return ""
 }
 
-func (x *EndpointSet) GetVip() string {
+func (x *ServiceFront) GetVip() string {
 	if x != nil {
 		return x.Vip
 	}
 	return ""
 }
 
-func (x *EndpointSet) GetPorts() []*PublishedPort {
+func (x *ServiceFront) GetPorts() []*PublishedPort {
 	if x != nil {
 		return x.Ports
 	}
 	return nil
 }
 
-func (x *EndpointSet) GetNetworks() []*NetworkAttachment {
+func (x *ServiceFront) GetNetworks() []*NetworkAttachment {
 	if x != nil {
 		return x.Networks
 	}
 	return nil
 }
 
-func (x *EndpointSet) GetTasks() []*TaskEndpoint {
-	if x != nil {
-		return x.Tasks
-	}
-	return nil
-}
-
 // TaskEndpoint is one task that has an address.
 type TaskEndpoint struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	TaskId  string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
-	Slot    uint32                 `protobuf:"varint,2,opt,name=slot,proto3" json:"slot,omitempty"`
-	NodeId  string                 `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Address string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	TaskId    string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	ServiceId string                 `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	Slot      uint32                 `protobuf:"varint,3,opt,name=slot,proto3" json:"slot,omitempty"`
+	NodeId    string                 `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address   string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
 	// New connections may go to it.
-	Serving       bool `protobuf:"varint,5,opt,name=serving,proto3" json:"serving,omitempty"`
+	Serving       bool `protobuf:"varint,6,opt,name=serving,proto3" json:"serving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1941,6 +1955,13 @@ func (*TaskEndpoint) Descriptor() ([]byte, []int) {
 func (x *TaskEndpoint) GetTaskId() string {
 	if x != nil {
 		return x.TaskId
+	}
+	return ""
+}
+
+func (x *TaskEndpoint) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
 	}
 	return ""
 }
@@ -2127,27 +2148,30 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\bendpoint\x18\x04 \x01(\tR\bendpoint\x12\x16\n" +
 	"\x06subnet\x18\x05 \x01(\tR\x06subnet\x12'\n" +
 	"\x0flocal_endpoints\x18\x06 \x03(\tR\x0elocalEndpoints\x12\x1c\n" +
-	"\tkeepalive\x18\a \x01(\bR\tkeepalive\"\x9b\x01\n" +
+	"\tkeepalive\x18\a \x01(\bR\tkeepalive\"\x81\x02\n" +
 	"\tEndpoints\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\x122\n" +
-	"\bservices\x18\x04 \x03(\v2\x16.warren.v1.EndpointSetR\bservices\x12\x18\n" +
-	"\aremoved\x18\x05 \x03(\tR\aremoved\"\xfa\x01\n" +
-	"\vEndpointSet\x12\x1d\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x123\n" +
+	"\bservices\x18\x04 \x03(\v2\x17.warren.v1.ServiceFrontR\bservices\x12)\n" +
+	"\x10removed_services\x18\x05 \x03(\tR\x0fremovedServices\x12-\n" +
+	"\x05tasks\x18\x06 \x03(\v2\x17.warren.v1.TaskEndpointR\x05tasks\x12#\n" +
+	"\rremoved_tasks\x18\a \x03(\tR\fremovedTasks\"\xcc\x01\n" +
+	"\fServiceFront\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12!\n" +
 	"\fservice_name\x18\x02 \x01(\tR\vserviceName\x12\x10\n" +
 	"\x03vip\x18\x03 \x01(\tR\x03vip\x12.\n" +
 	"\x05ports\x18\x04 \x03(\v2\x18.warren.v1.PublishedPortR\x05ports\x128\n" +
-	"\bnetworks\x18\x05 \x03(\v2\x1c.warren.v1.NetworkAttachmentR\bnetworks\x12-\n" +
-	"\x05tasks\x18\x06 \x03(\v2\x17.warren.v1.TaskEndpointR\x05tasks\"\x88\x01\n" +
+	"\bnetworks\x18\x05 \x03(\v2\x1c.warren.v1.NetworkAttachmentR\bnetworks\"\xa7\x01\n" +
 	"\fTaskEndpoint\x12\x17\n" +
-	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
-	"\x04slot\x18\x02 \x01(\rR\x04slot\x12\x17\n" +
-	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x18\n" +
-	"\aserving\x18\x05 \x01(\bR\aserving\",\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x02 \x01(\tR\tserviceId\x12\x12\n" +
+	"\x04slot\x18\x03 \x01(\rR\x04slot\x12\x17\n" +
+	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
+	"\aserving\x18\x06 \x01(\bR\aserving\",\n" +
 	"\x10EndpointsInForce\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion2\xa5\x01\n" +
 	"\x0eSessionService\x12J\n" +
@@ -2195,7 +2219,7 @@ var file_warren_v1_session_proto_goTypes = []any{
 	(*Peers)(nil),               // 22: warren.v1.Peers
 	(*Peer)(nil),                // 23: warren.v1.Peer
 	(*Endpoints)(nil),           // 24: warren.v1.Endpoints
-	(*EndpointSet)(nil),         // 25: warren.v1.EndpointSet
+	(*ServiceFront)(nil),        // 25: warren.v1.ServiceFront
 	(*TaskEndpoint)(nil),        // 26: warren.v1.TaskEndpoint
 	(*EndpointsInForce)(nil),    // 27: warren.v1.EndpointsInForce
 	(*NodeFacts)(nil),           // 28: warren.v1.NodeFacts
@@ -2248,10 +2272,10 @@ var file_warren_v1_session_proto_depIdxs = []int32{
 	37, // 33: warren.v1.PingList.pings:type_name -> warren.v1.Ping
 	30, // 34: warren.v1.NetworkConfig.key_life:type_name -> google.protobuf.Duration
 	23, // 35: warren.v1.Peers.peers:type_name -> warren.v1.Peer
-	25, // 36: warren.v1.Endpoints.services:type_name -> warren.v1.EndpointSet
-	38, // 37: warren.v1.EndpointSet.ports:type_name -> warren.v1.PublishedPort
-	39, // 38: warren.v1.EndpointSet.networks:type_name -> warren.v1.NetworkAttachment
-	26, // 39: warren.v1.EndpointSet.tasks:type_name -> warren.v1.TaskEndpoint
+	25, // 36: warren.v1.Endpoints.services:type_name -> warren.v1.ServiceFront
+	26, // 37: warren.v1.Endpoints.tasks:type_name -> warren.v1.TaskEndpoint
+	38, // 38: warren.v1.ServiceFront.ports:type_name -> warren.v1.PublishedPort
+	39, // 39: warren.v1.ServiceFront.networks:type_name -> warren.v1.NetworkAttachment
 	0,  // 40: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
 	15, // 41: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
 	1,  // 42: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse

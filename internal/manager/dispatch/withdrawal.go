@@ -1,0 +1,132 @@
+package dispatch
+
+import (
+	"time"
+
+	"github.com/cuemby/warren/internal/manager/overlay"
+	"github.com/cuemby/warren/internal/manager/state"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// withdrawalTimeout bounds how long a task that is to stop goes on because a node has not said that it sends it
+// no more connections. That takes a node some milliseconds; one that does not say so is as good as cut off.
+const withdrawalTimeout = 3 * time.Second
+
+// withdrawals are the tasks that are to stop and take connections. Such a task is told to stop only when every node
+// that can be reached balances by endpoints without it: so no connection is lost.
+//
+// They are of a term. A manager that becomes leader begins anew with the tasks it finds to be stopped, and waits for the
+// nodes that it expects as well. The term's lock guards them.
+type withdrawals struct {
+	term  *term
+	tasks map[string]*withdrawal
+}
+
+// withdrawal is one task's.
+type withdrawal struct {
+	node string
+	// version is of endpoints without the task.
+	version uint64
+	// pending are the nodes that have not acknowledged these.
+	pending map[string]struct{}
+	timer   *time.Timer
+}
+
+// mayStop tells whether a task that is not wanted in the snapshot may be told so. If not, it is marked in its session
+// when it may be.
+func (w *withdrawals) mayStop(now state.Snapshot, t *warrenv1.Task) bool {
+	if !overlay.Open(t) {
+		return true
+	}
+	w.term.mu.Lock()
+	defer w.term.mu.Unlock()
+	id := t.GetMeta().GetId()
+	task := w.tasks[id]
+	if task == nil {
+		task = &withdrawal{node: t.GetNodeId(), version: now.Index(), pending: w.behind(now.Index())}
+		task.timer = time.AfterFunc(withdrawalTimeout, func() { w.giveUp(id, task) })
+		w.tasks[id] = task
+	}
+	return len(task.pending) == 0
+}
+
+// behind returns the nodes that balance connections and are not known to have endpoints of that version in force:
+// those with a session, and those whose agents are on their way to this manager.
+func (w *withdrawals) behind(version uint64) map[string]struct{} {
+	nodes := map[string]struct{}{}
+	for node := range w.term.absent {
+		nodes[node] = struct{}{}
+	}
+	for node, s := range w.term.sessions {
+		if s.inForce < version {
+			nodes[node] = struct{}{}
+		}
+	}
+	return nodes
+}
+
+// acknowledge notes that a session's node balances by the endpoints of that version.
+func (w *withdrawals) acknowledge(s *session, version uint64) {
+	w.term.mu.Lock()
+	defer w.term.mu.Unlock()
+	if w.term.sessions[s.node] == s {
+		s.inForce = max(s.inForce, version)
+		w.release(s.node, version)
+	}
+}
+
+// forget notes that a node is out of reach: it is not waited for. The caller holds the term's lock.
+func (w *withdrawals) forget(node string) { w.release(node, ^uint64(0)) }
+
+// release takes a node from what is waited for up to a version.
+func (w *withdrawals) release(node string, version uint64) {
+	for id, task := range w.tasks {
+		if _, pending := task.pending[node]; pending && task.version <= version {
+			delete(task.pending, node)
+			w.settle(id, task)
+		}
+	}
+}
+
+// settle has a task told to stop if nothing is waited for any more.
+func (w *withdrawals) settle(id string, task *withdrawal) {
+	if len(task.pending) > 0 {
+		return
+	}
+	task.timer.Stop()
+	if s := w.term.sessions[task.node]; s != nil {
+		s.mark(id)
+	}
+}
+
+// giveUp has a task told to stop although some nodes have said nothing.
+func (w *withdrawals) giveUp(id string, task *withdrawal) {
+	w.term.mu.Lock()
+	defer w.term.mu.Unlock()
+	if w.tasks[id] != task || len(task.pending) == 0 {
+		return
+	}
+	for node := range task.pending {
+		w.term.logger.Warn("a task is stopped although a node may still send it connections", "task", id, "node", node)
+	}
+	clear(task.pending)
+	w.settle(id, task)
+}
+
+// drop forgets a task that takes no connections any more.
+func (w *withdrawals) drop(id string) {
+	w.term.mu.Lock()
+	defer w.term.mu.Unlock()
+	if task := w.tasks[id]; task != nil {
+		task.timer.Stop()
+		delete(w.tasks, id)
+	}
+}
+
+// end forgets all tasks. The caller holds the term's lock.
+func (w *withdrawals) end() {
+	for _, task := range w.tasks {
+		task.timer.Stop()
+	}
+	clear(w.tasks)
+}

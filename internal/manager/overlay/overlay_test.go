@@ -1,0 +1,94 @@
+package overlay
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/cuemby/warren/internal/manager/state/statetest"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+const someKey = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+
+// node is a node whose session comes from seen, and which has the addresses own.
+func node(id, seen string, own ...string) *warrenv1.Node {
+	return statetest.Node(id, func(n *warrenv1.Node) {
+		n.Network = &warrenv1.NodeNetwork{Subnet: "10.208.0.0/24"}
+		n.Status.Addr, n.Facts.Addresses = seen, own
+		n.Status.Overlay = &warrenv1.OverlayStatus{PublicKey: someKey, ListenPort: 7421}
+	})
+}
+
+// placed is a node whose operator has said where others find it.
+func placed(n *warrenv1.Node, endpoint string) *warrenv1.Node {
+	n.Spec.WireguardEndpoint = endpoint
+	return n
+}
+
+func TestWhereAPeerIsFound(t *testing.T) {
+	plain := node("a", "192.0.2.1", "192.0.2.1")
+	for _, c := range []struct {
+		what      string
+		to, other *warrenv1.Node
+		endpoint  string
+		local     []string
+		keepalive bool
+	}{
+		{"a plain node", plain, node("b", "192.0.2.2", "10.0.0.2", "192.0.2.2"), "192.0.2.2:7421", nil, false},
+		{"one on IPv6", plain, node("b", "2001:db8::2", "2001:db8::2"), "[2001:db8::2]:7421", nil, false},
+		{"one behind a translation", plain, node("b", "203.0.113.5", "192.168.1.2"), "203.0.113.5:7421", nil, true},
+		{"one seen from behind a translation", node("a", "203.0.113.5", "192.168.1.2"), node("b", "192.0.2.2", "192.0.2.2"), "192.0.2.2:7421", nil, true},
+		{"both behind the same translation", node("a", "203.0.113.5", "192.168.1.2"), node("b", "203.0.113.5", "192.168.1.3"), "203.0.113.5:7421", []string{"192.168.1.3:7421"}, true},
+		{"one beside a manager", plain, node("b", "127.0.0.1", "192.0.2.3"), "192.0.2.3:7421", nil, false},
+		{"one whose operator has said where", plain, placed(node("b", "203.0.113.5", "192.168.1.2"), "198.51.100.1:99"), "198.51.100.1:99", nil, false},
+	} {
+		p := Peer(c.to, c.other)
+		if p.GetEndpoint() != c.endpoint || !slices.Equal(p.GetLocalEndpoints(), c.local) || p.GetKeepalive() != c.keepalive {
+			t.Errorf("%s: %v", c.what, p)
+		}
+	}
+}
+
+func TestWhoIsNobodysPeer(t *testing.T) {
+	to := node("a", "192.0.2.1")
+	for what, change := range map[string]func(*warrenv1.Node){
+		"itself":           func(n *warrenv1.Node) { n.Meta.Id = "a" },
+		"without a subnet": func(n *warrenv1.Node) { n.Network = nil },
+		"without a key":    func(n *warrenv1.Node) { n.Status.Overlay = nil },
+		"with a bad key":   func(n *warrenv1.Node) { n.Status.Overlay.PublicKey = "AAAA" },
+	} {
+		other := node("b", "192.0.2.2")
+		change(other)
+		if p := Peer(to, other); p != nil {
+			t.Errorf("%s: %v", what, p)
+		}
+	}
+}
+
+func TestWhatIsNewsOfATask(t *testing.T) {
+	up := statetest.Task("t", "web", 1, "n", statetest.In(warrenv1.TaskState_TASK_STATE_RUNNING), func(t *warrenv1.Task) {
+		t.Status.Address, t.Status.Serving = "10.208.0.2", true
+	})
+	for _, c := range []struct {
+		what string
+		edit func(*warrenv1.Task)
+		news bool
+	}{
+		{"a message", func(t *warrenv1.Task) { t.Status.Message = "x" }, false},
+		{"it does not serve any more", func(t *warrenv1.Task) { t.Status.Serving = false }, true},
+		{"it is to stop", func(t *warrenv1.Task) { t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN }, true},
+		{"it restarts", func(t *warrenv1.Task) { t.Status.State = warrenv1.TaskState_TASK_STATE_STARTING }, true},
+		{"it has ended", func(t *warrenv1.Task) { t.Status.State = warrenv1.TaskState_TASK_STATE_FAILED }, true},
+		{"another address", func(t *warrenv1.Task) { t.Status.Address = "10.208.0.3" }, true},
+	} {
+		after := statetest.Task("t", "web", 1, "n", statetest.In(warrenv1.TaskState_TASK_STATE_RUNNING), func(t *warrenv1.Task) {
+			t.Status.Address, t.Status.Serving = "10.208.0.2", true
+		}, c.edit)
+		if got := EndpointNews(up, after); got != c.news {
+			t.Errorf("%s: news %v", c.what, got)
+		}
+	}
+	if !EndpointNews(nil, up) || !EndpointNews(up, nil) {
+		t.Error("that a task comes or goes is no news")
+	}
+}
