@@ -45,7 +45,7 @@ func Endpoint(t *warrenv1.Task) *warrenv1.TaskEndpoint {
 	}
 	return &warrenv1.TaskEndpoint{
 		TaskId: t.GetMeta().GetId(), ServiceId: t.GetServiceId(), Slot: t.GetSlot(), NodeId: t.GetNodeId(),
-		Address: t.GetStatus().GetAddress(), Serving: Serving(t),
+		Address: t.GetStatus().GetAddress(), Serving: Serving(t), Withdrawn: !lifecycle.Wanted(t),
 	}
 }
 
@@ -66,5 +66,5 @@ func EndpointNews(before, after *warrenv1.Task) bool {
 		return false
 	}
 	b, a := Endpoint(before), Endpoint(after)
-	return (b == nil) != (a == nil) || b.GetServing() != a.GetServing() || b.GetAddress() != a.GetAddress()
+	return (b == nil) != (a == nil) || b.GetServing() != a.GetServing() || b.GetWithdrawn() != a.GetWithdrawn() || b.GetAddress() != a.GetAddress()
 }

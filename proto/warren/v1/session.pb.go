@@ -1917,7 +1917,10 @@ type TaskEndpoint struct {
 	NodeId    string                 `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	Address   string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
 	// New connections may go to it.
-	Serving       bool `protobuf:"varint,6,opt,name=serving,proto3" json:"serving,omitempty"`
+	Serving bool `protobuf:"varint,6,opt,name=serving,proto3" json:"serving,omitempty"`
+	// It is to stop: its own node, which sees sooner than the manager whether it serves, must not send it
+	// connections either.
+	Withdrawn     bool `protobuf:"varint,7,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1990,6 +1993,13 @@ func (x *TaskEndpoint) GetAddress() string {
 func (x *TaskEndpoint) GetServing() bool {
 	if x != nil {
 		return x.Serving
+	}
+	return false
+}
+
+func (x *TaskEndpoint) GetWithdrawn() bool {
+	if x != nil {
+		return x.Withdrawn
 	}
 	return false
 }
@@ -2163,7 +2173,7 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\fservice_name\x18\x02 \x01(\tR\vserviceName\x12\x10\n" +
 	"\x03vip\x18\x03 \x01(\tR\x03vip\x12.\n" +
 	"\x05ports\x18\x04 \x03(\v2\x18.warren.v1.PublishedPortR\x05ports\x128\n" +
-	"\bnetworks\x18\x05 \x03(\v2\x1c.warren.v1.NetworkAttachmentR\bnetworks\"\xa7\x01\n" +
+	"\bnetworks\x18\x05 \x03(\v2\x1c.warren.v1.NetworkAttachmentR\bnetworks\"\xc5\x01\n" +
 	"\fTaskEndpoint\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
 	"\n" +
@@ -2171,7 +2181,8 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\x04slot\x18\x03 \x01(\rR\x04slot\x12\x17\n" +
 	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
-	"\aserving\x18\x06 \x01(\bR\aserving\",\n" +
+	"\aserving\x18\x06 \x01(\bR\aserving\x12\x1c\n" +
+	"\twithdrawn\x18\a \x01(\bR\twithdrawn\",\n" +
 	"\x10EndpointsInForce\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion2\xa5\x01\n" +
 	"\x0eSessionService\x12J\n" +
