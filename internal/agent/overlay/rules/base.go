@@ -383,7 +383,7 @@ func (b *base) unmake(h hook) error {
 	if err != nil {
 		return fmt.Errorf("connect to nftables: %w", err)
 	}
-	if list, err := conn.GetRules(chains[at].Table, chains[at]); err != nil || len(list) > 0 {
+	if counts, err := countRules(b.node.namespace, h.table); err != nil || counts[h.from] > 0 {
 		return err
 	}
 	if len(chains) == 1 {

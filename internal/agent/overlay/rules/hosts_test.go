@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -394,7 +395,7 @@ func (w *world) open(h *host, n Node) *Rules {
 	w.t.Helper()
 	var r *Rules
 	h.must(h.do(func() (err error) {
-		r, err = Open(context.Background(), n, Options{Backend: w.variant.backend, Program: w.variant.program, Recheck: 50 * time.Millisecond})
+		r, err = Open(context.Background(), n, Options{Backend: w.variant.backend, Program: w.variant.program, Recheck: 50 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 		return err
 	}))
 	w.t.Cleanup(func() { r.Close() })
@@ -439,4 +440,12 @@ func (w *world) apply(services ...Service) {
 	w.t.Helper()
 	w.node.must(w.rules.Apply(context.Background(), Change{Services: services}))
 	w.other.must(w.remote.Apply(context.Background(), Change{Services: services}))
+}
+
+func mustAddr(cidr string) *netlink.Addr {
+	a, err := netlink.ParseAddr(cidr)
+	if err != nil {
+		panic(err)
+	}
+	return a
 }

@@ -309,16 +309,15 @@ func (b *nftablesBackend) intact(context.Context) (bool, error) {
 	for name, c := range b.layout.chains {
 		want[name] = len(rulesOf(c))
 	}
+	have, err := countRules(b.node.namespace, b.table.Name)
+	if err != nil {
+		return false, err
+	}
 	for _, c := range chains {
 		if c.Table.Name != b.table.Name {
 			continue
 		}
-		list, err := b.conn.GetRules(b.table, c)
-		if err != nil {
-			b.disconnect()
-			return false, fmt.Errorf("list rules of nftables chain %s: %w", c.Name, err)
-		}
-		if n, ours := want[c.Name]; !ours || n != len(list) {
+		if n, ours := want[c.Name]; !ours || n != have[c.Name] {
 			return false, nil
 		}
 		delete(want, c.Name)
@@ -354,6 +353,50 @@ func (b *nftablesBackend) clear(context.Context) error {
 }
 
 func (b *nftablesBackend) close() { b.disconnect() }
+
+// countRules counts the rules of each chain of a table. The library would read what is in them too, and cannot
+// read all that others, or we, write.
+func countRules(where namespace, table string) (map[string]int, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: where.fd()})
+	if err != nil {
+		return nil, fmt.Errorf("connect to nftables: %w", err)
+	}
+	defer conn.Close()
+	name, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(table), 0)}})
+	if err != nil {
+		return nil, err
+	}
+	list, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{
+			Type:  unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE,
+			Flags: netlink.Request | netlink.Dump,
+		},
+		Data: append([]byte{unix.NFPROTO_IPV4, 0, 0, 0}, name...),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rules of nftables table %s: %w", table, err)
+	}
+	counts := map[string]int{}
+	for _, m := range list {
+		attributes, err := netlink.NewAttributeDecoder(m.Data[4:])
+		if err != nil {
+			return nil, fmt.Errorf("list rules of nftables table %s: %w", table, err)
+		}
+		of, chain := "", ""
+		for attributes.Next() {
+			switch attributes.Type() {
+			case unix.NFTA_RULE_TABLE:
+				of = attributes.String()
+			case unix.NFTA_RULE_CHAIN:
+				chain = attributes.String()
+			}
+		}
+		if of == table {
+			counts[chain]++
+		}
+	}
+	return counts, nil
+}
 
 // portID is the number the kernel knows a netlink socket by.
 func portID(c *netlink.Conn) (uint32, error) {
