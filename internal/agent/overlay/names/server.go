@@ -201,6 +201,10 @@ func accept(h dns.Header) dns.MsgAcceptAction {
 }
 
 func (s *Server) handle(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) {
+	if len(r.Question) != 1 { // a packet that ends after a header which promises one
+		_ = w.WriteMsg(new(dns.Msg).SetRcodeFormatError(r))
+		return
+	}
 	asker, size := netip.Addr{}, dns.MaxMsgSize
 	switch from := w.RemoteAddr().(type) {
 	case *net.UDPAddr:
