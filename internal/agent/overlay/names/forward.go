@@ -22,7 +22,7 @@ const (
 	// One resolver has patience, all have patienceInAll: less than the 5 s after which a client's own
 	// resolver asks again (resolv.conf(5)), so that it hears of a failure.
 	patience      = 1500 * time.Millisecond
-	patienceInAll = 4500 * time.Millisecond
+	patienceInAll = 4 * time.Second
 )
 
 var (
@@ -61,8 +61,7 @@ func (q question) key() string {
 
 // answer puts into m what the host's resolvers say to r.
 func (f *forwarder) answer(ctx context.Context, m, r *dns.Msg, asker netip.Addr) {
-	asked := r.Question[0]
-	q := question{name: strings.ToLower(asked.Name), kind: asked.Qtype, checking: r.CheckingDisabled}
+	q := question{name: strings.ToLower(r.Question[0].Name), kind: r.Question[0].Qtype, checking: r.CheckingDisabled}
 	if edns := r.IsEdns0(); edns != nil {
 		q.dnssec = edns.Do()
 	}
@@ -72,11 +71,20 @@ func (f *forwarder) answer(ctx context.Context, m, r *dns.Msg, asker netip.Addr)
 		m.Rcode = dns.RcodeServerFailure
 		return
 	}
+	pass(m, r, said)
+}
+
+// pass puts what a resolver said to r into m.
+func pass(m, r, said *dns.Msg) {
+	asked, edns := r.Question[0], r.IsEdns0()
 	m.Rcode, m.Truncated = said.Rcode, said.Truncated
+	if m.Rcode > 0xf { // about EDNS between the resolver and us (RFC 6891, 6.1.3)
+		m.Rcode = dns.RcodeServerFailure
+	}
 	m.Answer, m.Ns = said.Answer, said.Ns
 	// Whether the resolver vouches for it is told to those who ask (RFC 6840, 5.8). libc hides it from
 	// programs unless resolv.conf says trust-ad.
-	m.AuthenticatedData = said.AuthenticatedData && (q.dnssec || r.AuthenticatedData)
+	m.AuthenticatedData = said.AuthenticatedData && (r.AuthenticatedData || edns != nil && edns.Do())
 	for _, rr := range m.Answer { // 0x20, here too
 		if strings.EqualFold(rr.Header().Name, asked.Name) {
 			rr.Header().Name = asked.Name

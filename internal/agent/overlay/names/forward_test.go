@@ -374,7 +374,7 @@ func TestServeEndsAtOnceWhileQuestionsAreUnderWay(t *testing.T) {
 	<-asked
 	begun := time.Now()
 	stop()
-	if err := <-served; err != nil || time.Since(begun) > time.Second {
+	if err := <-served; err != nil || time.Since(begun) > patience {
 		t.Errorf("after %v: %v", time.Since(begun), err)
 	}
 	if _, err := Listen(t.Context(), Options{Addr: s.Addr(), Directory: cluster()}); err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -105,6 +106,69 @@ func FuzzPacket(f *testing.F) {
 		ours := dns.IsSubDomain(apex, question.Name) && question.Qclass == dns.ClassINET && m.Rcode != dns.RcodeRefused
 		if ours && !m.Authoritative && m.Rcode != dns.RcodeFormatError && m.Rcode != dns.RcodeBadVers {
 			t.Fatalf("a name of the cluster's left the zone:\n%s", m)
+		}
+	})
+}
+
+// FuzzReply: whatever a resolver says, and be it what a stranger had it say, the client gets a message
+// that fits.
+func FuzzReply(f *testing.F) {
+	r := query("eXample.com", dns.TypeA)
+	seeds := []*dns.Msg{
+		says("192.0.2.1", 60)(r, false), failsWith(dns.RcodeServerFailure)(r, false),
+		new(dns.Msg).SetRcode(r, dns.RcodeNameError), says("192.0.2.1", 1<<31)(r, false).SetEdns0(1232, true),
+	}
+	for _, text := range []string{
+		"example.com. 60 IN CNAME example.net.", "example.com. 60 IN SOA a. b. 1 2 3 4 5", "example.com. 60 IN HTTPS 1 . alpn=h2", "example.com. 60 IN TXT a b",
+		"example.com. 60 IN RRSIG A 8 2 60 20300101000000 20200101000000 1 example.com. AAAA", `example.com. 60 IN TYPE65280 \# 3 010203`, "a.b. 60 IN LOC 1 N 1 E 1m",
+	} {
+		rr, err := dns.NewRR(text)
+		if err != nil {
+			f.Fatal(err)
+		}
+		m := new(dns.Msg).SetReply(r)
+		m.Answer, m.Ns, m.Extra = []dns.RR{rr, rr}, []dns.RR{rr}, []dns.RR{rr}
+		seeds = append(seeds, m)
+	}
+	for _, m := range seeds {
+		wire, err := m.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(wire, uint32(5), true)
+		f.Add(wire, uint32(100), false)
+	}
+	f.Fuzz(func(t *testing.T, reply []byte, age uint32, edns bool) {
+		said, r, now := new(dns.Msg), query("eXample.com", dns.TypeA), time.Unix(1e9, 0)
+		if said.Unpack(reply) != nil {
+			return
+		}
+		_ = answers(said, r)
+		k, err := keep(said, now)
+		if err != nil { // what unpacks need not pack: the query fails
+			return
+		}
+		if k.expires.Before(now) || k.expires.After(now.Add(longestKept)) {
+			t.Fatalf("remembered until %v", k.expires.Sub(now))
+		}
+		said, err = k.message(now.Add(time.Duration(age) * time.Second))
+		if err != nil {
+			return
+		}
+		m := new(dns.Msg).SetReply(r)
+		if edns {
+			r.SetEdns0(1000, false)
+			m.SetEdns0(ednsSize, false)
+		}
+		pass(m, r, said)
+		fit(m, udpSize(r))
+		wire, err := m.Pack()
+		if err != nil {
+			return
+		}
+		got := new(dns.Msg)
+		if err := got.Unpack(wire); err != nil || len(wire) > udpSize(r) || got.Id != r.Id || (got.IsEdns0() != nil) != edns {
+			t.Fatalf("%d bytes, %v:\n%s", len(wire), err, got)
 		}
 	})
 }
