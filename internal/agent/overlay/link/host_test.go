@@ -257,6 +257,9 @@ func join(a, b *host) {
 	for _, h := range []*host{a, b} {
 		h.sh("ip link set " + device + " arp off up")
 	}
+	for _, h := range []*host{a, b} {
+		h.must(settle(h.t.Context(), h.wires.kernel, device))
+	}
 }
 
 // state is all that is to be as before when Warren is gone.

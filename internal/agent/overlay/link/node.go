@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -224,13 +225,20 @@ func (w *Wires) Down(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var detaching errgroup.Group
 	for task := range tasks {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := w.detach(task); err != nil {
-			return fmt.Errorf("detach task %s: %w", task, err)
-		}
+		detaching.Go(func() error {
+			if err := w.detach(task); err != nil {
+				return fmt.Errorf("detach task %s: %w", task, err)
+			}
+			return nil
+		})
+	}
+	if err := detaching.Wait(); err != nil {
+		return err
 	}
 	routes, err := w.ownRoutes()
 	if err != nil {

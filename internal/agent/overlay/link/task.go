@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -39,7 +40,7 @@ func (w *Wires) Attach(ctx context.Context, task string, addr netip.Addr) (strin
 	if addr == w.node.Addr || !w.node.Subnet.Contains(addr) {
 		return "", fmt.Errorf("attach task %s: address %s: it must be in the node's subnet %s and not the node's own", task, addr, w.node.Subnet)
 	}
-	if err := w.attach(*w.node, task, addr); err != nil {
+	if err := w.attach(ctx, *w.node, task, addr); err != nil {
 		return "", fmt.Errorf("attach task %s: %w", task, err)
 	}
 	return w.namespacePath(task), nil
@@ -58,7 +59,7 @@ func checkTask(task string) error {
 	return nil
 }
 
-func (w *Wires) attach(n Node, task string, addr netip.Addr) error {
+func (w *Wires) attach(ctx context.Context, n Node, task string, addr netip.Addr) error {
 	bridge, err := w.kernel.LinkByName(w.Bridge)
 	if err != nil {
 		return fmt.Errorf("bridge %s: %w", w.Bridge, err)
@@ -87,7 +88,40 @@ func (w *Wires) attach(n Node, task string, addr netip.Addr) error {
 	if err := w.plug(host, bridge.Attrs().Index, addr); err != nil {
 		return fmt.Errorf("link %s: %w", host.Name, err)
 	}
-	return nil
+	if err := settle(ctx, there, inside); err != nil {
+		return err
+	}
+	if err := settle(ctx, w.kernel, host.Name); err != nil {
+		return err
+	}
+	return settle(ctx, w.kernel, w.Bridge) // which sends while one of its ports does
+}
+
+// settle waits until a link that has just got a carrier sends too. The kernel sees to that in the background,
+// later when it is busy, and drops packets meanwhile: a connection would begin with the second that TCP
+// waits for an answer. From Linux 6.10 on asking is enough (linkwatch_sync_dev in rtnl_getlink).
+func settle(ctx context.Context, kernel *netlink.Handle, link string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var again *time.Ticker
+	for {
+		l, err := kernel.LinkByName(link)
+		if err != nil {
+			return fmt.Errorf("%s: %w", link, err)
+		}
+		if l.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if again == nil {
+			again = time.NewTicker(time.Millisecond)
+			defer again.Stop()
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s: it is up and does not send: %w", link, ctx.Err())
+		}
+	}
 }
 
 func (w *Wires) namespacePath(task string) string { return filepath.Join(w.NamespaceDir, task) }
@@ -170,7 +204,7 @@ func (w *Wires) veth(n Node, task string, addr netip.Addr, ns netns.NsHandle, th
 		if err != nil && !notFound(err) {
 			return nil, err
 		}
-		if err := w.kernel.LinkDel(&netlink.Veth{LinkAttrs: *host}); err != nil && !notFound(err) {
+		if err := w.remove(&netlink.Veth{LinkAttrs: *host}); err != nil {
 			return nil, fmt.Errorf("remove one that fits no longer: %w", err)
 		}
 	}
@@ -441,7 +475,7 @@ func (w *Wires) unplug(veth netlink.Link) error {
 			return fmt.Errorf("forget its neighbour %s: %w", addr, err)
 		}
 	}
-	if err := w.kernel.LinkDel(veth); err != nil && !notFound(err) {
+	if err := w.remove(veth); err != nil {
 		return fmt.Errorf("remove it: %w", err)
 	}
 	return nil

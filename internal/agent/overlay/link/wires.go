@@ -64,11 +64,15 @@ type Wires struct {
 	Options
 	host   netns.NsHandle // where the node's links are
 	kernel *netlink.Handle
+	// remover is for what takes long: a handle carries one request at a time.
+	remover *netlink.Handle
 
 	// mu is held for reading while a task's links are made or removed, for writing while the node's are.
 	mu    sync.RWMutex
 	node  *Node // as last laid; nil before the first Up
 	tasks turns
+
+	removals removals
 }
 
 // Open takes hold of the network namespace of the calling thread, which is the process's own unless the
@@ -91,12 +95,19 @@ func Open(o Options) (*Wires, error) {
 		host.Close()
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
-	return &Wires{Options: o, host: host, kernel: kernel, tasks: turns{busy: map[string]*turn{}}}, nil
+	remover, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		kernel.Close()
+		host.Close()
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	return &Wires{Options: o, host: host, kernel: kernel, remover: remover, tasks: turns{busy: map[string]*turn{}}}, nil
 }
 
 // Close lets go of the network namespace. Everything in it stays.
 func (w *Wires) Close() error {
 	w.kernel.Close()
+	w.remover.Close()
 	return w.host.Close()
 }
 
