@@ -112,7 +112,7 @@ func Open(ctx context.Context, o Options) (*Device, error) {
 	return d, nil
 }
 
-func open(ctx context.Context, o Options) (d *Device, err error) {
+func open(ctx context.Context, o Options) (*Device, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
@@ -120,28 +120,31 @@ func open(ctx context.Context, o Options) (d *Device, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d = &Device{name: o.Name, logger: o.Logger, links: links, mtu: o.MTU}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.letGo())
-		}
-	}()
-	if d.kind, err = links.choose(o.Name, o.MTU, o.Kind); err != nil {
-		return nil, err
+	d := &Device{name: o.Name, logger: o.Logger, links: links, mtu: o.MTU}
+	if err := d.take(ctx, o); err != nil {
+		return nil, errors.Join(err, d.letGo())
+	}
+	return d, nil
+}
+
+// take makes the device, or takes it up.
+func (d *Device) take(ctx context.Context, o Options) (err error) {
+	if d.kind, err = d.links.choose(o.Name, o.MTU, o.Kind); err != nil {
+		return err
 	}
 	if err := d.openImplementation(ctx, o.Socket); err != nil {
-		return nil, err
+		return err
 	}
 	if err := d.raise(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	have, _, err := d.read(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	d.port = have.ListenPort
 	d.logger.Info("the WireGuard device is up", "device", d.name, "kind", d.kind, "mtu", d.mtu, "port", d.port, "peers", len(have.Peers))
-	return d, nil
+	return nil
 }
 
 func (d *Device) openImplementation(ctx context.Context, socket string) error {
@@ -159,7 +162,7 @@ func (d *Device) openImplementation(ctx context.Context, socket string) error {
 	return err
 }
 
-// raise sees to it that the link is up and has its MTU. Only open and those who hold d.mu call it.
+// raise sees to it that the link is up and has its MTU. Only take and those who hold d.mu call it.
 func (d *Device) raise(ctx context.Context) error {
 	state, err := d.links.find(d.name)
 	if err != nil {

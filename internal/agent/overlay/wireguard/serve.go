@@ -22,40 +22,37 @@ import (
 // A connection's first line, and the answer to it. Agents speak to processes that older and newer agents
 // have started: these lines do not change.
 //
-//	open NAME MTU    the device of that name, made where there is none; its MTU is that one from here on
-//	remove NAME      end the process, and its device with it
+//	open NAMESPACE NAME MTU    the device of that name, made where there is none; its MTU is that one from here on
+//	remove NAMESPACE NAME      end the process, and its device with it
 //
-//	ok NAMESPACE     done; the network namespace that the process lives in
-//	error WHY        not done
-func openLine(name string, mtu int) string { return fmt.Sprintf("open %s %d\n", name, mtu) }
+//	ok                         done
+//	error WHY                  not done
+//
+// NAMESPACE is the network namespace in which the agent wants the device. A process that lives in another
+// is one that the agent should not have found.
+func openLine(namespace, name string, mtu int) string {
+	return fmt.Sprintf("open %s %s %d\n", namespace, name, mtu)
+}
 
-func removeLine(name string) string { return fmt.Sprintf("remove %s\n", name) }
+func removeLine(namespace, name string) string { return fmt.Sprintf("remove %s %s\n", namespace, name) }
 
-func answerLine(namespace string, err error) string {
+func answerLine(err error) string {
 	if err != nil {
 		return "error " + strings.ReplaceAll(err.Error(), "\n", "; ") + "\n"
 	}
-	return "ok " + namespace + "\n"
+	return "ok\n"
 }
 
 // readAnswer returns the error that an answer is, if it is one.
 func readAnswer(line string) error {
-	what, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+	what, why, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 	switch what {
 	case "ok":
+		return nil
 	case "error":
-		return errors.New(rest)
-	default:
-		return fmt.Errorf("it answers %q: does another program listen there?", line)
+		return errors.New(why)
 	}
-	mine, err := namespace()
-	if err != nil {
-		return err
-	}
-	if rest != mine {
-		return errors.New("it lives in another network namespace: give each namespace a process, and a socket, of its own")
-	}
-	return nil
+	return fmt.Errorf("it answers %q: does another program listen there?", line)
 }
 
 // namespace identifies the network namespace of the current thread.
@@ -157,15 +154,11 @@ func (s *server) attend(c net.Conn) {
 		s.logger.Debug("a connection ended before it said what for", "error", err)
 		return
 	}
-	here, err := namespace()
-	var opened *device.Device
-	if err == nil {
-		opened, err = s.obey(line)
-	}
+	opened, err := s.obey(line)
 	if err != nil {
 		s.logger.Warn("cannot do what was asked", "asked", strings.TrimSpace(line), "error", err)
 	}
-	if _, gone := c.Write([]byte(answerLine(here, err))); gone != nil {
+	if _, gone := c.Write([]byte(answerLine(err))); gone != nil {
 		s.logger.Debug("nobody waits for an answer", "error", gone)
 	}
 	switch {
@@ -204,7 +197,7 @@ func readFirstLine(c net.Conn) (string, error) {
 	if err := c.SetReadDeadline(time.Now().Add(firstLineWithin)); err != nil {
 		return "", err
 	}
-	line, next := make([]byte, 0, 64), make([]byte, 1)
+	line, next := make([]byte, 0, 128), make([]byte, 1)
 	for len(line) < cap(line) {
 		if _, err := c.Read(next); err != nil {
 			return "", err
@@ -222,25 +215,33 @@ func (s *server) obey(line string) (*device.Device, error) {
 	defer s.mu.Unlock()
 	words := strings.Fields(line)
 	switch {
-	case len(words) == 3 && words[0] == "open":
-		mtu, err := strconv.Atoi(words[2])
+	case len(words) == 4 && words[0] == "open":
+		mtu, err := strconv.Atoi(words[3])
 		if err != nil {
-			return nil, fmt.Errorf("MTU %q: it must be a number", words[2])
+			return nil, fmt.Errorf("MTU %q: it must be a number", words[3])
 		}
-		o := Options{Name: words[1], MTU: mtu}
-		if err := o.check(); err != nil {
+		o := Options{Name: words[2], MTU: mtu}
+		if err := errors.Join(o.check(), checkNamespace(words[1]), s.checkName(o.Name)); err != nil {
 			return nil, err
 		}
 		return s.open(o.Name, o.MTU)
-	case len(words) == 2 && words[0] == "remove":
-		if err := s.checkName(words[1]); err != nil {
+	case len(words) == 3 && words[0] == "remove":
+		if err := errors.Join(checkNamespace(words[1]), s.checkName(words[2])); err != nil {
 			return nil, err
 		}
 		s.removed = true
 		s.close()
 		return nil, nil
 	}
-	return nil, fmt.Errorf("%q is not understood: it must be \"open NAME MTU\" or \"remove NAME\"", strings.TrimSpace(line))
+	return nil, fmt.Errorf("%q is not understood", strings.TrimSpace(line))
+}
+
+func checkNamespace(wanted string) error {
+	here, err := namespace()
+	if err == nil && here != wanted {
+		err = errors.New("this process lives in another network namespace: each needs a process, and a socket, of its own")
+	}
+	return err
 }
 
 func (s *server) checkName(name string) error {
@@ -254,9 +255,6 @@ func (s *server) checkName(name string) error {
 func (s *server) open(name string, mtu int) (*device.Device, error) {
 	if s.removed || s.ctx.Err() != nil {
 		return nil, errors.New("this process is about to end: ask again")
-	}
-	if err := s.checkName(name); err != nil {
-		return nil, err
 	}
 	if s.device != nil {
 		have, err := s.tun.MTU()

@@ -20,21 +20,29 @@ import (
 // A connection begins with one line of Warren's own and the line that answers it (serve.go). What follows is
 // WireGuard's configuration protocol: a request at a time, each answered, both ended by an empty line.
 type process struct {
-	socket, name string
-	conn         net.Conn
-	answers      chan string
-	gone         chan struct{} // closed when the connection has ended
-	release      func() error
+	socket, namespace, name string
+
+	conn    net.Conn
+	answers chan string
+	gone    chan struct{} // closed when the connection has ended
+	release func() error
 
 	mu sync.Mutex // held during a request
 }
 
 func openProcess(ctx context.Context, socket, name string, mtu int) (*process, error) {
-	conn, r, err := call(ctx, socket, openLine(name, mtu))
+	here, err := namespace()
 	if err != nil {
 		return nil, err
 	}
-	p := &process{socket: socket, name: name, conn: conn, answers: make(chan string, 1), gone: make(chan struct{})}
+	conn, r, err := call(ctx, socket, openLine(here, name, mtu))
+	if err != nil {
+		return nil, err
+	}
+	p := &process{
+		socket: socket, namespace: here, name: name,
+		conn: conn, answers: make(chan string, 1), gone: make(chan struct{}),
+	}
 	p.release = sync.OnceValue(func() error {
 		err := conn.Close()
 		<-p.gone
@@ -188,7 +196,7 @@ func (p *process) write(ctx context.Context, d delta) error {
 
 // setMTU opens the device again: with another MTU that is how to change it.
 func (p *process) setMTU(ctx context.Context, mtu int) error {
-	conn, _, err := call(ctx, p.socket, openLine(p.name, mtu))
+	conn, _, err := call(ctx, p.socket, openLine(p.namespace, p.name, mtu))
 	if err != nil {
 		return err
 	}
@@ -196,7 +204,7 @@ func (p *process) setMTU(ctx context.Context, mtu int) error {
 }
 
 func (p *process) remove(ctx context.Context) error {
-	conn, _, err := call(ctx, p.socket, removeLine(p.name))
+	conn, _, err := call(ctx, p.socket, removeLine(p.namespace, p.name))
 	if absent(err) {
 		return nil // and so is the device
 	}
