@@ -1,6 +1,7 @@
 // Command warren-agent is a node's daemon: it runs the containers the managers assign to this machine.
 //
-// Everything is in package internal/agent; here are flags, logging, signals and the exit code.
+// Everything is in package internal/agent; here are flags, logging, signals and the exit code. As
+// "warren-agent wireguard" it is the process of the node's WireGuard device instead: see wireguard.go.
 package main
 
 import (
@@ -37,6 +38,9 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == wireguardCommand {
+		return runWireguard(args[1:], stdout, stderr)
+	}
 	var f flags
 	exit := -1 // set when parsing itself was all there is to do, as with --help
 	parser, err := newParser(&f, stdout, stderr, func(code int) { exit = code })
@@ -51,11 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitDone
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "warren-agent: %v\n", err)
-		if _, usage := errors.AsType[*kong.ParseError](err); usage {
-			fmt.Fprintln(stderr, "See warren-agent --help.")
-		}
-		return exitUsage
+		return misused(stderr, "warren-agent", err)
 	}
 
 	tuneMemory()
@@ -71,6 +71,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	return exitDone
+}
+
+// misused says what is wrong with how a command was called.
+func misused(stderr io.Writer, command string, err error) int {
+	fmt.Fprintf(stderr, "%s: %v\n", command, err)
+	if _, usage := errors.AsType[*kong.ParseError](err); usage {
+		fmt.Fprintf(stderr, "See %s --help.\n", command)
+	}
+	return exitUsage
 }
 
 // tuneMemory trades a little processor time for memory: an agent is idle most of its life, and the

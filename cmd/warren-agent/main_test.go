@@ -111,6 +111,13 @@ func TestExitCodes(t *testing.T) {
 		"help":    {[]string{"--help"}, exitDone},
 		"version": {[]string{"--version"}, exitDone},
 		"usage":   {[]string{"--no-such-flag"}, exitUsage},
+
+		"help on WireGuard":       {[]string{"wireguard", "--help"}, exitDone},
+		"WireGuard, and a flag":   {[]string{"wireguard", "--data-dir", "/d"}, exitUsage},
+		"WireGuard, and a word":   {[]string{"wireguard", "wg0"}, exitUsage},
+		"WireGuard, and a size":   {[]string{"wireguard", "--memory-limit", "much"}, exitUsage},
+		"WireGuard, and nowhere":  {[]string{"wireguard"}, exitFailed},
+		"WireGuard, and no place": {[]string{"wireguard", "--socket", "/proc/nowhere/s"}, exitFailed},
 	} {
 		var out, errs bytes.Buffer
 		if got := run(c.args, &out, &errs); got != c.want {

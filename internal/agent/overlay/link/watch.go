@@ -1,0 +1,128 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Of linux/netconf.h.
+const (
+	netconfLink = 1  // the attribute NETCONFA_IFINDEX
+	allLinks    = -1 // its value for the settings of all
+)
+
+// look is what Watch compares of a link.
+type look struct {
+	index, mtu int
+	mac        string
+	up         bool
+}
+
+// Watch calls changed when Up may have something to do: at once, and whenever the kernel tells of a change to
+// the bridge, the device, their addresses, Warren's routes or forwarding. It calls too often rather than
+// not often enough, Up's own changes being changes, and ends with ctx. Nothing is heard while changed runs,
+// and nothing missed.
+func (w *Wires) Watch(ctx context.Context, changed func()) error {
+	notices, err := nl.SubscribeAt(w.host, netns.None(), unix.NETLINK_ROUTE,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF)
+	if err != nil {
+		return fmt.Errorf("watch the host's links: %w", err)
+	}
+	stop := context.AfterFunc(ctx, notices.Close)
+	defer func() {
+		if stop() {
+			notices.Close()
+		}
+	}()
+	seen := map[string]look{}
+	for _, name := range []string{w.Bridge, w.Device} {
+		if l, err := w.kernel.LinkByName(name); err == nil {
+			seen[name] = lookOf(l.Attrs())
+		}
+	}
+	changed()
+	for {
+		messages, _, err := notices.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS): // there were more than the socket holds
+			changed()
+			continue
+		case err != nil:
+			return fmt.Errorf("watch the host's links: %w", err)
+		}
+		concerned := false
+		for _, m := range messages {
+			concerned = w.concerns(seen, unix.NlMsghdr(m.Header), m.Data) || concerned
+		}
+		if concerned {
+			changed()
+		}
+	}
+}
+
+// concerns tells whether Up may have something to do after what a notice tells of.
+func (w *Wires) concerns(seen map[string]look, header unix.NlMsghdr, data []byte) bool {
+	ours := func(index int) bool { return seen[w.Bridge].index == index || seen[w.Device].index == index }
+	switch header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		if nl.DeserializeIfInfomsg(data).Family != unix.AF_UNSPEC {
+			return false // of a port's place in the bridge
+		}
+		l, err := netlink.LinkDeserialize(&header, data)
+		if err != nil {
+			return true
+		}
+		attrs := l.Attrs()
+		if header.Type == unix.RTM_NEWLINK && (attrs.Name == w.Bridge || attrs.Name == w.Device) {
+			before, now := seen[attrs.Name], lookOf(attrs)
+			seen[attrs.Name] = now
+			return before != now
+		}
+		// It is deleted, or it may have got another name.
+		for name, s := range seen {
+			if s.index == attrs.Index {
+				delete(seen, name)
+				return true
+			}
+		}
+	case unix.RTM_DELADDR, unix.RTM_NEWADDR:
+		return ours(int(nl.DeserializeIfAddrmsg(data).Index))
+	case unix.RTM_DELROUTE:
+		return nl.DeserializeRtMsg(data).Protocol == uint8(routeProtocol)
+	case unix.RTM_NEWNETCONF:
+		index, ok := netconfIndex(data)
+		return ok && (index == allLinks || ours(index))
+	}
+	return false
+}
+
+func lookOf(a *netlink.LinkAttrs) look {
+	return look{index: a.Index, mtu: a.MTU, mac: a.HardwareAddr.String(), up: a.Flags&net.FlagUp != 0}
+}
+
+// netconfIndex is the link whose settings a notice is about.
+func netconfIndex(data []byte) (int, bool) {
+	const header = 4 // the family, padded
+	if len(data) < header {
+		return 0, false
+	}
+	attributes, err := nl.ParseRouteAttr(data[header:])
+	if err != nil {
+		return 0, false
+	}
+	for _, a := range attributes {
+		if a.Attr.Type == netconfLink && len(a.Value) == 4 {
+			return int(int32(nl.NativeEndian().Uint32(a.Value))), true
+		}
+	}
+	return 0, false
+}

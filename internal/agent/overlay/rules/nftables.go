@@ -1,0 +1,417 @@
+package rules
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// atOnce is how many elements go into one message, whose length is 16 bits.
+	atOnce = 800
+	// inFlight is how many elements are loaded in one transaction when all is built anew: enough to be quick,
+	// few enough for the memory they take on the way.
+	inFlight = 8 * atOnce
+	// socketBuffer holds the answers to the largest transaction.
+	socketBuffer = 8 << 20
+)
+
+// tables are the names of our table: while one stands, the next is built under the other.
+var tables = [2]string{"warren-a", "warren-b"}
+
+// nftablesBackend puts facts into a table of its own over netlink. It is for one caller at a time.
+type nftablesBackend struct {
+	node namespaceNode
+	base *base
+
+	conn   *nftables.Conn
+	socket atomic.Uint32 // by which the kernel tells our changes from others'
+
+	table  *nftables.Table        // the one in force; nil before the first
+	named  atomic.Pointer[string] // its name, for those who ask at any time
+	layout *layout
+	sets   map[string]*nftables.Set
+	lastID uint32 // of a set within a transaction
+}
+
+// namespaceNode is a node and where it is.
+type namespaceNode struct {
+	Node
+	namespace
+}
+
+func newNftables(node namespaceNode, b *base) *nftablesBackend {
+	return &nftablesBackend{node: node, base: b}
+}
+
+// connect opens the connection if there is none.
+func (b *nftablesBackend) connect() error {
+	if b.conn != nil {
+		return nil
+	}
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(b.node.fd()), nftables.WithSockOptions(
+		func(c *netlink.Conn) error {
+			if err := errors.Join(c.SetReadBuffer(socketBuffer), c.SetWriteBuffer(socketBuffer)); err != nil {
+				return err
+			}
+			id, err := portID(c)
+			b.socket.Store(id)
+			return err
+		}))
+	if err != nil {
+		return fmt.Errorf("connect to nftables: %w", err)
+	}
+	b.conn = conn
+	return nil
+}
+
+func (b *nftablesBackend) disconnect() {
+	if b.conn != nil {
+		b.conn.CloseLasting()
+		b.conn = nil
+	}
+}
+
+// flush sends what was gathered as one transaction. After an error the connection is made anew, since
+// answers may be left on it.
+func (b *nftablesBackend) flush() error {
+	if err := b.conn.Flush(); err != nil {
+		b.disconnect()
+		return err
+	}
+	return nil
+}
+
+// probe tells whether this kernel's nftables can do what the rules need: it makes a table with one of each
+// and takes it back in the same transaction.
+func (b *nftablesBackend) probe() error {
+	if err := b.connect(); err != nil {
+		return err
+	}
+	table := b.conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "warren-probe"})
+	b.build(table, []string{"net-probe"}, []chain{
+		slotsChain("vip-", 1), slotsChain("port-", 1),
+		{name: "from-probe", networks: []string{"net-probe"}}, {name: "to-probe", networks: []string{"net-probe"}},
+	})
+	b.hook(table)
+	b.conn.DelTable(table)
+	if err := b.flush(); err != nil {
+		return fmt.Errorf("try nftables: %w", err)
+	}
+	return nil
+}
+
+func (b *nftablesBackend) replace(ctx context.Context, f *facts) error {
+	if err := b.base.ensure(ctx); err != nil {
+		return err
+	}
+	if err := b.connect(); err != nil {
+		return err
+	}
+	stands, err := b.standing()
+	if err != nil {
+		return err
+	}
+	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: tables[0]}
+	if stands == tables[0] {
+		table.Name = tables[1]
+	}
+
+	l := newLayout()
+	s := l.change(f.all())
+	b.conn.AddTable(table) // what an earlier try has left of it
+	b.conn.DelTable(table)
+	b.conn.AddTable(table)
+	sets := b.build(table, s.newSets, s.newChains)
+	if err := b.flush(); err != nil {
+		return fmt.Errorf("make nftables table %s: %w", table.Name, err)
+	}
+	for part := range slices.Chunk(s.add, inFlight) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := b.connect(); err != nil {
+			return err
+		}
+		if err := elements(b.conn.SetAddElements, sets, part); err != nil {
+			return err
+		}
+		if err := b.flush(); err != nil {
+			return fmt.Errorf("fill nftables table %s: %w", table.Name, err)
+		}
+	}
+	b.hook(table)
+	if stands != "" {
+		b.conn.DelTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: stands})
+	}
+	if err := b.flush(); err != nil {
+		return fmt.Errorf("put nftables table %s in force: %w", table.Name, err)
+	}
+	b.table, b.layout, b.sets = table, l, sets
+	b.named.Store(&table.Name)
+	return nil
+}
+
+// standing is the name of the table that packets pass, whoever made it; empty if there is none.
+func (b *nftablesBackend) standing() (string, error) {
+	chains, err := b.conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return "", fmt.Errorf("list nftables chains: %w", err)
+	}
+	for _, c := range chains {
+		if c.Hooknum != nil && slices.Contains(tables[:], c.Table.Name) {
+			return c.Table.Name, nil
+		}
+	}
+	return "", nil
+}
+
+// build gathers a table's sets and chains, but for those that packets come to.
+func (b *nftablesBackend) build(table *nftables.Table, networks []string, chains []chain) map[string]*nftables.Set {
+	fixed := schemaOf(b.node.Node)
+	sets := map[string]*nftables.Set{}
+	for _, set := range fixed.sets {
+		b.addSet(table, set)
+		sets[set.Name] = set
+	}
+	for _, network := range networks {
+		sets[network] = b.addSet(table, &nftables.Set{Name: network, KeyType: nftables.TypeIPAddr})
+	}
+	for _, c := range fixed.inner {
+		b.conn.AddChain(&nftables.Chain{Name: c.name, Table: table})
+	}
+	for _, c := range chains {
+		b.conn.AddChain(&nftables.Chain{Name: c.name, Table: table})
+	}
+	for _, c := range fixed.inner {
+		b.addRules(table, c.name, c.rules)
+	}
+	for _, c := range chains {
+		b.addRules(table, c.name, rulesOf(c))
+	}
+	return sets
+}
+
+// hook gathers the chains that packets come to.
+func (b *nftablesBackend) hook(table *nftables.Table) {
+	policy := nftables.ChainPolicyAccept
+	for _, c := range schemaOf(b.node.Node).hooked {
+		b.conn.AddChain(&nftables.Chain{
+			Name: c.name, Table: table, Type: c.kind, Hooknum: c.hook, Priority: &c.priority, Policy: &policy,
+		})
+		b.addRules(table, c.name, c.rules)
+	}
+}
+
+// addSet numbers the set itself: the library's numbers are not for several callers at once.
+func (b *nftablesBackend) addSet(table *nftables.Table, set *nftables.Set) *nftables.Set {
+	b.lastID++
+	set.Table, set.ID = table, b.lastID
+	_ = b.conn.AddSet(set, nil) // fails for anonymous sets only
+	return set
+}
+
+func (b *nftablesBackend) addRules(table *nftables.Table, chain string, list []rule) {
+	for _, r := range list {
+		b.conn.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: chain, Table: table}, Exprs: r})
+	}
+}
+
+func (b *nftablesBackend) apply(ctx context.Context, f *facts, d delta) error {
+	err := b.change(d)
+	if err != nil {
+		// The table is not what we took it for. What should stand is known: build it anew.
+		b.disconnect()
+		err = b.replace(ctx, f)
+	}
+	return err
+}
+
+// change makes a change in one transaction.
+func (b *nftablesBackend) change(d delta) error {
+	if err := b.connect(); err != nil {
+		return err
+	}
+	s := b.layout.change(d)
+	for _, network := range s.newSets {
+		b.sets[network] = b.addSet(b.table, &nftables.Set{Name: network, KeyType: nftables.TypeIPAddr})
+	}
+	for _, c := range s.newChains {
+		b.conn.AddChain(&nftables.Chain{Name: c.name, Table: b.table})
+		b.addRules(b.table, c.name, rulesOf(c))
+	}
+	if err := elements(b.conn.SetDeleteElements, b.sets, s.drop); err != nil {
+		return err
+	}
+	if err := elements(b.conn.SetAddElements, b.sets, s.add); err != nil {
+		return err
+	}
+	for _, name := range s.goneChains {
+		b.conn.DelChain(&nftables.Chain{Name: name, Table: b.table})
+	}
+	for _, network := range s.goneSets {
+		b.conn.DelSet(b.sets[network])
+		delete(b.sets, network)
+	}
+	return b.flush()
+}
+
+// elements gathers elements by their sets, in messages that are not too long.
+func elements(by func(*nftables.Set, []nftables.SetElement) error, sets map[string]*nftables.Set, list []element) error {
+	of := map[string][]nftables.SetElement{}
+	for _, e := range list {
+		one := nftables.SetElement{Key: []byte(e.key), Val: []byte(e.value)}
+		if e.chain != "" {
+			kind := expr.VerdictGoto
+			if e.set == vipsMap || e.set == portsMap {
+				kind = expr.VerdictJump // to come back for a second look
+			}
+			one.VerdictData = &expr.Verdict{Kind: kind, Chain: e.chain}
+		}
+		of[e.set] = append(of[e.set], one)
+	}
+	for name, all := range of {
+		for part := range slices.Chunk(all, atOnce) {
+			if err := by(sets[name], part); err != nil {
+				return fmt.Errorf("elements of nftables set %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// intact looks whether the table that we made stands with all its chains and their rules. It does not read
+// the sets: who takes an element out of them is seen by Watch.
+func (b *nftablesBackend) intact(context.Context) (bool, error) {
+	if err := b.connect(); err != nil {
+		return false, err
+	}
+	chains, err := b.conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		b.disconnect()
+		return false, fmt.Errorf("list nftables chains: %w", err)
+	}
+	want := map[string]int{}
+	fixed := schemaOf(b.node.Node)
+	for _, c := range fixed.inner {
+		want[c.name] = len(c.rules)
+	}
+	for _, c := range fixed.hooked {
+		want[c.name] = len(c.rules)
+	}
+	for name, c := range b.layout.chains {
+		want[name] = len(rulesOf(c))
+	}
+	have, err := countRules(b.node.namespace, b.table.Name)
+	if err != nil {
+		return false, err
+	}
+	for _, c := range chains {
+		if c.Table.Name != b.table.Name {
+			continue
+		}
+		if n, ours := want[c.Name]; !ours || n != have[c.Name] {
+			return false, nil
+		}
+		delete(want, c.Name)
+	}
+	return len(want) == 0, nil
+}
+
+func (b *nftablesBackend) ours(socket uint32) bool { return socket == b.socket.Load() }
+
+func (b *nftablesBackend) owns(table string) bool {
+	name := b.named.Load()
+	return name != nil && *name == table
+}
+
+// clear removes our tables and leaves base alone.
+func (b *nftablesBackend) clear(context.Context) error {
+	if err := b.connect(); err != nil {
+		return err
+	}
+	list, err := b.conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return fmt.Errorf("list nftables tables: %w", err)
+	}
+	for _, table := range list {
+		if slices.Contains(tables[:], table.Name) {
+			b.conn.DelTable(table)
+		}
+	}
+	if err := b.flush(); err != nil {
+		return fmt.Errorf("remove nftables tables: %w", err)
+	}
+	return nil
+}
+
+func (b *nftablesBackend) close() { b.disconnect() }
+
+// countRules counts the rules of each chain of a table. The library would read what is in them too, and cannot
+// read all that others, or we, write.
+func countRules(where namespace, table string) (map[string]int, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: where.fd()})
+	if err != nil {
+		return nil, fmt.Errorf("connect to nftables: %w", err)
+	}
+	defer conn.Close()
+	name, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(table), 0)}})
+	if err != nil {
+		return nil, err
+	}
+	list, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{
+			Type:  unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE,
+			Flags: netlink.Request | netlink.Dump,
+		},
+		Data: append([]byte{unix.NFPROTO_IPV4, 0, 0, 0}, name...),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rules of nftables table %s: %w", table, err)
+	}
+	counts := map[string]int{}
+	for _, m := range list {
+		attributes, err := netlink.NewAttributeDecoder(m.Data[4:])
+		if err != nil {
+			return nil, fmt.Errorf("list rules of nftables table %s: %w", table, err)
+		}
+		of, chain := "", ""
+		for attributes.Next() {
+			switch attributes.Type() {
+			case unix.NFTA_RULE_TABLE:
+				of = attributes.String()
+			case unix.NFTA_RULE_CHAIN:
+				chain = attributes.String()
+			}
+		}
+		if of == table {
+			counts[chain]++
+		}
+	}
+	return counts, nil
+}
+
+// portID is the number the kernel knows a netlink socket by.
+func portID(c *netlink.Conn) (uint32, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var id uint32
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		addr, err := unix.Getsockname(int(fd))
+		if netlinkAddr, ok := addr.(*unix.SockaddrNetlink); ok {
+			id = netlinkAddr.Pid
+		}
+		failed = err
+	})
+	return id, errors.Join(err, failed)
+}

@@ -1,0 +1,260 @@
+package rules
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Backend is what in the kernel the rules are made of.
+type Backend string
+
+// The backends. Auto takes nftables where the kernel can do what the rules need, and else iptables.
+const (
+	Auto     Backend = "auto"
+	Nftables Backend = "nftables"
+	IPTables Backend = "iptables"
+)
+
+// Options are how a node's rules are kept.
+type Options struct {
+	Backend Backend // Auto if empty
+	// Program is the iptables to use, by name or path: the host's own, "iptables", if empty. PROGRAM-save and
+	// PROGRAM-restore stand beside it.
+	Program string
+	// Recheck is how often what tells nothing of its changes (iptables-legacy) is looked after; 30 s if zero.
+	Recheck time.Duration
+	Logger  *slog.Logger
+}
+
+// Rules are the packet rules of one node, in the network namespace of the thread that opened them.
+//
+// Who may speak to whom is decided where a connection begins: a packet of a local task to an address of the
+// node range has to go to a task that is known here to share a network with it, or it is refused. It is looked
+// at once more where it arrives: a packet of a task that is known to share no network is refused, but one of an
+// address that is not known is let through, as the source's node has checked it, and news of a task may come
+// later than its first packet. Published ports are for everyone. A task is known from the return of the Apply
+// that brought it, so bring a task before it starts, with its neighbours.
+//
+// All methods may be called at the same time.
+type Rules struct {
+	log     *slog.Logger
+	recheck time.Duration
+	node    namespaceNode
+	base    *base // nil where there is no iptables
+	kind    Backend
+
+	mu      sync.Mutex
+	facts   *facts // nil before the first full set
+	backend backend
+	other   backend // whatever may be left of the other kind, until it was cleared
+}
+
+// backend puts facts in force.
+type backend interface {
+	// replace makes all anew from facts and swaps it for what stands.
+	replace(context.Context, *facts) error
+	// apply makes a change, which the facts have taken in already.
+	apply(context.Context, *facts, delta) error
+	// intact tells whether what was made still stands.
+	intact(context.Context) (bool, error)
+	// ours tells whether the kernel's news from a socket are of our own doing, owns whether a table is the one
+	// in force.
+	ours(socket uint32) bool
+	owns(table string) bool
+	// clear removes all but what base keeps.
+	clear(context.Context) error
+	close()
+}
+
+// Open finds out what the kernel can do. It changes nothing: rules of an earlier process stand until Replace
+// has the next in force.
+func Open(ctx context.Context, node Node, options Options) (*Rules, error) {
+	if err := node.valid(); err != nil {
+		return nil, fmt.Errorf("rules of the overlay: %w", err)
+	}
+	where, err := ownNamespace()
+	if err != nil {
+		return nil, err
+	}
+	r := &Rules{log: options.Logger, recheck: options.Recheck, node: namespaceNode{node, where}}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if r.recheck <= 0 {
+		r.recheck = 30 * time.Second
+	}
+	if err := r.choose(ctx, options); err != nil {
+		return nil, errors.Join(err, where.close())
+	}
+	r.log.InfoContext(ctx, "packet rules are kept", "backend", string(r.kind), "iptables", r.base.describe())
+	return r, nil
+}
+
+func (r *Rules) choose(ctx context.Context, options Options) error {
+	program := options.Program
+	if program == "" {
+		program = "iptables"
+	}
+	var noTables error
+	r.base, noTables = newBase(ctx, r.node, program)
+	nftables := newNftables(r.node, r.base)
+	switch options.Backend {
+	case Auto, Nftables, "":
+		err := nftables.probe()
+		if err == nil {
+			r.kind, r.backend = Nftables, nftables
+			return nil
+		}
+		nftables.close()
+		if options.Backend == Nftables {
+			return fmt.Errorf("open nftables: %w; choose the backend iptables on this kernel", err)
+		}
+		r.log.InfoContext(ctx, "nftables cannot be used", "error", err)
+	case IPTables:
+		r.other = nftables
+	default:
+		return fmt.Errorf("backend %q: choose auto, nftables or iptables", options.Backend)
+	}
+	if noTables != nil {
+		return fmt.Errorf("open iptables: %w; install the package iptables", noTables)
+	}
+	r.kind, r.backend = IPTables, newIPTables(r.base)
+	return nil
+}
+
+// describe says which iptables there are.
+func (b *base) describe() string {
+	switch {
+	case b == nil:
+		return "none"
+	case b.nft:
+		return b.program + " (nf_tables)"
+	}
+	return b.program + " (legacy)"
+}
+
+// Backend is the backend that was chosen.
+func (r *Rules) Backend() Backend { return r.kind }
+
+// Replace puts a full set in force in place of all there is. Established connections go on; what cannot go on,
+// UDP to an endpoint that is gone and anything of a task that is dead, is cut.
+func (r *Rules) Replace(ctx context.Context, set Set) error {
+	all := Change{Services: set.Services, Tasks: set.Tasks}
+	if err := all.valid(r.node.Node); err != nil {
+		return fmt.Errorf("replace packet rules: %w", err)
+	}
+	next := newFacts(r.node.Node)
+	next.apply(all)
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.backend.replace(ctx, next); err != nil {
+		return fmt.Errorf("replace packet rules: %w", err)
+	}
+	before := r.facts
+	r.facts = next
+	r.clearOther(ctx)
+	return r.cut(ctx, next.staleSince(before))
+}
+
+// clearOther removes what an earlier process may have left in the other backend. It is no failure of the
+// rules if that cannot be done; the next Replace tries again.
+func (r *Rules) clearOther(ctx context.Context) {
+	var err error
+	if r.kind == Nftables {
+		err = r.base.clear(ctx, true)
+	} else if r.other != nil {
+		if err = r.other.clear(ctx); err == nil {
+			r.other.close()
+			r.other = nil
+		}
+	}
+	if err != nil {
+		r.log.DebugContext(ctx, "cannot clear the other backend", "error", err)
+	}
+}
+
+// Apply puts a change in force, whole and at once. It returns when no new connection goes where it should not
+// any more, and what cannot go on was cut, as with Replace.
+func (r *Rules) Apply(ctx context.Context, change Change) error {
+	if err := change.valid(r.node.Node); err != nil {
+		return fmt.Errorf("change packet rules: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.facts == nil {
+		return errors.New("change packet rules: there are none yet: replace them with a full set first")
+	}
+	d := r.facts.apply(change)
+	if !d.empty() {
+		if err := r.backend.apply(ctx, r.facts, d); err != nil {
+			return fmt.Errorf("change packet rules: %w", err)
+		}
+	}
+	return r.cut(ctx, r.facts.stale(d))
+}
+
+// Repair looks whether all stands and makes anew what does not. It tells whether anything was missing.
+func (r *Rules) Repair(ctx context.Context) (bool, error) { return r.repair(ctx, "") }
+
+// repair takes the table named, if any, for spoilt.
+func (r *Rules) repair(ctx context.Context, spoilt string) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.facts == nil {
+		return false, nil
+	}
+	broken := spoilt != "" && r.backend.owns(spoilt)
+	if !broken {
+		intact, err := r.backend.intact(ctx)
+		if err != nil {
+			return false, fmt.Errorf("look after packet rules: %w", err)
+		}
+		broken = !intact
+	}
+	if !broken {
+		hooked, err := r.base.intact(ctx)
+		if err != nil {
+			return false, fmt.Errorf("look after packet rules: %w", err)
+		}
+		broken = !hooked
+	}
+	if !broken {
+		return false, nil
+	}
+	if err := r.backend.replace(ctx, r.facts); err != nil {
+		return true, fmt.Errorf("repair packet rules: %w", err)
+	}
+	return true, nil
+}
+
+// Remove removes everything of ours, the operator's chain too, and whatever stands only because of it.
+func (r *Rules) Remove(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.facts = nil
+	err := r.backend.clear(ctx)
+	if r.other != nil {
+		err = errors.Join(err, r.other.clear(ctx))
+	}
+	if err := errors.Join(err, r.base.clear(ctx, false)); err != nil {
+		return fmt.Errorf("remove packet rules: %w", err)
+	}
+	return nil
+}
+
+// Close lets go of the kernel and leaves the rules in force.
+func (r *Rules) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.facts = nil
+	r.backend.close()
+	if r.other != nil {
+		r.other.close()
+	}
+	return r.node.close()
+}
