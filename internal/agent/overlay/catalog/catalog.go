@@ -1,0 +1,455 @@
+package catalog
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// Catalog is safe for concurrent use.
+type Catalog struct {
+	mu       sync.RWMutex
+	services map[string]*service
+	tasks    map[string]*task // of all nodes, by id
+	version  uint64           // of what managers have sent
+	// arriving are the services and tasks of a full set that is still coming; nil else.
+	arriving *arriving
+
+	// Indexes for names.
+	byName map[string]map[*service]struct{} // services by name and alias
+	byAddr map[netip.Addr]string            // task by address
+	byVIP  map[netip.Addr]*service
+
+	// taken are ports of this node that other programs have.
+	taken map[Port]struct{}
+
+	// changed are what the rules have not been told of yet.
+	changed struct {
+		services map[string]struct{}
+		tasks    map[string]struct{}
+		gone     map[netip.Addr]struct{}
+	}
+}
+
+type arriving struct {
+	services, tasks map[string]struct{}
+}
+
+// service is one service, with those of its tasks that are known.
+type service struct {
+	id    string
+	front *warrenv1.ServiceFront // nil before a manager has told of it
+	tasks map[string]*task
+}
+
+// task is one task with an address. What is told of it and what is seen of it here may each come first.
+type task struct {
+	id   string
+	told *warrenv1.TaskEndpoint // nil before a manager has told of it
+	here *local                 // nil of another node's
+	addr netip.Addr
+	of   *service
+}
+
+// local is what this node sees of a task of its own.
+type local struct {
+	slot      uint32
+	hostPorts []*warrenv1.PortSpec
+	serving   bool
+}
+
+// Port is one of this node's.
+type Port struct {
+	Protocol warrenv1.Protocol
+	Number   uint32
+}
+
+// New returns an empty catalog.
+func New() *Catalog {
+	c := &Catalog{
+		services: map[string]*service{}, tasks: map[string]*task{},
+		byName: map[string]map[*service]struct{}{}, byAddr: map[netip.Addr]string{}, byVIP: map[netip.Addr]*service{},
+		taken: map[Port]struct{}{},
+	}
+	c.forgetChanges()
+	return c
+}
+
+// Heed takes what a manager has sent.
+func (c *Catalog) Heed(e *warrenv1.Endpoints) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.GetFull() {
+		c.arriving = &arriving{services: map[string]struct{}{}, tasks: map[string]struct{}{}}
+	}
+	for _, f := range e.GetServices() {
+		c.setFront(f.GetServiceId(), f)
+		if c.arriving != nil {
+			c.arriving.services[f.GetServiceId()] = struct{}{}
+		}
+	}
+	for _, id := range e.GetRemovedServices() {
+		c.setFront(id, nil)
+	}
+	for _, t := range e.GetTasks() {
+		c.tell(t)
+		if c.arriving != nil {
+			c.arriving.tasks[t.GetTaskId()] = struct{}{}
+		}
+	}
+	for _, id := range e.GetRemovedTasks() {
+		c.untell(id)
+	}
+	if e.GetMore() {
+		return
+	}
+	c.version = e.GetVersion()
+	if c.arriving == nil {
+		return
+	}
+	for id := range c.services {
+		if _, came := c.arriving.services[id]; !came {
+			c.setFront(id, nil)
+		}
+	}
+	for id := range c.tasks {
+		if _, came := c.arriving.tasks[id]; !came {
+			c.untell(id)
+		}
+	}
+	c.arriving = nil
+}
+
+// Version is that of what managers have sent, as far as it is whole.
+func (c *Catalog) Version() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.version
+}
+
+// Told is all that managers have sent, for a record of it.
+func (c *Catalog) Told() *warrenv1.Endpoints {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	e := &warrenv1.Endpoints{Version: c.version, Full: true}
+	for _, s := range c.services {
+		if s.front != nil {
+			e.Services = append(e.Services, s.front)
+		}
+	}
+	for _, t := range c.tasks {
+		if t.told != nil {
+			e.Tasks = append(e.Tasks, t.told)
+		}
+	}
+	return e
+}
+
+// Place notes that a task of this node has an address. It does not take connections yet.
+func (c *Catalog) Place(t *warrenv1.Task, hostPorts []*warrenv1.PortSpec, addr netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := t.GetMeta().GetId()
+	known := c.task(id, t.GetServiceId())
+	if known.here == nil {
+		known.here = &local{}
+	}
+	known.here.slot, known.here.hostPorts = t.GetSlot(), hostPorts
+	c.setAddr(known, addr)
+	c.touch(known)
+}
+
+// Serve notes that a task of this node takes connections.
+func (c *Catalog) Serve(id string) { c.serve(id, true) }
+
+// Withdraw notes that a task of this node does not take connections any more.
+func (c *Catalog) Withdraw(id string) { c.serve(id, false) }
+
+func (c *Catalog) serve(id string, serving bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.tasks[id]; t != nil && t.here != nil && t.here.serving != serving {
+		t.here.serving = serving
+		c.touch(t)
+	}
+}
+
+// Release notes that a task of this node has no address any more.
+func (c *Catalog) Release(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.tasks[id]
+	if t == nil || t.here == nil {
+		return
+	}
+	t.here = nil
+	// What a manager still tells of it is out of date.
+	c.remove(t)
+}
+
+// Placed is the address of a task of this node; the zero Addr where it has none.
+func (c *Catalog) Placed(id string) netip.Addr {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if t := c.tasks[id]; t != nil && t.here != nil {
+		return t.addr
+	}
+	return netip.Addr{}
+}
+
+// Declared returns the ports on which a task of this node is said to listen.
+func (c *Catalog) Declared(id string) []Port {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	t := c.tasks[id]
+	if t == nil || t.here == nil {
+		return nil
+	}
+	var ports []Port
+	for _, p := range t.of.front.GetPorts() {
+		ports = append(ports, Port{p.GetProtocol(), p.GetTarget()})
+	}
+	for _, p := range t.here.hostPorts {
+		ports = append(ports, Port{normal(p.GetProtocol()), p.GetTarget()})
+	}
+	slices.SortFunc(ports, comparePorts)
+	return slices.Compact(ports)
+}
+
+// Published returns the ports that are open on this node, taken or not.
+func (c *Catalog) Published() []Port {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var ports []Port
+	for _, s := range c.services {
+		for _, p := range s.front.GetPorts() {
+			ports = append(ports, Port{p.GetProtocol(), p.GetPublished()})
+		}
+	}
+	for _, t := range c.tasks {
+		if t.here != nil {
+			for _, p := range t.here.hostPorts {
+				ports = append(ports, Port{normal(p.GetProtocol()), p.GetPublished()})
+			}
+		}
+	}
+	slices.SortFunc(ports, comparePorts)
+	return slices.Compact(ports)
+}
+
+// Taken says which ports of this node other programs have, so that they lead to no service.
+func (c *Catalog) Taken(ports []Port) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	taken := map[Port]struct{}{}
+	for _, p := range ports {
+		taken[p] = struct{}{}
+	}
+	if maps.Equal(taken, c.taken) {
+		return
+	}
+	c.taken = taken
+	for id, s := range c.services {
+		if len(s.front.GetPorts()) > 0 {
+			c.changed.services[id] = struct{}{}
+		}
+	}
+	for id, t := range c.tasks {
+		if t.here != nil && len(t.here.hostPorts) > 0 {
+			c.changed.tasks[id] = struct{}{}
+		}
+	}
+}
+
+func (c *Catalog) service(id string) *service {
+	s := c.services[id]
+	if s == nil {
+		s = &service{id: id, tasks: map[string]*task{}}
+		c.services[id] = s
+	}
+	return s
+}
+
+func (c *Catalog) task(id, serviceID string) *task {
+	t := c.tasks[id]
+	if t == nil {
+		t = &task{id: id, of: c.service(serviceID)}
+		c.tasks[id], t.of.tasks[id] = t, t
+	}
+	return t
+}
+
+// setFront notes how a service is reached; nil: it is gone.
+func (c *Catalog) setFront(id string, f *warrenv1.ServiceFront) {
+	s := c.services[id]
+	if s == nil && f == nil {
+		return
+	}
+	s = c.service(id)
+	for _, name := range s.names() {
+		delete(c.byName[name], s)
+		if len(c.byName[name]) == 0 {
+			delete(c.byName, name)
+		}
+	}
+	if c.byVIP[s.vip()] == s {
+		delete(c.byVIP, s.vip())
+	}
+	s.front = f
+	for _, name := range s.names() {
+		if c.byName[name] == nil {
+			c.byName[name] = map[*service]struct{}{}
+		}
+		c.byName[name][s] = struct{}{}
+	}
+	if vip := s.vip(); vip.IsValid() {
+		c.byVIP[vip] = s
+	}
+	c.changed.services[id] = struct{}{}
+	for task := range s.tasks { // its networks are theirs
+		c.changed.tasks[task] = struct{}{}
+	}
+	c.sweep(s)
+}
+
+// sweep forgets a service of which nothing is known any more.
+func (c *Catalog) sweep(s *service) {
+	if s.front == nil && len(s.tasks) == 0 {
+		delete(c.services, s.id)
+	}
+}
+
+// names are those by which a service can be asked for.
+func (s *service) names() []string {
+	if s.front == nil {
+		return nil
+	}
+	names := []string{s.front.GetServiceName()}
+	for _, n := range s.front.GetNetworks() {
+		names = append(names, n.GetAliases()...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (s *service) vip() netip.Addr {
+	addr, err := netip.ParseAddr(s.front.GetVip())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return addr
+}
+
+// tell notes what a manager tells of a task.
+func (c *Catalog) tell(e *warrenv1.TaskEndpoint) {
+	addr, err := netip.ParseAddr(e.GetAddress())
+	if err != nil {
+		c.untell(e.GetTaskId())
+		return
+	}
+	t := c.task(e.GetTaskId(), e.GetServiceId())
+	t.told = e
+	if t.here == nil { // of its own tasks this node knows better
+		c.setAddr(t, addr)
+	}
+	c.touch(t)
+}
+
+// untell notes that managers do not know a task any more, or not with an address.
+func (c *Catalog) untell(id string) {
+	t := c.tasks[id]
+	if t == nil {
+		return
+	}
+	if t.told = nil; t.here == nil {
+		c.remove(t)
+	} else {
+		c.touch(t)
+	}
+}
+
+func (c *Catalog) setAddr(t *task, addr netip.Addr) {
+	if t.addr == addr {
+		return
+	}
+	c.clearAddr(t)
+	t.addr = addr
+	if holder := c.tasks[c.byAddr[addr]]; holder != nil && holder != t {
+		// Its new holder is known before it is known that the old one has gone.
+		c.touch(holder)
+	}
+	c.byAddr[addr] = t.id
+	delete(c.changed.gone, addr)
+}
+
+func (c *Catalog) clearAddr(t *task) {
+	if t.addr.IsValid() && c.byAddr[t.addr] == t.id {
+		delete(c.byAddr, t.addr)
+		c.changed.gone[t.addr] = struct{}{}
+	}
+	t.addr = netip.Addr{}
+}
+
+func (c *Catalog) remove(t *task) {
+	c.clearAddr(t)
+	delete(c.tasks, t.id)
+	delete(c.changed.tasks, t.id)
+	delete(t.of.tasks, t.id)
+	c.changed.services[t.of.id] = struct{}{}
+	c.sweep(t.of)
+}
+
+// touch notes that the rules must hear of a task.
+func (c *Catalog) touch(t *task) {
+	c.changed.tasks[t.id] = struct{}{}
+	c.changed.services[t.of.id] = struct{}{}
+}
+
+// holds tells whether t is the one that its address is known by.
+func (c *Catalog) holds(t *task) bool { return t.addr.IsValid() && c.byAddr[t.addr] == t.id }
+
+// open tells whether new connections may go to a task. Of its own tasks this node knows first whether they take
+// connections, a manager whether they are to be sent any.
+func (t *task) open() bool {
+	if t.here != nil {
+		return t.here.serving && !t.told.GetWithdrawn()
+	}
+	return t.told.GetServing()
+}
+
+func (t *task) slot() uint32 {
+	if t.here != nil {
+		return t.here.slot
+	}
+	return t.told.GetSlot()
+}
+
+// networks are those a task is on.
+func (t *task) networks() []string { return t.of.networks() }
+
+func (s *service) networks() []string {
+	var names []string
+	for _, n := range s.front.GetNetworks() {
+		names = append(names, n.GetNetwork())
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// normal is a protocol without the zero that stands for TCP.
+func normal(p warrenv1.Protocol) warrenv1.Protocol {
+	if p == warrenv1.Protocol_PROTOCOL_UNSPECIFIED {
+		return warrenv1.Protocol_PROTOCOL_TCP
+	}
+	return p
+}
+
+func comparePorts(a, b Port) int {
+	if a.Protocol != b.Protocol {
+		return int(a.Protocol) - int(b.Protocol)
+	}
+	return int(a.Number) - int(b.Number)
+}

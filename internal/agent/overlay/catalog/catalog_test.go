@@ -1,0 +1,235 @@
+package catalog
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/cuemby/warren/internal/agent/overlay/names"
+	"github.com/cuemby/warren/internal/agent/overlay/rules"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+func addr(last int) netip.Addr { return netip.AddrFrom4([4]byte{10, 208, 0, byte(last)}) }
+
+func front(name, vip string, networks ...*warrenv1.NetworkAttachment) *warrenv1.ServiceFront {
+	if len(networks) == 0 {
+		networks = on("default")
+	}
+	return &warrenv1.ServiceFront{ServiceId: name, ServiceName: name, Vip: vip, Networks: networks}
+}
+
+func on(networks ...string) []*warrenv1.NetworkAttachment {
+	var all []*warrenv1.NetworkAttachment
+	for _, n := range networks {
+		all = append(all, &warrenv1.NetworkAttachment{Network: n})
+	}
+	return all
+}
+
+func endpoint(id, service string, at int, serving bool) *warrenv1.TaskEndpoint {
+	return &warrenv1.TaskEndpoint{TaskId: id, ServiceId: service, Slot: 1, NodeId: "n", Address: addr(at).String(), Serving: serving}
+}
+
+func mine(id, service string) *warrenv1.Task {
+	return &warrenv1.Task{Meta: &warrenv1.Meta{Id: id}, ServiceId: service, Slot: 2}
+}
+
+func endpointsOf(c *Catalog, service string) []netip.Addr {
+	all, _ := c.All()
+	for _, s := range all.Services {
+		if s.ID == service {
+			return s.Endpoints
+		}
+	}
+	return nil
+}
+
+func TestATaskOfThisNodeTakesConnectionsAsSoonAsItIsSeenTo(t *testing.T) {
+	c := New()
+	c.Heed(&warrenv1.Endpoints{Full: true, Version: 1, Services: []*warrenv1.ServiceFront{front("web", "10.224.0.1")}})
+	c.Place(mine("t", "web"), nil, addr(2))
+	if got := endpointsOf(c, "web"); len(got) != 0 {
+		t.Errorf("endpoints %v before it serves", got)
+	}
+	c.Serve("t")
+	if got := endpointsOf(c, "web"); !slices.Equal(got, []netip.Addr{addr(2)}) {
+		t.Errorf("endpoints %v", got)
+	}
+	late := endpoint("t", "web", 2, false)
+	c.Heed(&warrenv1.Endpoints{Version: 2, Tasks: []*warrenv1.TaskEndpoint{late}})
+	if got := endpointsOf(c, "web"); len(got) != 1 {
+		t.Errorf("endpoints %v after a manager has told of it, and not yet that it serves", got)
+	}
+	withdrawn := endpoint("t", "web", 2, false)
+	withdrawn.Withdrawn = true
+	c.Heed(&warrenv1.Endpoints{Version: 3, Tasks: []*warrenv1.TaskEndpoint{withdrawn}})
+	if got := endpointsOf(c, "web"); len(got) != 0 {
+		t.Errorf("endpoints %v although it is to stop", got)
+	}
+	c.Withdraw("t")
+	c.Release("t")
+	if change, _, some := c.Changes(); !some || !slices.Equal(change.RemovedTasks, []netip.Addr{addr(2)}) {
+		t.Errorf("change %+v", change)
+	}
+}
+
+func TestAnAddressIsItsLatestHolders(t *testing.T) {
+	c := New()
+	c.Heed(&warrenv1.Endpoints{Full: true, Version: 1, Services: []*warrenv1.ServiceFront{front("web", ""), front("db", "")}, Tasks: []*warrenv1.TaskEndpoint{endpoint("old", "web", 5, true)}})
+	c.Heed(&warrenv1.Endpoints{Version: 2, Tasks: []*warrenv1.TaskEndpoint{endpoint("new", "db", 5, true)}})
+	if web, db := endpointsOf(c, "web"), endpointsOf(c, "db"); len(web) != 0 || len(db) != 1 {
+		t.Errorf("web %v, db %v", web, db)
+	}
+	c.Changes()
+	c.Heed(&warrenv1.Endpoints{Version: 3, RemovedTasks: []string{"old"}})
+	if change, _, _ := c.Changes(); len(change.RemovedTasks) != 0 {
+		t.Errorf("the new holder's connections would be cut: %+v", change)
+	}
+}
+
+func TestAFullSetThatComesInPiecesReplacesWhatIsNotInIt(t *testing.T) {
+	c := New()
+	c.Heed(&warrenv1.Endpoints{Full: true, Version: 7, Services: []*warrenv1.ServiceFront{front("old", "10.224.0.1")}, Tasks: []*warrenv1.TaskEndpoint{endpoint("o", "old", 3, true)}})
+	c.Heed(&warrenv1.Endpoints{Full: true, More: true, Version: 8, Services: []*warrenv1.ServiceFront{front("web", "10.224.0.2")}})
+	if c.Version() != 7 || endpointsOf(c, "old") == nil {
+		t.Errorf("half a set counts: version %d", c.Version())
+	}
+	c.Heed(&warrenv1.Endpoints{Version: 8, Tasks: []*warrenv1.TaskEndpoint{endpoint("w", "web", 4, true)}})
+	if c.Version() != 8 || endpointsOf(c, "old") != nil || len(endpointsOf(c, "web")) != 1 {
+		t.Errorf("version %d, old %v, web %v", c.Version(), endpointsOf(c, "old"), endpointsOf(c, "web"))
+	}
+}
+
+func TestNamesAreForThoseWhoShareANetwork(t *testing.T) {
+	c := New()
+	db := front("db", "10.224.0.2", &warrenv1.NetworkAttachment{Network: "back", Aliases: []string{"postgres"}})
+	c.Heed(&warrenv1.Endpoints{Full: true, Services: []*warrenv1.ServiceFront{
+		front("web", "10.224.0.1", on("default", "back")...), front("other", "10.224.0.3"), db,
+	}, Tasks: []*warrenv1.TaskEndpoint{endpoint("w", "web", 2, true), endpoint("o", "other", 3, true), endpoint("d", "db", 4, true)}})
+	for _, q := range []struct {
+		name  string
+		asker int
+		found bool
+	}{
+		{"db", 2, true}, {"postgres", 2, true}, {"db", 3, false}, {"postgres", 3, false}, {"other", 4, false}, {"web", 4, true}, {"web", 3, true},
+		{"db", 1, true}, // the node itself
+		{"none", 2, false},
+	} {
+		s, found := c.Service(q.name, addr(q.asker))
+		if found != q.found {
+			t.Errorf("%s asked by %v: found %v", q.name, addr(q.asker), found)
+		}
+		if found && q.name == "postgres" && (s.Name != "db" || s.VIP != netip.MustParseAddr("10.224.0.2") || !slices.Equal(s.Tasks, []names.Task{{Slot: 1, Name: "db.1", Addr: addr(4)}})) {
+			t.Errorf("postgres: %+v", s)
+		}
+	}
+	if name, ok := c.Name(netip.MustParseAddr("10.224.0.2"), addr(2)); !ok || name != "db" {
+		t.Errorf("the address of db is called %q", name)
+	}
+	if name, ok := c.Name(addr(4), addr(2)); !ok || name != "db.1" {
+		t.Errorf("the address of its task is called %q", name)
+	}
+	if name, ok := c.Name(addr(4), addr(3)); ok {
+		t.Errorf("a stranger is told %q", name)
+	}
+}
+
+func TestATakenPortLeadsNowhere(t *testing.T) {
+	c := New()
+	web := front("web", "10.224.0.1")
+	web.Ports = []*warrenv1.PublishedPort{{Protocol: warrenv1.Protocol_PROTOCOL_TCP, Published: 80, Target: 8080}, {Protocol: warrenv1.Protocol_PROTOCOL_UDP, Published: 53, Target: 53}}
+	c.Heed(&warrenv1.Endpoints{Full: true, Services: []*warrenv1.ServiceFront{web}})
+	c.Place(mine("t", "web"), []*warrenv1.PortSpec{{Target: 9, Published: 99}}, addr(2))
+	c.Serve("t")
+	if got := c.Declared("t"); !slices.Equal(got, []Port{{1, 9}, {1, 8080}, {2, 53}}) {
+		t.Errorf("declared %v", got)
+	}
+	if got := c.Published(); !slices.Equal(got, []Port{{1, 80}, {1, 99}, {2, 53}}) {
+		t.Errorf("published %v", got)
+	}
+	c.Taken([]Port{{1, 80}, {1, 99}})
+	all, _ := c.All()
+	if got := all.Services[0].Published; !slices.Equal(got, []rules.Published{{Port: 53, Target: 53, Protocol: rules.UDP}}) {
+		t.Errorf("open %v", got)
+	}
+	if got := all.Tasks[0].HostPorts; len(got) != 0 {
+		t.Errorf("the node's own %v", got)
+	}
+}
+
+// TestChangesAddUpToAll: whoever applies every change to what was there knows the same as who asks for all.
+func TestChangesAddUpToAll(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		c := New()
+		services, tasks := map[string]rules.Service{}, map[netip.Addr]rules.Task{}
+		ids := rapid.SampledFrom([]string{"a", "b", "c"})
+		taskIDs := rapid.SampledFrom([]string{"t1", "t2", "t3", "t4"})
+		at := rapid.IntRange(2, 6)
+		for step := range rapid.IntRange(1, 40).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 7).Draw(rt, "what") {
+			case 0, 1:
+				e := &warrenv1.Endpoints{Version: uint64(step), Full: rapid.IntRange(0, 5).Draw(rt, "full") == 0}
+				for range rapid.IntRange(0, 2).Draw(rt, "fronts") {
+					f := front(ids.Draw(rt, "service"), fmt.Sprintf("10.224.0.%d", rapid.IntRange(1, 3).Draw(rt, "vip")), on(rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "network"))...)
+					e.Services = append(e.Services, f)
+				}
+				for range rapid.IntRange(0, 3).Draw(rt, "endpoints") {
+					id := taskIDs.Draw(rt, "task")
+					e.Tasks = append(e.Tasks, endpoint(id, "a", at.Draw(rt, "addr"), rapid.Bool().Draw(rt, "serving")))
+				}
+				c.Heed(e)
+			case 2:
+				c.Heed(&warrenv1.Endpoints{Version: uint64(step), RemovedServices: []string{ids.Draw(rt, "gone")}, RemovedTasks: []string{taskIDs.Draw(rt, "gone task")}})
+			case 3:
+				c.Place(mine(taskIDs.Draw(rt, "mine"), "a"), nil, addr(at.Draw(rt, "place")))
+			case 4:
+				c.Serve(taskIDs.Draw(rt, "serve"))
+			case 5:
+				c.Withdraw(taskIDs.Draw(rt, "withdraw"))
+			case 6:
+				c.Release(taskIDs.Draw(rt, "release"))
+			case 7:
+				change, _, _ := c.Changes()
+				follow(services, tasks, change)
+			}
+		}
+		change, _, _ := c.Changes()
+		follow(services, tasks, change)
+		all, _ := c.All()
+		wantServices, wantTasks := map[string]rules.Service{}, map[netip.Addr]rules.Task{}
+		follow(wantServices, wantTasks, rules.Change{Services: all.Services, Tasks: all.Tasks})
+		compare := []cmp.Option{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.EquateEmpty()}
+		if diff := cmp.Diff(wantServices, services, compare...); diff != "" {
+			rt.Fatalf("services (-all +changes):\n%s", diff)
+		}
+		if diff := cmp.Diff(wantTasks, tasks, compare...); diff != "" {
+			rt.Fatalf("tasks (-all +changes):\n%s", diff)
+		}
+		for a := range tasks {
+			if id := c.byAddr[a]; c.tasks[id] == nil {
+				rt.Fatalf("%s is nobody's", a)
+			}
+		}
+	})
+}
+
+func follow(services map[string]rules.Service, tasks map[netip.Addr]rules.Task, change rules.Change) {
+	for _, id := range change.RemovedServices {
+		delete(services, id)
+	}
+	for _, s := range change.Services {
+		services[s.ID] = s
+	}
+	for _, a := range change.RemovedTasks {
+		delete(tasks, a)
+	}
+	for _, t := range change.Tasks {
+		tasks[t.Addr] = t
+	}
+}
