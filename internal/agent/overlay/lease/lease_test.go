@@ -2,11 +2,11 @@ package lease
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -49,7 +49,7 @@ func TestAddressesAreNeverSharedNeverOutsideAndTheLongestFreeComesFirst(t *testi
 		usable := 1<<(32-bits) - 3
 		held := map[string]netip.Addr{}
 		freedAt := map[netip.Addr]int{} // missing: never given
-		task := rapid.Custom(func(t *rapid.T) string { return fmt.Sprint(rapid.IntRange(0, 70).Draw(t, "task")) })
+		task := rapid.Custom(func(t *rapid.T) string { return strconv.Itoa(rapid.IntRange(0, 70).Draw(t, "task")) })
 		now := 0
 		t.Repeat(map[string]func(*rapid.T){
 			"give": func(t *rapid.T) {
@@ -133,7 +133,7 @@ func neverFreed(held map[string]netip.Addr, freedAt map[netip.Addr]int) []netip.
 func TestAFullSubnetSaysSoAndWhatToDo(t *testing.T) {
 	l := open(t, &memory{leases: map[string]netip.Addr{}}, nil)
 	for i := range 253 {
-		if _, err := l.Lease(fmt.Sprint(i)); err != nil {
+		if _, err := l.Lease(strconv.Itoa(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -220,7 +220,7 @@ func TestLeasesGivenAtOnceDiffer(t *testing.T) {
 	var running sync.WaitGroup
 	for i := range 100 {
 		running.Go(func() {
-			if _, err := l.Lease(fmt.Sprint(i)); err != nil {
+			if _, err := l.Lease(strconv.Itoa(i)); err != nil {
 				t.Error(err)
 			}
 		})

@@ -410,7 +410,7 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 	h := newHost(t, 3)
 	h.up()
 	for want, change := range map[string]func(*Node){
-		"Addr":      func(n *Node) { n.Addr = netip.MustParseAddr("10.208.4.1") },
+		"address":   func(n *Node) { n.Addr = netip.MustParseAddr("10.208.4.1") },
 		"Subnet":    func(n *Node) { n.Subnet = netip.MustParsePrefix("fd00::/64") },
 		"NodeRange": func(n *Node) { n.NodeRange = netip.MustParsePrefix("10.208.0.1/12") },
 		"VIPRange":  func(n *Node) { n.VIPRange = netip.Prefix{} },

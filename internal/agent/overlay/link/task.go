@@ -53,7 +53,7 @@ func checkTask(task string) error {
 	for i, c := range task {
 		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 		if !letter && (i == 0 || !strings.ContainsRune("-_.", c)) {
-			return fmt.Errorf("task %q: its id may have letters, digits and, not first, - _ and .", task)
+			return fmt.Errorf("task %q: its id may have letters, digits, and the characters - _ . but for the first", task)
 		}
 	}
 	return nil

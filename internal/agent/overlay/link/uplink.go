@@ -40,17 +40,18 @@ func (w *Wires) Uplink(toward netip.Addr) (name string, mtu int, err error) {
 	if err != nil {
 		return "", 0, fmt.Errorf("find the link towards %s: %w", toward, err)
 	}
-	for _, r := range routes {
-		l, err := w.kernel.LinkByIndex(r.LinkIndex)
-		if err == nil && l.Attrs().Flags&net.FlagLoopback != 0 {
-			l, err = w.holder(toward)
-		}
-		if err != nil {
-			return "", 0, fmt.Errorf("find the link towards %s: %w", toward, err)
-		}
-		return l.Attrs().Name, routeMTU(r, l), nil
+	if len(routes) == 0 {
+		return "", 0, fmt.Errorf("find the link towards %s: no route leads there", toward)
 	}
-	return "", 0, fmt.Errorf("find the link towards %s: no route leads there", toward)
+	r := routes[0]
+	l, err := w.kernel.LinkByIndex(r.LinkIndex)
+	if err == nil && l.Attrs().Flags&net.FlagLoopback != 0 {
+		l, err = w.holder(toward)
+	}
+	if err != nil {
+		return "", 0, fmt.Errorf("find the link towards %s: %w", toward, err)
+	}
+	return l.Attrs().Name, routeMTU(r, l), nil
 }
 
 // holder is the link that has one of the host's addresses.

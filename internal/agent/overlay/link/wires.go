@@ -118,7 +118,7 @@ func (n *Node) check() error {
 		}
 	}
 	if !n.Subnet.Contains(n.Addr) {
-		return fmt.Errorf("Addr %s: it must be in the node's subnet %s", n.Addr, n.Subnet)
+		return fmt.Errorf("address %s: it must be in the node's subnet %s", n.Addr, n.Subnet)
 	}
 	if n.MTU < minMTU || n.MTU > maxMTU {
 		return fmt.Errorf("MTU %d: it must be %d to %d", n.MTU, minMTU, maxMTU)
