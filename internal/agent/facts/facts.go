@@ -53,6 +53,9 @@ type Machine struct {
 	addresses []string // as last collected
 }
 
+// overlayLinks is what the names of Warren's own links begin with: their addresses are the cluster's, not the machine's.
+const overlayLinks = "warren"
+
 // engineTimeout bounds the wait for a runtime that does not answer: what was last heard is used then.
 const engineTimeout = time.Second
 
@@ -197,7 +200,7 @@ func addresses() []string {
 	}
 	var found []netip.Addr
 	for _, i := range interfaces {
-		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || strings.HasPrefix(i.Name, overlayLinks) {
 			continue
 		}
 		addrs, err := i.Addrs()

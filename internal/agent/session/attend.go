@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -150,6 +151,12 @@ func (s *session) hear(ctx context.Context) error {
 			s.closeStream(m.CloseStream.GetStreamId())
 		case *warrenv1.AttendResponse_Directory:
 			s.Managers.Heed(m.Directory, s.manager)
+		case *warrenv1.AttendResponse_Network:
+			s.Network.Configure(m.Network)
+		case *warrenv1.AttendResponse_Peers:
+			s.Network.HeedPeers(m.Peers)
+		case *warrenv1.AttendResponse_Endpoints:
+			s.Network.HeedEndpoints(m.Endpoints)
 		}
 		s.alive()
 	}
@@ -159,6 +166,9 @@ func (s *session) hear(ctx context.Context) error {
 // is a fresh session, which it returns. While that is being opened the session goes on.
 func (s *session) speak(ctx context.Context, heard <-chan error) (*session, error) {
 	s.Reports.Rewind()
+	if err := cmp.Or(s.tellOverlay(), s.acknowledge()); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
 	heartbeat := time.NewTimer(time.Duration(s.interval.Load()))
 	defer heartbeat.Stop()
 	var opening chan *session // holds what comes of it; nil while none is being opened
@@ -196,6 +206,10 @@ func (s *session) speak(ctx context.Context, heard <-chan error) (*session, erro
 			err = s.send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Heartbeat{Heartbeat: &warrenv1.Heartbeat{}}})
 		case <-s.Reports.Ready():
 			err = s.report(s.Reports.Take(maxReports))
+		case <-s.Network.Changed():
+			err = s.tellOverlay()
+		case <-s.Network.Applied():
+			err = s.acknowledge()
 		case <-s.Facts.Changed():
 			facts := s.Facts.Collect(ctx)
 			if sameMachine(facts, s.facts) {
@@ -225,6 +239,24 @@ func (s *session) freshen(ctx context.Context) *session {
 		return nil
 	}
 	return fresh
+}
+
+// tellOverlay tells how the node's overlay stands, once that is known.
+func (s *session) tellOverlay() error {
+	status := s.Network.Status()
+	if status == nil {
+		return nil
+	}
+	return s.send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Overlay{Overlay: status}})
+}
+
+// acknowledge tells which endpoints the node acts by. That holds whichever manager it is told to.
+func (s *session) acknowledge() error {
+	version := s.Network.InForce()
+	if version == 0 {
+		return nil
+	}
+	return s.send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_InForce{InForce: &warrenv1.EndpointsInForce{Version: version}}})
 }
 
 // report sends reports, in as many messages as it takes. Each tells the manager that this agent lives.

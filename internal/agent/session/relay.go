@@ -109,6 +109,18 @@ func (l *line) serve(ctx context.Context, open *warrenv1.OpenStream, stream *rel
 					Logs: &warrenv1.LogBatch{Lines: lines, CaughtUp: caughtUp},
 				}})
 			})
+	case *warrenv1.OpenStream_Peers:
+		peers, err := l.Network.Peers(ctx)
+		if err != nil {
+			return err
+		}
+		return stream.Send(&warrenv1.RelayRequest{Data: &warrenv1.RelayRequest_Peers{Peers: &warrenv1.PeerList{Peers: peers}}})
+	case *warrenv1.OpenStream_Ping:
+		pings, err := l.Network.Ping(ctx, purpose.Ping.GetAddresses(), purpose.Ping.GetCount())
+		if err != nil {
+			return err
+		}
+		return stream.Send(&warrenv1.RelayRequest{Data: &warrenv1.RelayRequest_Pings{Pings: &warrenv1.PingList{Pings: pings}}})
 	default:
 		return fmt.Errorf("this agent does not know streams of the kind %T: upgrade it", purpose)
 	}

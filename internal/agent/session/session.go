@@ -49,6 +49,24 @@ type Logs interface {
 	Read(ctx context.Context, task string, selection *warrenv1.LogSelection, emit func(lines []*warrenv1.LogLine, caughtUp bool) error) error
 }
 
+// Network is this node's part of the cluster's network. What it takes it waits for nothing with.
+type Network interface {
+	Configure(*warrenv1.NetworkConfig)
+	HeedPeers(*warrenv1.Peers)
+	HeedEndpoints(*warrenv1.Endpoints)
+	// Attend is told whether a session is open.
+	Attend(open bool)
+	// Status is how it stands, nil before that is known; Changed is readable when it has changed.
+	Status() *warrenv1.OverlayStatus
+	Changed() <-chan struct{}
+	// InForce is the version of the endpoints that the node acts by; Applied is readable when it has changed.
+	InForce() uint64
+	Applied() <-chan struct{}
+	// Peers tells how the node stands with each other one, Ping pings others.
+	Peers(ctx context.Context) ([]*warrenv1.OverlayPeer, error)
+	Ping(ctx context.Context, addresses []string, count uint32) ([]*warrenv1.Ping, error)
+}
+
 // Options says whom a session connects, and with what.
 type Options struct {
 	Managers Managers
@@ -62,6 +80,7 @@ type Options struct {
 	Reports Reports
 	Facts   Facts
 	Logs    Logs
+	Network Network
 	// Standing is told, if set, which manager the session is with, or why there is none.
 	Standing func(manager string, problem error)
 	Logger   *slog.Logger
@@ -132,6 +151,7 @@ var errNowhere = errors.New("no address of a manager is known: give the agent --
 
 // stand tells how the line stands.
 func (l *line) stand(manager string, problem error) {
+	l.Network.Attend(manager != "")
 	if l.Standing != nil {
 		l.Standing(manager, problem)
 	}

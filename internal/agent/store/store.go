@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,13 +30,16 @@ const (
 	noteDelay   = time.Second            // how long a note may wait for company
 )
 
-// The file's buckets. Keys are task ids, but for membership, whose one key stands below.
+// The file's buckets. Keys are task ids, but for membership, whose one key stands below, and for network, whose
+// keys are the overlay's.
 var (
 	membershipBucket = []byte("membership")
 	assignmentBucket = []byte("assignments")
 	statusBucket     = []byte("statuses")
 	restartBucket    = []byte("restarts")
-	buckets          = [][]byte{membershipBucket, assignmentBucket, statusBucket, restartBucket}
+	leaseBucket      = []byte("leases")
+	networkBucket    = []byte("network")
+	buckets          = [][]byte{membershipBucket, assignmentBucket, statusBucket, restartBucket, leaseBucket, networkBucket}
 
 	managersKey = []byte("managers")
 
@@ -241,6 +245,7 @@ func (s *Store) queue(delay time.Duration, add func(*Commit)) *Commit {
 		s.pending = &Commit{
 			assignments: map[string]*warrenv1.Assignment{},
 			progress:    map[string]Progress{},
+			leases:      map[string]netip.Addr{},
 			done:        make(chan struct{}),
 		}
 	}
@@ -278,6 +283,7 @@ func (s *Store) take() *Commit {
 type Commit struct {
 	assignments map[string]*warrenv1.Assignment // nil: to be deleted
 	progress    map[string]Progress             // without status: to be deleted
+	leases      map[string]netip.Addr           // zero: to be deleted
 	done        chan struct{}                   // closed when all is durable
 }
 
@@ -339,6 +345,16 @@ func (c *Commit) apply(tx *bbolt.Tx) error {
 			continue
 		}
 		if err := put(bucket, task, assignment); err != nil {
+			return err
+		}
+	}
+	leases := tx.Bucket(leaseBucket)
+	for task, addr := range c.leases {
+		err := leases.Delete([]byte(task))
+		if addr.IsValid() {
+			err = leases.Put([]byte(task), addr.AsSlice())
+		}
+		if err != nil {
 			return err
 		}
 	}

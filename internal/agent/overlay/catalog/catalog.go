@@ -69,13 +69,19 @@ type Port struct {
 
 // New returns an empty catalog.
 func New() *Catalog {
-	c := &Catalog{
-		services: map[string]*service{}, tasks: map[string]*task{},
-		byName: map[string]map[*service]struct{}{}, byAddr: map[netip.Addr]string{}, byVIP: map[netip.Addr]*service{},
-		taken: map[Port]struct{}{},
-	}
-	c.forgetChanges()
+	c := &Catalog{}
+	c.Clear()
 	return c
+}
+
+// Clear forgets everything.
+func (c *Catalog) Clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.services, c.tasks, c.version, c.arriving = map[string]*service{}, map[string]*task{}, 0, nil
+	c.byName, c.byAddr, c.byVIP = map[string]map[*service]struct{}{}, map[netip.Addr]string{}, map[netip.Addr]*service{}
+	c.taken = map[Port]struct{}{}
+	c.forgetChanges()
 }
 
 // Heed takes what a manager has sent.

@@ -1,0 +1,109 @@
+package overlay
+
+import (
+	"context"
+	"strings"
+
+	"github.com/cuemby/warren/internal/agent/overlay/catalog"
+	"github.com/cuemby/warren/internal/agent/overlay/port"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
+
+// replace puts everything that the catalog knows in force.
+func (v *Overlay) replace(ctx context.Context, up *network) error {
+	v.enforcing.Lock()
+	defer v.enforcing.Unlock()
+	return v.replaceLocked(ctx, up)
+}
+
+func (v *Overlay) replaceLocked(ctx context.Context, up *network) error {
+	all, version := v.catalog.All()
+	if err := up.rules.Replace(ctx, all); err != nil {
+		v.broken = true
+		return err
+	}
+	v.broken = false
+	v.force(version)
+	return nil
+}
+
+// enforce puts in force what has changed in the catalog. It is called by whoever needs that, and returns at once
+// where somebody else has done it meanwhile. Without a network there is nothing to do.
+func (v *Overlay) enforce(ctx context.Context) error {
+	v.enforcing.Lock()
+	defer v.enforcing.Unlock()
+	v.mu.Lock()
+	up := v.net
+	v.mu.Unlock()
+	if up == nil {
+		return nil
+	}
+	if v.broken {
+		return v.replaceLocked(ctx, up)
+	}
+	change, version, some := v.catalog.Changes()
+	if some {
+		if err := up.rules.Apply(ctx, change); err != nil {
+			v.broken = true
+			v.rouse()
+			return err
+		}
+	}
+	v.force(version)
+	return nil
+}
+
+// force notes that the node acts by the endpoints of that version.
+func (v *Overlay) force(version uint64) {
+	if v.inForce.Swap(version) != version {
+		token(v.applied)
+	}
+}
+
+// keepPorts reserves the published ports, and has those left alone that other programs have.
+func (v *Overlay) keepPorts() error {
+	var wanted []port.Port
+	for _, p := range v.catalog.Published() {
+		wanted = append(wanted, reserved(p))
+	}
+	if err := v.ports.Set(wanted); err != nil {
+		return err
+	}
+	var taken []catalog.Port
+	var told []*warrenv1.TakenPort
+	for _, t := range v.ports.Taken() {
+		protocol := warrenv1.Protocol(warrenv1.Protocol_value["PROTOCOL_"+strings.ToUpper(string(t.Port.Protocol))])
+		taken = append(taken, catalog.Port{Protocol: protocol, Number: uint32(t.Port.Number)})
+		by := t.By
+		if t.Err != nil {
+			by = t.Err.Error()
+		}
+		if len(told) < maxTaken {
+			told = append(told, &warrenv1.TakenPort{Protocol: protocol, Port: uint32(t.Port.Number), By: head(by)})
+		}
+	}
+	v.catalog.Taken(taken)
+	v.report(func(s *warrenv1.OverlayStatus) { s.TakenPorts = told })
+	return nil
+}
+
+// As many taken ports are told to managers, in so many bytes each.
+const (
+	maxTaken   = 1000
+	maxProgram = 200
+)
+
+func head(text string) string {
+	if len(text) <= maxProgram {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxProgram], "")
+}
+
+func reserved(p catalog.Port) port.Port {
+	protocol := port.TCP
+	if p.Protocol == warrenv1.Protocol_PROTOCOL_UDP {
+		protocol = port.UDP
+	}
+	return port.Port{Protocol: protocol, Number: uint16(p.Number)}
+}
