@@ -142,17 +142,20 @@ func (h *host) sh(commands string) string {
 func (h *host) shIn(ns netns.NsHandle, commands string) string {
 	h.t.Helper()
 	var out []byte
-	h.inside(ns, func() (err error) {
+	h.inside(ns, func() error {
 		for line := range strings.Lines(commands) {
 			words := strings.Fields(line)
 			if len(words) == 0 {
 				continue
 			}
-			var o []byte
-			o, err = exec.Command(words[0], words[1:]...).CombinedOutput()
-			if out = append(out, o...); err != nil {
+			o, err := exec.Command(words[0], words[1:]...).Output() // without ip's warnings
+			if err != nil {
+				if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+					o = exit.Stderr
+				}
 				return fmt.Errorf("%s: %w: %s", strings.TrimSpace(line), err, o)
 			}
+			out = append(out, o...)
 		}
 		return nil
 	})

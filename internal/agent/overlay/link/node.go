@@ -160,10 +160,10 @@ type way struct {
 // route makes the host's routes those that n needs, and leaves all that are not Warren's alone.
 func (w *Wires) route(n Node, bridge, device netlink.Link) error {
 	wanted := map[way]bool{
-		{n.Subnet, bridge.Attrs().Index, n.Addr, 0, unix.RTN_UNICAST}:            true,
-		{n.VIPRange, bridge.Attrs().Index, n.Addr, 0, unix.RTN_UNICAST}:          true,
-		{n.NodeRange, 0, netip.Addr{}, lastResort, unix.RTN_UNREACHABLE}:         true,
-		{n.VIPRange.Masked(), 0, netip.Addr{}, lastResort, unix.RTN_UNREACHABLE}: true,
+		{n.Subnet, bridge.Attrs().Index, n.Addr, 0, unix.RTN_UNICAST}:    true,
+		{n.VIPRange, bridge.Attrs().Index, n.Addr, 0, unix.RTN_UNICAST}:  true,
+		{n.NodeRange, 0, netip.Addr{}, lastResort, unix.RTN_UNREACHABLE}: true,
+		{n.VIPRange, 0, netip.Addr{}, lastResort, unix.RTN_UNREACHABLE}:  true,
 	}
 	if device != nil && n.NodeRange != n.Subnet {
 		wanted[way{n.NodeRange, device.Attrs().Index, n.Addr, 0, unix.RTN_UNICAST}] = true
