@@ -18,6 +18,7 @@ import (
 
 	"github.com/cuemby/warren/internal/agent"
 	"github.com/cuemby/warren/internal/agent/membership"
+	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	"github.com/cuemby/warren/internal/daemonflags"
 )
 
@@ -45,6 +46,10 @@ type flags struct {
 	InsecureRegistry    []string `placeholder:"HOST[:PORT]|CIDR" help:"A registry to speak to by plain HTTP; those on this machine's loopback always are. Repeat it for each."`
 	DockerConfig        string   `default:"/root/.docker/config.json" placeholder:"FILE" help:"Docker config.json with the credentials of registries. It may be missing."`
 
+	Wireguard       string `default:"auto" enum:"auto,kernel,userspace" placeholder:"KIND" help:"Whose WireGuard connects this node to others: the kernel's, or that of a process beside the agent (userspace), as kernels without one need it. One of ${enum}."`
+	WireguardSocket string `default:"${wireguard}" placeholder:"PATH" help:"Where that process listens: warren-wireguard.socket starts it when it is asked for."`
+	PacketRules     string `default:"auto" enum:"auto,nftables,iptables" placeholder:"KIND" help:"What balances connections in the kernel. One of ${enum}."`
+
 	MaxParallelStarts int     `default:"${starts}" placeholder:"N" help:"How many containers are started at once; further ones wait their turn. The default grows with the processors."`
 	ReserveCPU        float64 `name:"reserve-cpu" default:"0" placeholder:"CPUS" help:"Processors kept back from tasks, such as 0.5."`
 	ReserveMemory     size    `default:"0" placeholder:"SIZE" help:"Memory kept back from tasks, such as 512m."`
@@ -61,7 +66,8 @@ func newParser(f *flags, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, 
 		kong.DefaultEnvars("WARREN_AGENT"),
 		kong.Vars{
 			// 4 to 8 at a time is best on two processors; more of them bear more.
-			"starts": strconv.Itoa(min(max(8, 4*runtime.NumCPU()), 32)),
+			"wireguard": wireguard.DefaultSocket,
+			"starts":    strconv.Itoa(min(max(8, 4*runtime.NumCPU()), 32)),
 		},
 		kong.ValueFormatter(daemonflags.HelpWithDefault),
 		kong.Writers(stdout, stderr),
@@ -153,6 +159,9 @@ func (f *flags) agent(logger *slog.Logger) agent.Config {
 		InsecureRegistries:  f.InsecureRegistry,
 		DockerConfig:        f.DockerConfig,
 		MaxParallelStarts:   f.MaxParallelStarts,
+		WireGuard:           f.Wireguard,
+		WireGuardSocket:     f.WireguardSocket,
+		PacketRules:         f.PacketRules,
 		Logger:              logger,
 	}
 }

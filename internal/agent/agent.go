@@ -13,6 +13,9 @@ import (
 	"github.com/cuemby/warren/internal/agent/fdstore"
 	"github.com/cuemby/warren/internal/agent/logs"
 	"github.com/cuemby/warren/internal/agent/membership"
+	"github.com/cuemby/warren/internal/agent/overlay"
+	"github.com/cuemby/warren/internal/agent/overlay/rules"
+	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	"github.com/cuemby/warren/internal/agent/runtime"
 	"github.com/cuemby/warren/internal/agent/session"
 	"github.com/cuemby/warren/internal/agent/store"
@@ -46,7 +49,11 @@ type Config struct {
 	DockerConfig string
 	// MaxParallelStarts bounds how many containers are created and started at once.
 	MaxParallelStarts int
-	Logger            *slog.Logger
+	// WireGuard is which device to take, WireGuardSocket where the process of a device of userspace listens.
+	WireGuard, WireGuardSocket string
+	// PacketRules is what the packet rules are made of.
+	PacketRules string
+	Logger      *slog.Logger
 }
 
 // Run is an agent's life. It returns when ctx ends, which stops no container, or when it cannot begin.
@@ -109,6 +116,24 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		return err
 	}
 
+	network, err := overlay.Open(overlay.Options{
+		Record:          state,
+		NamespaceDir:    filepath.Join(c.RunDir, "netns"),
+		WireGuardSocket: c.WireGuardSocket,
+		Kind:            wireguard.Kind(c.WireGuard),
+		Backend:         rules.Backend(c.PacketRules),
+		Manager: func() string {
+			if addrs := member.Addrs(); len(addrs) > 0 {
+				return addrs[0]
+			}
+			return ""
+		},
+		Logger: c.Logger,
+	})
+	if err != nil {
+		return err
+	}
+
 	socket, err := unixsocket.Listen(ctx, c.Socket, "warren-agent")
 	if err != nil {
 		return err
@@ -116,6 +141,11 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	defer socket.Close() // again, where it has been served
 
 	// The session ends before the supervisor, which it hands assignments to; both before what they use.
+	networking, stopNetworking := context.WithCancel(context.WithoutCancel(ctx))
+	var connecting sync.WaitGroup
+	connecting.Go(func() { network.Run(networking) })
+	defer connecting.Wait()
+	defer stopNetworking()
 	supervising, stopSupervising := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSupervising()
 	supervisor, err := supervisor.Start(supervising, supervisor.Options{
@@ -145,7 +175,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	})
 
 	here := &node{
-		ctx: ctx, membership: member, tasks: supervisor, forget: state.Reset, logger: c.Logger,
+		ctx: ctx, membership: member, tasks: supervisor, disconnect: network.Remove, forget: state.Reset, logger: c.Logger,
 		hold: func(ctx context.Context, mine *pki.Credentials, standing func(string, error)) {
 			session.Run(ctx, session.Options{
 				Managers:  member,
@@ -157,6 +187,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 				Reports:   supervisor.Outbox(),
 				Facts:     machine,
 				Logs:      output,
+				Network:   network,
 				Standing:  standing,
 				Logger:    c.Logger,
 			})

@@ -33,6 +33,8 @@ type node struct {
 	ctx        context.Context // the agent's
 	membership *membership.Membership
 	tasks      Tasks
+	// disconnect takes the node's part of the cluster's network down.
+	disconnect func(context.Context) error
 	// forget drops all that is recorded of tasks.
 	forget func() error
 	// hold keeps a session until ctx ends.
@@ -163,6 +165,9 @@ func (n *node) leave() error {
 	}
 	if err := n.tasks.Clear(n.ctx); err != nil {
 		return fmt.Errorf("leave the cluster: stop the node's tasks: %w", err)
+	}
+	if err := n.disconnect(n.ctx); err != nil {
+		return fmt.Errorf("leave the cluster: take down the overlay network: %w", err)
 	}
 	if err := n.forget(); err != nil {
 		return fmt.Errorf("leave the cluster: %w", err)

@@ -65,7 +65,8 @@ func newRig(t *testing.T, dir string) *rig {
 	r := &rig{tasks: &fakeTasks{}, attended: make(chan error, 8), held: make(chan pki.Identity, 8)}
 	r.node = &node{
 		ctx: ctx, membership: member, tasks: r.tasks, logger: slog.New(slog.DiscardHandler),
-		forget: func() error { r.forgot++; return nil },
+		disconnect: func(context.Context) error { return nil },
+		forget:     func() error { r.forgot++; return nil },
 		hold: func(ctx context.Context, mine *pki.Credentials, standing func(string, error)) {
 			standing("m:1", nil)
 			r.held <- mine.Identity()

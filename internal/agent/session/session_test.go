@@ -39,6 +39,7 @@ type fakeAgent struct {
 	changed chan struct{}
 	label   string
 	reading chan context.Context
+	network *fakeNetwork
 }
 
 func newFakeAgent(t *testing.T) *fakeAgent {
@@ -51,6 +52,7 @@ func newFakeAgent(t *testing.T) *fakeAgent {
 		ready:   make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
 		reading: make(chan context.Context, 256),
+		network: newFakeNetwork(),
 	}
 }
 
@@ -161,7 +163,7 @@ func attendUntil(t *testing.T, a *fakeAgent, managers ...string) (end func(why e
 	go func() {
 		defer close(done)
 		Run(ctx, Options{Managers: a, NodeID: a.NodeID(), ClusterID: "cluster", TLS: a.holder.ClientConfig, Fresh: a.fresh,
-			Tasks: a, Reports: a, Facts: a, Logs: a, Standing: a.stand, Logger: slog.New(slog.NewTextHandler(a, nil))})
+			Tasks: a, Reports: a, Facts: a, Logs: a, Network: a.network, Standing: a.stand, Logger: slog.New(slog.NewTextHandler(a, nil))})
 	}()
 	end = func(why error) {
 		cancel(why)
