@@ -12,6 +12,7 @@ import (
 
 	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/authority"
+	"github.com/cuemby/warren/internal/manager/relay"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
@@ -19,8 +20,9 @@ import (
 
 // nodeService shows and manages nodes.
 type nodeService struct {
-	store *state.Store
-	write writer
+	store    *state.Store
+	write    writer
+	exchange *relay.Exchange
 }
 
 var _ warrenv1connect.NodeServiceHandler = (*nodeService)(nil)
