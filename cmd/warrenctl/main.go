@@ -51,6 +51,7 @@ type cli struct {
 	Service command.Service `cmd:"" aliases:"services,svc" help:"Services: numbers of equal containers kept running."`
 	Task    command.Task    `cmd:"" aliases:"tasks" help:"Tasks: single containers of services."`
 	Node    command.Node    `cmd:"" aliases:"nodes" help:"Nodes: the machines that run them."`
+	Network command.Network `cmd:"" aliases:"networks,net" help:"Networks: which services reach each other."`
 	Cluster command.Cluster `cmd:"" help:"The cluster as a whole."`
 	Manager command.Manager `cmd:"" aliases:"managers" help:"Managers: the machines that decide."`
 	User    command.User    `cmd:"" aliases:"users" help:"Users: who may use the cluster from elsewhere."`

@@ -236,6 +236,7 @@ func (m *Manager) handler() (http.Handler, error) {
 		Sessions:   agents{m.dispatcher, exchange},
 		Renewed:    m.dispatcher.Renewed,
 		Logs:       logstream.New(m.store, exchange, logstream.Refs{Service: api.FindService, Task: api.FindTask}),
+		Exchange:   exchange,
 		Closing:    m.closing,
 		Logger:     m.logger,
 	}

@@ -92,6 +92,7 @@ func (m *Manager) Initialize(ctx context.Context, spec *warrenv1.ClusterSpec, gi
 	}
 	transaction := state.New(now)
 	transaction.Create(&warrenv1.Cluster{Meta: &warrenv1.Meta{Id: cluster}, Spec: spec})
+	transaction.Create(api.NewDefaultNetwork())
 	transaction.Create(trust)
 	transaction.Create(m.announcement(nil))
 	results, err := m.core.Propose(ctx, transaction)

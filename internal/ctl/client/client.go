@@ -51,6 +51,7 @@ type Client struct {
 	Services warrenv1connect.ServiceServiceClient
 	Tasks    warrenv1connect.TaskServiceClient
 	Nodes    warrenv1connect.NodeServiceClient
+	Networks warrenv1connect.NetworkServiceClient
 	Logs     warrenv1connect.LogServiceClient
 	Events   warrenv1connect.EventServiceClient
 
@@ -84,6 +85,7 @@ func New(o Options) (*Client, error) {
 		Services: warrenv1connect.NewServiceServiceClient(h, url, options...),
 		Tasks:    warrenv1connect.NewTaskServiceClient(h, url, options...),
 		Nodes:    warrenv1connect.NewNodeServiceClient(h, url, options...),
+		Networks: warrenv1connect.NewNetworkServiceClient(h, url, options...),
 		Logs:     warrenv1connect.NewLogServiceClient(h, url, options...),
 		Events:   warrenv1connect.NewEventServiceClient(h, url, options...),
 

@@ -46,6 +46,17 @@ func (c *Client) ListNodes(ctx context.Context) ([]*warrenv1.NodeEntry, error) {
 	})
 }
 
+// ListNetworks returns all networks.
+func (c *Client) ListNetworks(ctx context.Context) ([]*warrenv1.NetworkEntry, error) {
+	return pages(func(token string) ([]*warrenv1.NetworkEntry, string, error) {
+		res, err := c.Networks.ListNetworks(ctx, connect.NewRequest(&warrenv1.ListNetworksRequest{PageToken: token}))
+		if err != nil {
+			return nil, "", err
+		}
+		return res.Msg.GetNetworks(), res.Msg.GetNextPageToken(), nil
+	})
+}
+
 // ListTasks returns all tasks of service (all services if empty) on node (all nodes if empty).
 func (c *Client) ListTasks(ctx context.Context, service, node string, runningOnly bool) ([]*warrenv1.TaskEntry, error) {
 	return pages(func(token string) ([]*warrenv1.TaskEntry, string, error) {

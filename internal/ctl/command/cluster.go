@@ -38,6 +38,7 @@ type clusterSettings struct {
 	NodeGrace         *time.Duration `help:"Silence after which a node's tasks are replaced elsewhere (3.5s)." placeholder:"DURATION"`
 	RestartGrace      *time.Duration `help:"The same for a node whose agent is being restarted (60s)." placeholder:"DURATION"`
 	CertificateLife   *time.Duration `help:"How long members' certificates are good; they renew themselves past half of it (720h)." placeholder:"DURATION"`
+	KeyLife           *time.Duration `help:"How long nodes keep their WireGuard keys before they draw others (720h)." placeholder:"DURATION"`
 	TaskHistory       *uint32        `help:"Ended tasks kept for each slot (5)." placeholder:"N"`
 	Autolock          *bool          `help:"Seal the managers' keys on their disks: after a restart they ask for an unlock key (false)."`
 }
@@ -60,6 +61,12 @@ func (c *clusterSettings) apply(spec *warrenv1.ClusterSpec) {
 			*d.to = durationpb.New(*d.given)
 		}
 	}
+	if c.KeyLife != nil {
+		if spec.Network == nil {
+			spec.Network = &warrenv1.ClusterNetwork{}
+		}
+		spec.Network.KeyLife = durationpb.New(*c.KeyLife)
+	}
 	if c.TaskHistory != nil {
 		spec.TaskHistory = c.TaskHistory
 	}
@@ -73,14 +80,23 @@ type ClusterInit struct {
 	clusterSettings
 	AdvertiseAddr string `help:"Under what address others reach this manager. Default: as it is configured, or this machine's first." placeholder:"HOST:PORT"`
 	ListenAddr    string `help:"Where this manager listens from now on. Default: as it is configured (0.0.0.0:7420)." placeholder:"HOST:PORT"`
+
+	NodeRange     string `group:"Network" help:"Addresses of nodes and tasks, cut into a subnet for each node; for good (10.208.0.0/12)." placeholder:"ADDRESS/LENGTH"`
+	NodePrefix    uint32 `group:"Network" help:"Length of the prefix of a node's subnet; for good (24, for 253 tasks)." placeholder:"LENGTH"`
+	VipRange      string `name:"vip-range" group:"Network" help:"Addresses of services; for good (10.224.0.0/16)." placeholder:"ADDRESS/LENGTH"`
+	WireguardPort uint16 `name:"wireguard-port" group:"Network" help:"UDP port where nodes take the overlay's packets (7421)." placeholder:"PORT"`
 }
 
 // Help is the text below the usage line.
-func (ClusterInit) Help() string { return "Example:\n\n    warrenctl cluster init --name shop" }
+func (ClusterInit) Help() string {
+	return "Example:\n\n    warrenctl cluster init --name shop --node-range 172.24.0.0/14"
+}
 
 // Run does it.
 func (c *ClusterInit) Run(ctx context.Context, s *Session) error {
-	spec := &warrenv1.ClusterSpec{}
+	spec := &warrenv1.ClusterSpec{Network: &warrenv1.ClusterNetwork{
+		NodeRange: c.NodeRange, NodePrefix: c.NodePrefix, VipRange: c.VipRange, WireguardPort: uint32(c.WireguardPort),
+	}}
 	c.apply(spec)
 	res, err := s.Client.Cluster.InitCluster(ctx, connect.NewRequest(&warrenv1.InitClusterRequest{
 		Spec: spec, AdvertiseAddr: c.AdvertiseAddr, ListenAddr: c.ListenAddr,

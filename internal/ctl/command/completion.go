@@ -78,6 +78,11 @@ func (s *Session) names(ctx context.Context, kind string) []string {
 		for _, e := range entries {
 			names = append(names, e.GetService().GetSpec().GetName())
 		}
+	case "network":
+		entries, _ := s.ListNetworks(ctx)
+		for _, e := range entries {
+			names = append(names, e.GetNetwork().GetSpec().GetName())
+		}
 	case "node":
 		entries, _ := s.ListNodes(ctx)
 		for _, e := range entries {

@@ -12,21 +12,23 @@ import (
 
 	"github.com/cuemby/warren/internal/ctl/failure"
 	"github.com/cuemby/warren/internal/ctl/output"
+	"github.com/cuemby/warren/internal/ctl/specflags"
 	"github.com/cuemby/warren/internal/ctl/view"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // Node are the commands about nodes.
 type Node struct {
-	Ls       NodeLs       `cmd:"" aliases:"list" help:"List nodes."`
-	Ps       NodePs       `cmd:"" aliases:"tasks" help:"List the tasks of nodes."`
-	Inspect  NodeInspect  `cmd:"" aliases:"get" help:"Show all of nodes, as JSON."`
-	Describe NodeDescribe `cmd:"" help:"Show all of nodes, for people."`
-	Update   NodeUpdate   `cmd:"" aliases:"set" help:"Change a node's labels or availability."`
-	Drain    NodeDrain    `cmd:"" help:"Move all tasks off nodes and keep new ones away."`
-	Pause    NodePause    `cmd:"" aliases:"cordon" help:"Keep new tasks off nodes; those there stay."`
-	Activate NodeActivate `cmd:"" aliases:"uncordon" help:"Let nodes take tasks again."`
-	Rm       NodeRm       `cmd:"" aliases:"remove,delete" help:"Remove nodes that are down."`
+	Ls        NodeLs        `cmd:"" aliases:"list" help:"List nodes."`
+	Ps        NodePs        `cmd:"" aliases:"tasks" help:"List the tasks of nodes."`
+	Inspect   NodeInspect   `cmd:"" aliases:"get" help:"Show all of nodes, as JSON."`
+	Describe  NodeDescribe  `cmd:"" help:"Show all of nodes, for people."`
+	Update    NodeUpdate    `cmd:"" aliases:"set" help:"Change a node's labels, its availability or where its WireGuard is reached."`
+	Drain     NodeDrain     `cmd:"" help:"Move all tasks off nodes and keep new ones away."`
+	Pause     NodePause     `cmd:"" aliases:"cordon" help:"Keep new tasks off nodes; those there stay."`
+	Activate  NodeActivate  `cmd:"" aliases:"uncordon" help:"Let nodes take tasks again."`
+	RotateKey NodeRotateKey `cmd:"" help:"Have nodes draw other WireGuard keys."`
+	Rm        NodeRm        `cmd:"" aliases:"remove,delete" help:"Remove nodes that are down."`
 }
 
 // NodeLs is `node ls`.
@@ -112,21 +114,71 @@ func (c *NodeDescribe) Run(ctx context.Context, s *Session) error {
 	return inspectNodes(ctx, s, output.InspectFlags{Pretty: true}, c.Nodes)
 }
 
+// nodeSubject is what templates see: it has the node's own fields at hand, as Docker's has.
+type nodeSubject struct {
+	*warrenv1.Node
+	Tasks    uint32
+	Reserved *warrenv1.Resources
+	ask      func() ([]*warrenv1.OverlayPeer, error)
+}
+
+// Peers asks the node's agent, in a template that has {{.Peers}}.
+func (n nodeSubject) Peers() ([]*warrenv1.OverlayPeer, error) { return n.ask() }
+
 func inspectNodes(ctx context.Context, s *Session, f output.InspectFlags, refs []string) error {
 	entries, failed := collect(refs, func(ref string) (*warrenv1.NodeEntry, error) { return s.node(ctx, ref) })
 	if len(entries) == 0 {
 		return failed
 	}
-	// What templates see has the node's own fields at hand, as Docker's has.
-	type subject struct {
-		*warrenv1.Node
-		Tasks    uint32
-		Reserved *warrenv1.Resources
+	// A node's agent is asked only where it is to be shown what it says.
+	peers := map[proto.Message][]*warrenv1.OverlayPeer{}
+	problems := map[proto.Message]string{}
+	shown := make([]proto.Message, len(entries))
+	for i, e := range entries {
+		shown[i] = e
+		if f.Format != "" && f.Format != "json" {
+			continue
+		}
+		told, err := s.peers(ctx, e.GetNode())
+		peers[e] = told
+		if err != nil {
+			problems[e] = strings.Join(failure.Describe(err, specflags.FlagOf), "; ")
+		}
+		if f.Pretty || f.Output == "pretty" {
+			continue
+		}
+		if problems[e] != "" {
+			s.warn([]string{problems[e] + ": peers are left out"})
+		}
+		with := output.With{Message: e, Key: "peers"}
+		for _, p := range told {
+			with.More = append(with.More, p)
+		}
+		shown[i] = with
 	}
-	err := output.Inspect(f, s.Out, entries,
-		func(e *warrenv1.NodeEntry) any { return subject{e.GetNode(), e.GetTasks(), e.GetReserved()} },
-		func(e *warrenv1.NodeEntry) string { return view.Node(e, s.Now()) })
+	err := output.Inspect(f, s.Out, shown,
+		func(o proto.Message) any {
+			e := o.(*warrenv1.NodeEntry)
+			ask := func() ([]*warrenv1.OverlayPeer, error) { return s.peers(ctx, e.GetNode()) }
+			return nodeSubject{e.GetNode(), e.GetTasks(), e.GetReserved(), ask}
+		},
+		func(o proto.Message) string {
+			return view.Node(o.(*warrenv1.NodeEntry), peers[o], problems[o], s.Now())
+		})
 	return errors.Join(failed, err)
+}
+
+// peers asks a node's agent how its overlay stands with the others. One that is known not to answer is not
+// asked.
+func (s *Session) peers(ctx context.Context, n *warrenv1.Node) ([]*warrenv1.OverlayPeer, error) {
+	if now := n.GetStatus().GetState(); now != warrenv1.NodeState_NODE_STATE_READY {
+		return nil, errors.New("node " + n.GetFacts().GetHostname() + " is " + view.NodeState(now))
+	}
+	res, err := s.Nodes.GetNodePeers(ctx, connect.NewRequest(&warrenv1.GetNodePeersRequest{Ref: n.GetMeta().GetId()}))
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg.GetPeers(), nil
 }
 
 func (s *Session) node(ctx context.Context, ref string) (*warrenv1.NodeEntry, error) {
@@ -161,10 +213,11 @@ func (s *Session) updateNode(ctx context.Context, ref string, change func(*warre
 
 // NodeUpdate is `node update`.
 type NodeUpdate struct {
-	LabelAdd     []string `sep:"none" aliases:"label" short:"l" help:"Add or change a label." placeholder:"KEY=VALUE"`
-	LabelRm      []string `sep:"none" help:"Remove a label." placeholder:"KEY"`
-	Availability string   `enum:",active,pause,drain" default:"" help:"active; pause: no new tasks; drain: and its own move away, but one that runs and fits nowhere else stays until it does." placeholder:"WORD"`
-	Nodes        []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+	LabelAdd          []string `sep:"none" aliases:"label" short:"l" help:"Add or change a label." placeholder:"KEY=VALUE"`
+	LabelRm           []string `sep:"none" help:"Remove a label." placeholder:"KEY"`
+	Availability      string   `enum:",active,pause,drain" default:"" help:"active; pause: no new tasks; drain: and its own move away, but one that runs and fits nowhere else stays until it does." placeholder:"WORD"`
+	WireguardEndpoint *string  `name:"wireguard-endpoint" help:"Where other nodes reach this one's WireGuard; empty for the address its agent comes from." placeholder:"ADDRESS:PORT"`
+	Nodes             []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
 }
 
 // Help is the text below the usage line.
@@ -180,8 +233,11 @@ var availabilities = map[string]warrenv1.NodeAvailability{
 
 // Run does it.
 func (c *NodeUpdate) Run(ctx context.Context, s *Session) error {
-	if len(c.LabelAdd) == 0 && len(c.LabelRm) == 0 && c.Availability == "" {
-		return failure.Usagef("nothing to change: give --label-add, --label-rm or --availability")
+	if len(c.LabelAdd) == 0 && len(c.LabelRm) == 0 && c.Availability == "" && c.WireguardEndpoint == nil {
+		return failure.Usagef("nothing to change: give --label-add, --label-rm, --availability or --wireguard-endpoint")
+	}
+	if c.WireguardEndpoint != nil && *c.WireguardEndpoint != "" && len(c.Nodes) > 1 {
+		return failure.Usagef("--wireguard-endpoint: each node has its own: name one")
 	}
 	added := map[string]string{}
 	for _, l := range c.LabelAdd {
@@ -202,6 +258,9 @@ func (c *NodeUpdate) Run(ctx context.Context, s *Session) error {
 			maps.Copy(spec.Labels, added)
 			if c.Availability != "" {
 				spec.Availability = availabilities[c.Availability]
+			}
+			if c.WireguardEndpoint != nil {
+				spec.WireguardEndpoint = *c.WireguardEndpoint
 			}
 		})
 	})
@@ -247,6 +306,23 @@ type NodeActivate struct{ setAvailability }
 // Run does it.
 func (c *NodeActivate) Run(ctx context.Context, s *Session) error {
 	return c.set(ctx, s, warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE)
+}
+
+// NodeRotateKey is `node rotate-key`.
+type NodeRotateKey struct {
+	Nodes []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+}
+
+// Help is the text below the usage line.
+func (NodeRotateKey) Help() string {
+	return "Returns at once; `warrenctl node describe` shows the new public key as soon as there is one. Connections go on. Keys are also drawn anew by themselves, see `warrenctl cluster update --key-life`."
+}
+
+// Run does it.
+func (c *NodeRotateKey) Run(ctx context.Context, s *Session) error {
+	return forEach(c.Nodes, func(ref string) error {
+		return s.updateNode(ctx, ref, func(spec *warrenv1.NodeSpec) { spec.KeyGeneration++ })
+	})
 }
 
 // NodeRm is `node rm`.

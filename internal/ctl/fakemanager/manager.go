@@ -40,6 +40,9 @@ type Manager struct {
 	released  bool
 	cluster   *warrenv1.Cluster
 	nodes     []*warrenv1.Node
+	networks  []*warrenv1.Network
+	severed   map[string]bool // hostnames of nodes that the overlay does not reach
+	silent    map[string]bool // and of those whose agents do not answer
 	services  []*warrenv1.Service
 	tasks     []*warrenv1.Task // oldest first
 	specs     map[string]*warrenv1.TaskSpec
@@ -67,13 +70,18 @@ func Start(socket string) (*Manager, error) {
 		pageLimit: 1000,
 		changed:   make(chan struct{}),
 		cut:       make(chan struct{}),
+		severed:   map[string]bool{},
+		silent:    map[string]bool{},
 		specs:     map[string]*warrenv1.TaskSpec{},
 		passes:    passes{credentials: pki.NewHolder(nil)},
 	}
 	if m.ca, err = pki.NewCA("fake", time.Now()); err != nil {
 		return nil, err
 	}
-	for _, host := range []string{"n1", "n2"} {
+	m.networks = []*warrenv1.Network{{Meta: m.meta("network"), Spec: &warrenv1.NetworkSpec{Name: "default"}}}
+	m.networks[0].Meta.Id = "default"
+	m.index = 0 // ids of what follows are in the tests
+	for i, host := range []string{"n1", "n2"} {
 		m.nodes = append(m.nodes, &warrenv1.Node{
 			Meta:   m.meta("node"),
 			Spec:   &warrenv1.NodeSpec{},
@@ -83,6 +91,7 @@ func Start(socket string) (*Manager, error) {
 				Resources: &warrenv1.Resources{NanoCpus: 4e9, MemoryBytes: 8 << 30},
 			},
 		})
+		overlay(m.nodes[i], i)
 	}
 	options := connect.WithInterceptors(validate.NewInterceptor())
 	mux := http.NewServeMux()
@@ -92,6 +101,7 @@ func Start(socket string) (*Manager, error) {
 	mux.Handle(warrenv1connect.NewServiceServiceHandler(serviceService{m}, options))
 	mux.Handle(warrenv1connect.NewTaskServiceHandler(taskService{m}, options))
 	mux.Handle(warrenv1connect.NewNodeServiceHandler(nodeService{m}, options))
+	mux.Handle(warrenv1connect.NewNetworkServiceHandler(networkService{m}, options))
 	mux.Handle(warrenv1connect.NewLogServiceHandler(logService{m}, options))
 	mux.Handle(warrenv1connect.NewEventServiceHandler(eventService{m}, options))
 	mux.Handle(warrenv1connect.NewUserServiceHandler(userService{m}, options))

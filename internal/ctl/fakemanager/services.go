@@ -113,6 +113,9 @@ func (h serviceService) CreateService(_ context.Context, req *connect.Request[wa
 		return nil, connect.NewError(connect.CodeAlreadyExists, fmt.Errorf("service %q exists already", spec.GetName()))
 	}
 	s := &warrenv1.Service{Meta: h.m.meta("service"), Spec: spec, Revision: 1}
+	if err := h.m.attach(s); err != nil {
+		return nil, err
+	}
 	h.m.services = append(h.m.services, s)
 	h.m.tell(warrenv1.EventObject_EVENT_OBJECT_SERVICE, s.GetMeta().GetId(), spec.GetName(), "created", "")
 	h.m.reconcile(s)
@@ -163,10 +166,14 @@ func (h serviceService) UpdateService(_ context.Context, req *connect.Request[wa
 	if err := h.m.mayUpdate(req.Msg.GetVersion(), s.GetMeta()); err != nil {
 		return nil, err
 	}
-	if !proto.Equal(s.GetSpec().GetTask(), req.Msg.GetSpec().GetTask()) {
-		s.Revision++
+	changed := proto.CloneOf(s)
+	if changed.Spec = proto.CloneOf(req.Msg.GetSpec()); !proto.Equal(s.GetSpec().GetTask(), changed.GetSpec().GetTask()) {
+		changed.Revision++
 	}
-	s.Spec = proto.CloneOf(req.Msg.GetSpec())
+	if err := h.m.attach(changed); err != nil {
+		return nil, err
+	}
+	s.Spec, s.Revision, s.Endpoint = changed.Spec, changed.Revision, changed.Endpoint
 	h.m.reconcile(s)
 	h.m.touch(s.GetMeta())
 	h.m.tell(warrenv1.EventObject_EVENT_OBJECT_SERVICE, s.GetMeta().GetId(), s.GetSpec().GetName(), "updated", "")

@@ -100,7 +100,7 @@ func documents(s Stream, objects []proto.Message, encode func([]byte) ([]byte, e
 		if i > 0 {
 			array.WriteByte(',')
 		}
-		one, err := protojson.Marshal(o)
+		one, err := document(o)
 		if err != nil {
 			return err
 		}
@@ -113,6 +113,42 @@ func documents(s Stream, objects []proto.Message, encode func([]byte) ([]byte, e
 	}
 	_, err = s.Write(out)
 	return err
+}
+
+// With is an object that is shown with others, which belong to it but come from elsewhere, under a key.
+type With struct {
+	proto.Message
+	Key  string
+	More []proto.Message
+}
+
+// document writes one object.
+func document(o proto.Message) ([]byte, error) {
+	with, ok := o.(With)
+	if !ok {
+		return protojson.Marshal(o)
+	}
+	own, err := protojson.Marshal(with.Message)
+	if err != nil {
+		return nil, err
+	}
+	var more []json.RawMessage
+	for _, m := range with.More {
+		one, err := protojson.Marshal(m)
+		if err != nil {
+			return nil, err
+		}
+		more = append(more, one)
+	}
+	if len(more) == 0 {
+		return own, nil
+	}
+	rest, err := json.Marshal(map[string]any{with.Key: more})
+	if string(own) == "{}" {
+		return rest, err
+	}
+	// Its own fields stay in their order, and the rest comes last.
+	return append(append(bytes.TrimSuffix(own, []byte("}")), ','), rest[1:]...), err
 }
 
 // asJSON indents. protojson varies its blanks on purpose from build to build; this does not.

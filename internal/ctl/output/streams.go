@@ -39,6 +39,14 @@ func Standard() *Streams {
 // Printf writes a line of text; what cannot be written is nobody's to handle.
 func (s Stream) Printf(format string, args ...any) { fmt.Fprintf(s.Writer, format+"\n", args...) }
 
+// Redraw puts a line of text in the place of the one that was drawn before, on a terminal; elsewhere nothing is
+// drawn. An empty line wipes it away.
+func (s Stream) Redraw(line string) {
+	if s.Terminal {
+		fmt.Fprint(s.Writer, "\r\x1b[K"+line)
+	}
+}
+
 // Width returns the terminal's columns, 0 where there is no terminal or it does not tell.
 func (s Stream) Width() int {
 	if s.width == nil {

@@ -28,8 +28,10 @@ type Settings struct {
 	Seccomp         *string        `group:"Container" help:"System call filter: default or unconfined." placeholder:"PROFILE"`
 	StopSignal      *string        `group:"Container" help:"Signal that asks the program to end." placeholder:"SIGNAL"`
 	StopGracePeriod *time.Duration `group:"Container" help:"Time from that signal to SIGKILL (10s)." placeholder:"DURATION"`
-	Network         *string        `group:"Container" help:"Network of the tasks: none (loopback alone) or host (the node's)." placeholder:"MODE"`
+	StopDrainPeriod *time.Duration `aliases:"drain-period" group:"Container" help:"Time that a task goes on for the connections it has, once it gets no new ones and before that signal (0s)." placeholder:"DURATION"`
 	LogOpt          []string       `sep:"none" group:"Container" help:"Bound on kept output: max-size=10m, max-file=3." placeholder:"KEY=VALUE"`
+
+	EndpointMode *string `group:"Network" help:"What the service's name means: vip (one address, balanced) or dnsrr (those of its tasks) (vip)." placeholder:"MODE"`
 
 	LimitCPU      *CPUs   `name:"limit-cpu" group:"Resources" help:"Processors a task may use, such as 0.5; 0 for no limit." placeholder:"N"`
 	LimitMemory   *Memory `group:"Resources" help:"Memory a task may use, such as 512m; 0 for no limit." placeholder:"BYTES"`
@@ -88,10 +90,13 @@ func (s *Settings) applyContainer(spec *warrenv1.ServiceSpec) (err error) {
 		c.StopSignal = strings.ToUpper(*s.StopSignal)
 	}
 	setDuration(&c.StopGracePeriod, s.StopGracePeriod)
-	if err := choose("--seccomp", s.Seccomp, &c.Seccomp, seccompProfiles); err != nil {
-		return err
+	setDuration(&c.DrainPeriod, s.StopDrainPeriod)
+	if s.EndpointMode != nil {
+		if err := choose("--endpoint-mode", s.EndpointMode, &made(&spec.Endpoint).Mode, endpointModes); err != nil {
+			return err
+		}
 	}
-	return choose("--network", s.Network, &spec.GetTask().Network, networkModes)
+	return choose("--seccomp", s.Seccomp, &c.Seccomp, seccompProfiles)
 }
 
 func (s *Settings) applyLog(spec *warrenv1.ServiceSpec) error {
@@ -185,9 +190,9 @@ var (
 		{"default", warrenv1.SeccompProfile_SECCOMP_PROFILE_UNSPECIFIED},
 		{"unconfined", warrenv1.SeccompProfile_SECCOMP_PROFILE_UNCONFINED},
 	}
-	networkModes = []choice[warrenv1.NetworkMode]{
-		{"none", warrenv1.NetworkMode_NETWORK_MODE_NONE},
-		{"host", warrenv1.NetworkMode_NETWORK_MODE_HOST},
+	endpointModes = []choice[warrenv1.EndpointMode]{
+		{"vip", warrenv1.EndpointMode_ENDPOINT_MODE_VIP},
+		{"dnsrr", warrenv1.EndpointMode_ENDPOINT_MODE_DNSRR},
 	}
 	restartConditions = []choice[warrenv1.RestartCondition]{
 		{"any", warrenv1.RestartCondition_RESTART_CONDITION_ANY},

@@ -176,7 +176,7 @@ func TestErrorsNameTheFlagAndTheRemedy(t *testing.T) {
 	for want, flags := range map[string]Create{
 		`--env: "=x" is not KEY=VALUE`:                                                                     {Env: []string{"=x"}},
 		`--entrypoint: "sh -c 'x" is not a command line: a quote is not closed`:                            {Settings: Settings{Entrypoint: word("sh -c 'x")}},
-		`--network is "mesh", but can be none or host`:                                                     {Settings: Settings{Network: word("mesh"), StopGracePeriod: &second}},
+		`--endpoint-mode is "mesh", but can be vip or dnsrr`:                                               {Settings: Settings{EndpointMode: word("mesh"), StopGracePeriod: &second}},
 		`--mount type=bind,target=/x: source must be an absolute path on the node`:                         {Mount: []string{"type=bind,target=/x"}},
 		`--mount source=/a,target=/x: type is missing: bind or tmpfs`:                                      {Mount: []string{"source=/a,target=/x"}},
 		`--mount type=tmpfs,target=x: target must be an absolute path in the container`:                    {Mount: []string{"type=tmpfs,target=x"}},

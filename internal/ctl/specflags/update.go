@@ -35,6 +35,11 @@ type Update struct {
 	UlimitRm          []string `sep:"none" group:"Container" help:"Remove a limit of a process." placeholder:"NAME"`
 	SysctlAdd         []string `aliases:"sysctl" sep:"none" group:"Container" help:"Add or change a kernel parameter." placeholder:"KEY=VALUE"`
 	SysctlRm          []string `sep:"none" group:"Container" help:"Remove a kernel parameter." placeholder:"KEY"`
+	Network           []string `sep:"none" group:"Network" help:"Network to be on in place of those it is on, by name or as name=NAME,alias=NAME; or host (the node's own), or none (loopback alone)." placeholder:"NETWORK" complete:"network"`
+	NetworkAdd        []string `sep:"none" group:"Network" help:"Add a network, or change its aliases." placeholder:"NETWORK" complete:"network"`
+	NetworkRm         []string `sep:"none" group:"Network" help:"Remove a network." placeholder:"NETWORK" complete:"network"`
+	PublishAdd        []string `short:"p" aliases:"publish" sep:"none" group:"Network" help:"Publish a port, as --publish of service create; one that is published already leads elsewhere then." placeholder:"PORT"`
+	PublishRm         []string `sep:"none" group:"Network" help:"Cease to publish a port of the tasks, or one of several that lead there as PUBLISHED:TARGET." placeholder:"TARGET[/udp]"`
 	ConstraintAdd     []string `aliases:"constraint" sep:"none" group:"Placement" help:"Add a placement constraint." placeholder:"EXPRESSION"`
 	ConstraintRm      []string `sep:"none" group:"Placement" help:"Remove a placement constraint." placeholder:"EXPRESSION"`
 	PlacementPrefAdd  []string `aliases:"placement-pref" sep:"none" group:"Placement" help:"Add a label to spread over: spread=node.labels.zone." placeholder:"spread=LABEL"`
@@ -65,7 +70,28 @@ func (f *Update) Apply(spec *warrenv1.ServiceSpec) error {
 	if err := changePairs(&spec.Labels, "--label-add", f.LabelAdd, f.LabelRm); err != nil {
 		return err
 	}
+	if err := f.applyConnections(spec); err != nil {
+		return err
+	}
 	return f.applyPlacementLists(spec)
+}
+
+func (f *Update) applyConnections(spec *warrenv1.ServiceSpec) error {
+	if err := applyNetworks(spec, f.Network); err != nil {
+		return err
+	}
+	if err := changeNetworks(spec, f.NetworkAdd, f.NetworkRm); err != nil {
+		return err
+	}
+	if err := removePorts(spec, f.PublishRm); err != nil {
+		return err
+	}
+	ports, err := publications("--publish-add", f.PublishAdd)
+	if err != nil {
+		return err
+	}
+	addPorts(spec, ports)
+	return nil
 }
 
 func (f *Update) applyContainerLists(c *warrenv1.ContainerSpec) error {

@@ -26,6 +26,7 @@ func Service(e *warrenv1.ServiceEntry, now time.Time) string {
 	p.say("Reason", progress.GetReason())
 	p.say("Revision", strconv.FormatUint(s.GetRevision(), 10))
 	p.pairs("Labels", spec.GetLabels())
+	p.connections(s)
 	p.under("Placement", func() {
 		p.list("Constraints", spec.GetPlacement().GetConstraints())
 		p.list("Spread over", spec.GetPlacement().GetSpread())
@@ -69,6 +70,8 @@ func Task(r *warrenv1.GetTaskResponse, now time.Time) string {
 	p.say("Error", s.GetError())
 	p.amount("Attempt", int64(s.GetAttempt()))
 	p.say("Started", when(s.GetStartedAt(), now))
+	p.say("Address", s.GetAddress())
+	p.say("Serving", serving(s))
 	p.under("Last exit", func() {
 		exit := s.GetExit()
 		if exit == nil {
@@ -90,8 +93,20 @@ func Task(r *warrenv1.GetTaskResponse, now time.Time) string {
 	return p.String()
 }
 
-// Node describes a node in full.
-func Node(e *warrenv1.NodeEntry, now time.Time) string {
+// serving says whether new connections come to a task; nothing of one without an address.
+func serving(s *warrenv1.TaskStatus) string {
+	switch {
+	case s.GetAddress() == "":
+		return ""
+	case s.GetServing():
+		return "yes"
+	}
+	return "no"
+}
+
+// Node describes a node in full. peers are the others of the overlay as its agent sees them, or problem says why
+// it does not tell.
+func Node(e *warrenv1.NodeEntry, peers []*warrenv1.OverlayPeer, problem string, now time.Time) string {
 	n, f := e.GetNode(), e.GetNode().GetFacts()
 	p := &page{}
 	p.say("Hostname", f.GetHostname())
@@ -111,6 +126,7 @@ func Node(e *warrenv1.NodeEntry, now time.Time) string {
 			p.say("Disk", fmt.Sprintf("%s, %s free", Memory(int64(f.GetDiskBytes())), Memory(int64(f.GetDiskFreeBytes()))))
 		}
 	})
+	p.overlay(n, peers, problem, now)
 	p.under("Machine", func() {
 		p.say("Platform", f.GetOs()+"/"+f.GetArch())
 		p.say("System", f.GetOsName())
@@ -151,6 +167,7 @@ func Cluster(c *warrenv1.GetClusterResponse, now time.Time) string {
 	p.say("Node grace", duration(spec.GetNodeGrace()))
 	p.say("Restart grace", duration(spec.GetRestartGrace()))
 	p.say("Certificate life", duration(spec.GetCertificateLife()))
+	p.layout(spec.GetNetwork())
 	if spec.GetAutolock() {
 		p.say("Autolock", "on")
 	}
@@ -164,7 +181,7 @@ func Cluster(c *warrenv1.GetClusterResponse, now time.Time) string {
 func (p *page) template(t *warrenv1.TaskSpec) {
 	p.under("Container", func() { p.container(t.GetContainer()) })
 	if network := t.GetNetwork(); network != 0 {
-		p.say("Network", word(network.String(), "NETWORK_MODE_"))
+		p.say("Network mode", word(network.String(), "NETWORK_MODE_"))
 	}
 	p.resources("Limits", t.GetLimits())
 	p.resources("Reservations", t.GetReservations())
@@ -219,6 +236,7 @@ func (p *page) container(c *warrenv1.ContainerSpec) {
 	p.list("Ulimits", limits)
 	p.pairs("Sysctls", c.GetSysctls())
 	p.say("Stop signal", c.GetStopSignal())
+	p.say("Drain period", duration(c.GetDrainPeriod()))
 	p.say("Stop grace period", duration(c.GetStopGracePeriod()))
 }
 

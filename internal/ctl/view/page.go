@@ -1,8 +1,6 @@
 package view
 
 import (
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/cuemby/warren/internal/ctl/output"
@@ -33,11 +31,7 @@ func (p *page) list(name string, values []string) {
 
 // pairs adds a fact that is a map, in the order of its keys.
 func (p *page) pairs(name string, m map[string]string) {
-	var values []string
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		values = append(values, key+"="+m[key])
-	}
-	p.list(name, values)
+	p.list(name, sortedPairs(m))
 }
 
 // under adds the facts that add adds below a heading, if it adds any.

@@ -21,7 +21,7 @@ func id(id string) output.Cell { return output.Cell{Text: id, Short: ShortID(id)
 func Services(entries []*warrenv1.ServiceEntry, now time.Time) *output.Table {
 	t := &output.Table{Columns: []output.Column{
 		{Title: "ID", Key: "ID"}, {Title: "NAME", Key: "Name"}, {Title: "MODE", Key: "Mode"},
-		{Title: "REPLICAS", Key: "Replicas"}, {Title: "IMAGE", Key: "Image", Elastic: true}, {Title: "UPDATED", Key: "Updated"},
+		{Title: "REPLICAS", Key: "Replicas"}, {Title: "IMAGE", Key: "Image", Elastic: true}, {Title: "PORTS", Key: "Ports", Elastic: true}, {Title: "UPDATED", Key: "Updated"},
 		{Title: "CREATED", Key: "Created", Wide: true}, {Title: "REVISION", Key: "Revision", Wide: true},
 		{Title: "REASON", Key: "Reason", Wide: true, Elastic: true},
 	}}
@@ -39,11 +39,15 @@ func Services(entries []*warrenv1.ServiceEntry, now time.Time) *output.Table {
 		default:
 			replicas.Colour = output.Warning
 		}
+		ports := cell(Ports(s))
+		if len(s.GetEndpoint().GetProblems()) > 0 {
+			ports.Colour = output.Warning
+		}
 		t.Rows = append(t.Rows, output.Row{
 			ID: s.GetMeta().GetId(), Name: s.GetSpec().GetName(), Object: e,
 			Cells: []output.Cell{
 				id(s.GetMeta().GetId()), cell(s.GetSpec().GetName()), cell(Mode(s.GetSpec())), replicas,
-				cell(s.GetSpec().GetTask().GetContainer().GetImage()), cell(Ago(s.GetMeta().GetUpdatedAt(), now)),
+				cell(s.GetSpec().GetTask().GetContainer().GetImage()), ports, cell(Ago(s.GetMeta().GetUpdatedAt(), now)),
 				cell(Ago(s.GetMeta().GetCreatedAt(), now)), number(s.GetRevision()), cell(p.GetReason()),
 			},
 		})
@@ -60,7 +64,8 @@ func Tasks(entries []*warrenv1.TaskEntry, now time.Time) *output.Table {
 		{Title: "ERROR", Key: "Error", Elastic: true},
 		{Title: "DIGEST", Key: "Digest", Wide: true}, {Title: "EXIT CODE", Key: "ExitCode", Wide: true},
 		{Title: "RESTARTS", Key: "Restarts", Wide: true}, {Title: "PID", Key: "PID", Wide: true},
-		{Title: "CONTAINER", Key: "Container", Wide: true},
+		{Title: "CONTAINER", Key: "Container", Wide: true}, {Title: "ADDRESS", Key: "Address", Wide: true},
+		{Title: "SERVING", Key: "Serving", Wide: true},
 	}}
 	entries = slices.Clone(entries)
 	slices.SortStableFunc(entries, bySlotThenAge)
@@ -86,6 +91,7 @@ func Tasks(entries []*warrenv1.TaskEntry, now time.Time) *output.Table {
 				{Text: CurrentState(status, now), Colour: StateColour(status.GetState())},
 				{Text: Problem(status), Colour: problemColour(status)},
 				id(status.GetImageDigest()), cell(exit), number(restarts(status)), cell(pid), id(status.GetContainerId()),
+				cell(status.GetAddress()), cell(serving(status)),
 			},
 		})
 	}
@@ -153,6 +159,7 @@ func Nodes(entries []*warrenv1.NodeEntry, managers []*warrenv1.Manager, now time
 		{Title: "ADDRESS", Key: "Address", Wide: true}, {Title: "PLATFORM", Key: "Platform", Wide: true},
 		{Title: "OS", Key: "OS", Wide: true}, {Title: "KERNEL", Key: "Kernel", Wide: true},
 		{Title: "CONTAINERD", Key: "Containerd", Wide: true}, {Title: "SINCE", Key: "Since", Wide: true},
+		{Title: "SUBNET", Key: "Subnet", Wide: true}, {Title: "OVERLAY", Key: "Overlay", Wide: true},
 		{Title: "MESSAGE", Key: "Message", Wide: true},
 	}}
 	for _, e := range entries {
@@ -168,7 +175,8 @@ func Nodes(entries []*warrenv1.NodeEntry, managers []*warrenv1.Manager, now time
 				cell(Memory(e.GetReserved().GetMemoryBytes()) + "/" + Memory(f.GetResources().GetMemoryBytes())),
 				cell(f.GetAgentVersion()),
 				cell(n.GetStatus().GetAddr()), cell(f.GetOs() + "/" + f.GetArch()), cell(f.GetOsName()), cell(f.GetKernel()),
-				cell(f.GetContainerdVersion()), cell(Ago(n.GetStatus().GetSince(), now)), cell(n.GetStatus().GetMessage()),
+				cell(f.GetContainerdVersion()), cell(Ago(n.GetStatus().GetSince(), now)),
+				cell(n.GetNetwork().GetSubnet()), OverlayState(n), cell(n.GetStatus().GetMessage()),
 			},
 		})
 	}

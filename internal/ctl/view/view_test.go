@@ -3,6 +3,7 @@ package view
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -89,8 +90,38 @@ func TestServicesAsPeopleSeeThem(t *testing.T) {
 			}},
 			Progress: &warrenv1.ServiceProgress{Desired: 0},
 		},
+		connected,
 	}, now))
 	golden(t, "service", Service(web, now))
+	golden(t, "connected", Service(connected, now))
+}
+
+// connected is a service with all that one can be reached by.
+var connected = &warrenv1.ServiceEntry{
+	Service: &warrenv1.Service{
+		Meta: meta("cdefghijklmnopab", time.Minute), Revision: 1,
+		Spec: &warrenv1.ServiceSpec{
+			Name: "shop",
+			Mode: &warrenv1.ServiceSpec_Replicated{Replicated: &warrenv1.ReplicatedMode{Replicas: 1}},
+			Task: &warrenv1.TaskSpec{
+				Container: &warrenv1.ContainerSpec{Image: "shop:2", DrainPeriod: durationpb.New(20 * time.Second)},
+				HostPorts: []*warrenv1.PortSpec{{Target: 9100, Published: 9100}},
+			},
+			Networks: []*warrenv1.NetworkAttachment{{Network: "front", Aliases: []string{"www", "web"}}, {Network: "back"}},
+			Endpoint: &warrenv1.EndpointSpec{Ports: []*warrenv1.PortSpec{
+				{Target: 80, Published: 8080, Name: "http"}, {Target: 81, Published: 8081}, {Target: 53, Protocol: warrenv1.Protocol_PROTOCOL_UDP},
+				{Target: 443}, {Target: 90, Published: 8082},
+			}},
+		},
+		Endpoint: &warrenv1.ServiceEndpoint{
+			Vip: "10.224.0.7",
+			Ports: []*warrenv1.PublishedPort{
+				{Target: 80, Published: 8080, Name: "http"}, {Target: 81, Published: 8081}, {Target: 53, Published: 30000, Protocol: warrenv1.Protocol_PROTOCOL_UDP},
+			},
+			Problems: []string{"port 443/tcp: no port from 30000 to 32767 is free"},
+		},
+	},
+	Progress: &warrenv1.ServiceProgress{Desired: 1, Running: 1, Updated: 1, Converged: true},
 }
 
 func TestTasksAsPeopleSeeThem(t *testing.T) {
@@ -108,7 +139,7 @@ func TestTasksAsPeopleSeeThem(t *testing.T) {
 			Exit: &warrenv1.TaskExit{Code: 1, At: ago(time.Hour), LastOutput: "loading\nno database: \x1b[31mconnection refused\n"},
 		}),
 		task("newnewnewnewnewn", 1, time.Hour, warrenv1.DesiredState_DESIRED_STATE_RUNNING, &warrenv1.TaskStatus{
-			State: warrenv1.TaskState_TASK_STATE_RUNNING, Since: ago(3 * time.Minute), Attempt: 2, Pid: 4711, ContainerId: "c1", ImageDigest: "sha256:abcdef",
+			State: warrenv1.TaskState_TASK_STATE_RUNNING, Since: ago(3 * time.Minute), Attempt: 2, Pid: 4711, ContainerId: "c1", ImageDigest: "sha256:abcdef", Address: "10.208.3.7", Serving: true,
 		}),
 		task("pendingpendingpe", 2, time.Minute, warrenv1.DesiredState_DESIRED_STATE_RUNNING, &warrenv1.TaskStatus{
 			State: warrenv1.TaskState_TASK_STATE_PENDING, Since: ago(time.Minute), Message: "3 nodes: 2 lack 512 MiB, 1 drained",
@@ -136,8 +167,74 @@ func TestNodesAsPeopleSeeThem(t *testing.T) {
 		},
 		Tasks: 7, Reserved: &warrenv1.Resources{NanoCpus: 2.5e9, MemoryBytes: 1 << 30},
 	}
+	n1.Node.Network = &warrenv1.NodeNetwork{Subnet: "10.208.3.0/24"}
+	n1.Node.Status.Overlay = &warrenv1.OverlayStatus{
+		State: warrenv1.OverlayState_OVERLAY_STATE_UP, Kind: warrenv1.WireGuardKind_WIRE_GUARD_KIND_USERSPACE, PublicKey: "bm90IGEga2V5=",
+		ListenPort: 7421, Mtu: 1420, TakenPorts: []*warrenv1.TakenPort{{Port: 22, By: "sshd"}, {Port: 53, Protocol: warrenv1.Protocol_PROTOCOL_UDP}},
+	}
+	n1.Node.Spec.WireguardEndpoint = "203.0.113.7:7421"
 	table(t, "nodes", Nodes([]*warrenv1.NodeEntry{n1}, nil, now))
-	golden(t, "node", Node(n1, now))
+	golden(t, "node", Node(n1, []*warrenv1.OverlayPeer{
+		{Hostname: "n2", NodeId: "n2", Endpoint: "[2001:db8::7]:7421", Subnet: "10.208.4.0/24", LastHandshake: ago(time.Minute), ReceivedBytes: 3 << 20, SentBytes: 100},
+		{NodeId: "n3"},
+	}, "", now))
+	n1.Node.Status.Overlay = &warrenv1.OverlayStatus{State: warrenv1.OverlayState_OVERLAY_STATE_FAILED, Error: "open /dev/net/tun: no such file"}
+	golden(t, "node-failed", Node(n1, nil, "its agent does not answer", now))
+}
+
+func TestNetworksAsPeopleSeeThem(t *testing.T) {
+	front := &warrenv1.NetworkEntry{
+		Network:      &warrenv1.Network{Meta: meta("front", time.Hour), Spec: &warrenv1.NetworkSpec{Name: "front", Labels: map[string]string{"b": "2", "a": "1"}}},
+		ServiceCount: 2, Services: []string{"shop", "web"},
+	}
+	bare := &warrenv1.NetworkEntry{Network: &warrenv1.Network{Meta: &warrenv1.Meta{Id: "default"}, Spec: &warrenv1.NetworkSpec{Name: "default"}}}
+	table(t, "networks", Networks([]*warrenv1.NetworkEntry{bare, front}, now))
+	golden(t, "network", Network(front, now)+"\n"+Network(bare, now))
+}
+
+// ping is what came of five pings.
+func ping(to string, received uint32, average time.Duration) *warrenv1.Ping {
+	p := &warrenv1.Ping{NodeId: to, Hostname: to, Address: "10.208.0." + to[1:], Sent: 5, Received: received}
+	if received > 0 {
+		p.Min, p.Average, p.Max = durationpb.New(average/2), durationpb.New(average), durationpb.New(2*average)
+	}
+	return p
+}
+
+func TestTheOverlayAsPeopleSeeIt(t *testing.T) {
+	unreachable := ping("n4", 0, 0)
+	unreachable.Sent, unreachable.Address, unreachable.Error = 0, "", "the node has no subnet yet"
+	check := NewCheck([]*warrenv1.CheckNetworkResponse{
+		{NodeId: "n2", Hostname: "n2", Pings: []*warrenv1.Ping{ping("n1", 5, 420*time.Microsecond), ping("n3", 0, 0), unreachable}},
+		{NodeId: "n1", Hostname: "n1", Pings: []*warrenv1.Ping{ping("n3", 4, 123*time.Millisecond), ping("n2", 5, 12*time.Millisecond), unreachable}},
+		{NodeId: "n3", Hostname: "n3", Error: "its agent does not answer", Pings: []*warrenv1.Ping{{NodeId: "n1", Hostname: "n1", Error: "was not tried"}}},
+	})
+	table(t, "check", check.Matrix())
+	table(t, "pairs", check.Pairs())
+	said := check.Summary() + "\n"
+	for _, hole := range check.Holes() {
+		said += hole + "\n"
+	}
+	golden(t, "check-summary", said)
+	if got := NewCheck([]*warrenv1.CheckNetworkResponse{{NodeId: "n1", Hostname: "n1"}}); got.Summary() != "1 node: there is nothing to ping." || len(got.Holes()) > 0 {
+		t.Errorf("of one node: %s %v", got.Summary(), got.Holes())
+	}
+}
+
+func TestOfManyNodesOnlyWhatIsNotWholeIsShown(t *testing.T) {
+	var rows []*warrenv1.CheckNetworkResponse
+	for i := range widestMatrix + 1 {
+		rows = append(rows, &warrenv1.CheckNetworkResponse{NodeId: fmt.Sprint("n", i), Hostname: fmt.Sprint("n", i)})
+		for j := range widestMatrix + 1 {
+			if i != j {
+				rows[i].Pings = append(rows[i].Pings, ping(fmt.Sprint("n", j), uint32(5-5*(i/widestMatrix)*(j/3%2)), time.Millisecond))
+			}
+		}
+	}
+	check := NewCheck(rows)
+	if got := len(check.Matrix().Rows); got == 0 || got != len(check.Holes()) {
+		t.Errorf("%d pairs shown, %d holes", got, len(check.Holes()))
+	}
 }
 
 func TestTheClusterAsPeopleSeeIt(t *testing.T) {
@@ -145,7 +242,10 @@ func TestTheClusterAsPeopleSeeIt(t *testing.T) {
 	golden(t, "cluster", Cluster(&warrenv1.GetClusterResponse{
 		Cluster: &warrenv1.Cluster{
 			Meta: meta("clusterclustercl", 30*24*time.Hour),
-			Spec: &warrenv1.ClusterSpec{Name: "shop", NodeGrace: durationpb.New(3500 * time.Millisecond), TaskHistory: &history},
+			Spec: &warrenv1.ClusterSpec{
+				Name: "shop", NodeGrace: durationpb.New(3500 * time.Millisecond), TaskHistory: &history,
+				Network: &warrenv1.ClusterNetwork{NodeRange: "10.208.0.0/12", NodePrefix: 24, VipRange: "10.224.0.0/16", WireguardPort: 7421, KeyLife: durationpb.New(720 * time.Hour)},
+			},
 		},
 		Managers: []*warrenv1.Manager{{Id: "m1", Addr: "10.0.0.1:7400", Leader: true}, {Id: "m2"}},
 		Nodes:    3, NodesReady: 2, Services: 4, Tasks: 12,

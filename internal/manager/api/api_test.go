@@ -87,6 +87,7 @@ type served struct {
 
 	clusters warrenv1connect.ClusterServiceClient
 	nodes    warrenv1connect.NodeServiceClient
+	networks warrenv1connect.NetworkServiceClient
 	services warrenv1connect.ServiceServiceClient
 	tasks    warrenv1connect.TaskServiceClient
 	watch    warrenv1connect.EventServiceClient
@@ -124,6 +125,7 @@ func serve(t *testing.T, objects ...state.Object) *served {
 	s.url = s.http.URL
 	s.clusters = warrenv1connect.NewClusterServiceClient(client, s.url)
 	s.nodes = warrenv1connect.NewNodeServiceClient(client, s.url)
+	s.networks = warrenv1connect.NewNetworkServiceClient(client, s.url)
 	s.services = warrenv1connect.NewServiceServiceClient(client, s.url)
 	s.tasks = warrenv1connect.NewTaskServiceClient(client, s.url)
 	s.watch = warrenv1connect.NewEventServiceClient(client, s.url)
@@ -495,6 +497,9 @@ func TestUnsetClusterSettingsTakeTheirDefaults(t *testing.T) {
 	want := &warrenv1.ClusterSpec{
 		Name: "warren", HeartbeatInterval: durationpb.New(time.Second), NodeGrace: durationpb.New(10 * time.Second),
 		RestartGrace: durationpb.New(time.Minute), TaskHistory: proto.Uint32(5), CertificateLife: durationpb.New(30 * 24 * time.Hour),
+		Network: &warrenv1.ClusterNetwork{
+			NodeRange: "10.208.0.0/12", NodePrefix: 24, VipRange: "10.224.0.0/16", WireguardPort: 7421, KeyLife: durationpb.New(30 * 24 * time.Hour),
+		},
 	}
 	if !proto.Equal(got, want) {
 		t.Errorf("got %v", got)

@@ -38,6 +38,7 @@ func resolveCluster(spec *warrenv1.ClusterSpec) *warrenv1.ClusterSpec {
 	resolved.RestartGrace = cmp.Or(resolved.GetRestartGrace(), durationpb.New(defaultRestartGrace))
 	resolved.CertificateLife = cmp.Or(resolved.GetCertificateLife(), durationpb.New(defaultCertificateLife))
 	resolved.TaskHistory = cmp.Or(resolved.TaskHistory, proto.Uint32(defaultTaskHistory))
+	resolved.Network = resolveNetwork(resolved.GetNetwork())
 	return resolved
 }
 
@@ -48,6 +49,9 @@ func checkCluster(spec *warrenv1.ClusterSpec) error {
 		return invalid(violation("node_grace",
 			"must be at least twice the heartbeat interval, "+interval.String()+", or one late heartbeat would take a node down",
 			field("spec"), field("node_grace")))
+	}
+	if broken := checkNetwork(spec.GetNetwork()); len(broken) > 0 {
+		return invalid(broken...)
 	}
 	return nil
 }
@@ -68,6 +72,12 @@ func (h *clusterService) InitCluster(ctx context.Context, req *connect.Request[w
 	spec := resolveCluster(req.Msg.GetSpec())
 	if err := checkCluster(spec); err != nil {
 		return nil, err
+	}
+	// A cluster that there is already has routes of its own, and is refused for being there.
+	if h.store.Snapshot().Cluster() == nil {
+		if err := checkRoutes(spec.GetNetwork(), hostRoutes); err != nil {
+			return nil, err
+		}
 	}
 	cluster, err := h.membership.Initialize(ctx, spec, Addresses{Listen: req.Msg.GetListenAddr(), Advertise: req.Msg.GetAdvertiseAddr()})
 	if err != nil {
@@ -121,13 +131,18 @@ func (h *clusterService) GetCluster(context.Context, *connect.Request[warrenv1.G
 
 // UpdateCluster implements warrenv1connect.ClusterServiceHandler.
 func (h *clusterService) UpdateCluster(ctx context.Context, req *connect.Request[warrenv1.UpdateClusterRequest]) (*connect.Response[warrenv1.UpdateClusterResponse], error) {
-	spec := resolveCluster(req.Msg.GetSpec())
-	if err := checkCluster(spec); err != nil {
-		return nil, err
-	}
 	err := h.write.do(ctx, func(s state.Snapshot, t *state.Transaction) error {
 		cluster := s.Cluster()
 		if err := unchanged("the cluster", cluster, req.Msg.GetVersion()); err != nil {
+			return err
+		}
+		spec := resolveCluster(req.Msg.GetSpec())
+		network, broken := keepNetwork(cluster.GetSpec().GetNetwork(), req.Msg.GetSpec().GetNetwork())
+		if len(broken) > 0 {
+			return invalid(broken...)
+		}
+		spec.Network = network
+		if err := checkCluster(spec); err != nil {
 			return err
 		}
 		if !proto.Equal(cluster.GetSpec(), spec) {

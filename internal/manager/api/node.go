@@ -3,6 +3,9 @@ package api
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/authority"
+	"github.com/cuemby/warren/internal/manager/relay"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
@@ -19,8 +23,9 @@ import (
 
 // nodeService shows and manages nodes.
 type nodeService struct {
-	store *state.Store
-	write writer
+	store    *state.Store
+	write    writer
+	exchange *relay.Exchange
 }
 
 var _ warrenv1connect.NodeServiceHandler = (*nodeService)(nil)
@@ -110,9 +115,13 @@ func (h *nodeService) UpdateNode(ctx context.Context, req *connect.Request[warre
 		if err := unchanged(nodeName(node), node, req.Msg.GetVersion()); err != nil {
 			return err
 		}
-		if !proto.Equal(node.GetSpec(), req.Msg.GetSpec()) {
+		spec := proto.CloneOf(req.Msg.GetSpec())
+		if err := checkNode(s, node, spec); err != nil {
+			return err
+		}
+		if !proto.Equal(node.GetSpec(), spec) {
 			state.Update(t, node, func(after *warrenv1.Node) {
-				after.Spec = req.Msg.GetSpec()
+				after.Spec = spec
 				node = after
 			})
 		}
@@ -122,6 +131,52 @@ func (h *nodeService) UpdateNode(ctx context.Context, req *connect.Request[warre
 		return nil, err
 	}
 	return connect.NewResponse(&warrenv1.UpdateNodeResponse{Node: cmp.Or(h.store.Snapshot().Node(node.GetMeta().GetId()), node)}), nil
+}
+
+// checkNode checks what the rules in the proto cannot say of the spec that a node is to have. A generation of
+// its key that is left out stays.
+func checkNode(s state.Snapshot, node *warrenv1.Node, spec *warrenv1.NodeSpec) error {
+	spec.KeyGeneration = cmp.Or(spec.GetKeyGeneration(), node.GetSpec().GetKeyGeneration())
+	if was := node.GetSpec().GetKeyGeneration(); spec.GetKeyGeneration() < was {
+		return invalid(violation("key_generation", fmt.Sprintf("can only grow, and is %d already: write %d to have the node draw another key", was, was+1),
+			field("spec"), field("key_generation")))
+	}
+	endpoint := spec.GetWireguardEndpoint()
+	if endpoint == "" || endpoint == node.GetSpec().GetWireguardEndpoint() {
+		return nil
+	}
+	if why := badEndpoint(endpoint); why != "" {
+		return invalid(violation("wireguard_endpoint", why, field("spec"), field("wireguard_endpoint")))
+	}
+	for other := range s.Nodes() {
+		if other.GetMeta().GetId() != node.GetMeta().GetId() && other.GetSpec().GetWireguardEndpoint() == endpoint {
+			return invalid(violation("wireguard_endpoint", fmt.Sprintf("%s is where %s is reached: each needs an address and port of its own", endpoint, nodeName(other)),
+				field("spec"), field("wireguard_endpoint")))
+		}
+	}
+	return nil
+}
+
+// badEndpoint tells why other nodes could not reach a node's WireGuard there.
+func badEndpoint(text string) string {
+	const example = "write ADDRESS:PORT, such as 203.0.113.7:7421 or [2001:db8::7]:7421"
+	at, err := netip.ParseAddrPort(text)
+	switch {
+	case err != nil:
+		if host, _, err := net.SplitHostPort(text); err == nil && host != "" && strings.Trim(host, "0123456789.:") != "" && !strings.Contains(host, ":") {
+			return fmt.Sprintf("%q is a name, which nodes do not look up again when it changes: %s", host, example)
+		}
+		return fmt.Sprintf("%q is no address and port: %s", text, example)
+	case at.Port() == 0:
+		return "port 0 cannot be reached: " + example
+	case at.Addr().Zone() != "" || at.Addr().IsLinkLocalUnicast():
+		return fmt.Sprintf("%s is good on one link alone: give an address that every node reaches", at.Addr())
+	case at.Addr().Is4In6():
+		return "write " + netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).String()
+	case at.Addr().IsUnspecified(), at.Addr().IsLoopback(), at.Addr().IsMulticast():
+		return fmt.Sprintf("other nodes cannot reach this one at %s: give an address of the machine's, or the one it is forwarded from", at.Addr())
+	}
+	return ""
 }
 
 // DeleteNode implements warrenv1connect.NodeServiceHandler. The node's certificate is worth nothing from

@@ -65,7 +65,7 @@ func serveTLS(t *testing.T, objects ...state.Object) *realm {
 	closing, end := context.WithCancel(context.Background())
 	handler, err := api.New(api.Options{
 		Store: r.store, Proposer: r.proposer, Membership: &member{}, Events: events.NewLog(), Authority: r.authority,
-		Sessions: agents{dispatcher, r.exchange}, Logs: warrenv1connect.UnimplementedLogServiceHandler{},
+		Sessions: agents{dispatcher, r.exchange}, Logs: warrenv1connect.UnimplementedLogServiceHandler{}, Exchange: r.exchange,
 		Closing: closing, Logger: logger, AuditFile: r.audit,
 	})
 	if err != nil {

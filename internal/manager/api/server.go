@@ -19,6 +19,7 @@ import (
 	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/events"
 	"github.com/cuemby/warren/internal/manager/loop"
+	"github.com/cuemby/warren/internal/manager/relay"
 	"github.com/cuemby/warren/internal/manager/state"
 	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -74,6 +75,8 @@ type Options struct {
 	// goes on.
 	Renewed func(node string, expires time.Time)
 	Logs    warrenv1connect.LogServiceHandler
+	// Exchange is where streams from agents come from.
+	Exchange *relay.Exchange
 	// Closing ends when the manager begins to stop: streams end then, single calls are let finish.
 	Closing context.Context
 	Logger  *slog.Logger
@@ -114,7 +117,8 @@ func New(o Options) (http.Handler, error) {
 	mux.Handle(warrenv1connect.NewManagerServiceHandler(&managerService{local: o.Local}, options))
 	mux.Handle(warrenv1connect.NewMembershipServiceHandler(&membershipService{authority: o.Authority, membership: o.Membership, users: users, renewed: o.Renewed}, options))
 	mux.Handle(warrenv1connect.NewUserServiceHandler(users, options))
-	mux.Handle(warrenv1connect.NewNodeServiceHandler(&nodeService{store: o.Store, write: write}, options))
+	mux.Handle(warrenv1connect.NewNodeServiceHandler(&nodeService{store: o.Store, write: write, exchange: o.Exchange}, options))
+	mux.Handle(warrenv1connect.NewNetworkServiceHandler(&networkService{store: o.Store, write: write, exchange: o.Exchange}, options))
 	mux.Handle(warrenv1connect.NewServiceServiceHandler(&serviceService{store: o.Store, write: write}, options))
 	mux.Handle(warrenv1connect.NewTaskServiceHandler(&taskService{store: o.Store}, options))
 	mux.Handle(warrenv1connect.NewEventServiceHandler(&eventService{log: o.Events}, options))

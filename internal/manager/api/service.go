@@ -27,12 +27,16 @@ func (h *serviceService) CreateService(ctx context.Context, req *connect.Request
 	if err := checkService(spec); err != nil {
 		return nil, err
 	}
-	service := &warrenv1.Service{Spec: spec, Revision: 1}
+	var service *warrenv1.Service
 	err := h.write.do(ctx, func(s state.Snapshot, t *state.Transaction) error {
 		if there := s.ServiceByName(spec.GetName()); there != nil {
 			return taken(there)
 		}
-		service.Meta = &warrenv1.Meta{Id: id.New()}
+		connected, err := connectService(s, t, nil, spec)
+		if err != nil {
+			return err
+		}
+		service = &warrenv1.Service{Meta: &warrenv1.Meta{Id: id.New()}, Spec: connected, Revision: 1}
 		t.Create(service)
 		t.Create(revisionOf(service))
 		return nil
@@ -159,6 +163,9 @@ func (h *serviceService) edit(ctx context.Context, ref string, read uint64, chan
 			return err
 		}
 		if err := mayBecome(service.GetSpec(), spec); err != nil {
+			return err
+		}
+		if spec, err = connectService(s, t, service, spec); err != nil {
 			return err
 		}
 		edited = service

@@ -22,6 +22,8 @@ func checkService(spec *warrenv1.ServiceSpec) error {
 	broken = append(broken, checkContainer(spec.GetTask().GetContainer())...)
 	broken = append(broken, checkPlacement(spec.GetPlacement())...)
 	broken = append(broken, checkReservations(spec.GetTask())...)
+	broken = append(broken, checkNetworks(spec)...)
+	broken = append(broken, checkPorts(spec)...)
 	if len(broken) > 0 {
 		return invalid(broken...)
 	}
@@ -145,6 +147,10 @@ func inContainer(path ...*validate.FieldPathElement) []*validate.FieldPathElemen
 
 // warnings tells what the user should know of a spec although it is in order.
 func warnings(s state.Snapshot, spec *warrenv1.ServiceSpec) []string {
+	return append(placementWarnings(s, spec), portWarnings(spec)...)
+}
+
+func placementWarnings(s state.Snapshot, spec *warrenv1.ServiceSpec) []string {
 	if len(spec.GetPlacement().GetConstraints()) == 0 && len(spec.GetPlacement().GetPlatforms()) == 0 {
 		return nil
 	}

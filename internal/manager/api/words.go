@@ -11,6 +11,9 @@ const dnsLabel = "must be a DNS label: 1 to 63 of a-z, 0-9 and -, beginning and 
 // patterns says for people what the fields must look like for which the proto has a regular expression.
 var patterns = map[string]string{
 	"spec.name":                       dnsLabel,
+	"spec.networks.aliases":           dnsLabel,
+	"spec.endpoint.ports.name":        dnsLabel,
+	"spec.task.host_ports.name":       dnsLabel,
 	"spec.labels":                     "a label's key is 1 to 128 letters, digits and _ . / -, beginning and ending with a letter or digit",
 	"spec.placement.spread":           "must be node.labels.KEY or engine.labels.KEY",
 	"spec.placement.platforms":        "must be OS/ARCH in lower case, such as linux/arm64",

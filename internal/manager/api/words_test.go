@@ -38,7 +38,7 @@ func TestEveryPatternHasWords(t *testing.T) {
 			}
 		}
 	}
-	for _, spec := range []proto.Message{&warrenv1.ServiceSpec{}, &warrenv1.NodeSpec{}, &warrenv1.ClusterSpec{}} {
+	for _, spec := range []proto.Message{&warrenv1.ServiceSpec{}, &warrenv1.NodeSpec{}, &warrenv1.ClusterSpec{}, &warrenv1.NetworkSpec{}} {
 		look("spec.", spec.ProtoReflect().Descriptor())
 	}
 	if len(left) > 0 {
