@@ -10,7 +10,7 @@ import (
 	"slices"
 
 	"github.com/alecthomas/kong"
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v3"
 )
 
 // ConfigFile is the flag that names the configuration file: YAML, in which each flag is a key without
@@ -30,7 +30,7 @@ func (ConfigFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
 	file := config{path: path}
-	if err := yaml.UnmarshalStrict(text, &file.values); err != nil {
+	if err := yaml.Unmarshal(text, &file.values); err != nil {
 		return fmt.Errorf("read the configuration %s: %w", path, err)
 	}
 	if err := file.Validate(ctx.Model); err != nil {

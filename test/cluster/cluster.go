@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cuemby/warren/systemd"
 	"github.com/cuemby/warren/test/machine"
 )
 
@@ -122,6 +123,15 @@ func StartManager(ctx context.Context, m *machine.Machine) error {
 
 // StartAgent starts the agent on a machine. It waits to join a cluster, unless flags say which.
 func StartAgent(ctx context.Context, m *machine.Machine, registry string, flags ...string) error {
+	for _, name := range []string{"warren-wireguard.service", "warren-wireguard.socket"} {
+		file, err := systemd.Units.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if err := m.InstallUnit(ctx, name, string(file)); err != nil {
+			return err
+		}
+	}
 	return m.StartUnit(ctx, machine.Unit{Name: AgentUnit, Type: "notify", Command: append(AgentCommand(registry), flags...)})
 }
 

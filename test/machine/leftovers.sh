@@ -21,6 +21,6 @@ ls "/run/containerd/io.containerd.runtime.v2.task/$namespace" 2>/dev/null | labe
 for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
 	[ -d "$hierarchy$parent" ] && find "$hierarchy$parent" -mindepth 1 -type d | label cgroup
 done
-ip -o link | awk -F': ' '{ sub(/@.*/, "", $2); if ($2 != "lo" && $2 != "eth0") print $2 }' | label link
+ip -o link | awk -F': ' '{ sub(/@.*/, "", $2); if ($2 !~ /^(lo|eth0|warren0|warren-wg)$/) print $2 }' | label link
 ls /var/lib/warren/agent/logs 2>/dev/null | label output
 ls /run/warren/agent/containers 2>/dev/null | label state

@@ -36,6 +36,21 @@ func (m *Machine) StartUnit(ctx context.Context, unit Unit) error {
 	return nil
 }
 
+// InstallUnit puts a unit file on the machine, by its name with the suffix, and enables it: from then on systemd knows
+// it, also after a boot. Its programs are where the machine has them.
+func (m *Machine) InstallUnit(ctx context.Context, name, file string) error {
+	define := m.Command(ctx, "sh", "-ec", `
+		cat >/etc/systemd/system/"$1"
+		systemctl daemon-reload
+		case "$1" in *.socket) systemctl enable --quiet --now "$1" ;; esac
+		`, "sh", name)
+	define.Stdin = strings.NewReader(strings.ReplaceAll(file, "/usr/bin/warren-", "/usr/local/bin/warren-"))
+	if output, err := define.CombinedOutput(); err != nil {
+		return fmt.Errorf("install %s on %s: %w: %s", name, m.name, err, strings.TrimSpace(string(output)))
+	}
+	return nil
+}
+
 func (u Unit) file() string {
 	var file strings.Builder
 	fmt.Fprintf(&file, "[Unit]\nDescription=%s\nAfter=containerd.service\n\n[Service]\nType=%s\nExecStart=", u.Name, u.Type)

@@ -4,10 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/prometheus/procfs"
 )
 
 const (
@@ -37,19 +36,24 @@ func holders(ports []Port) map[Port]string {
 	if len(owners) == 0 {
 		return by
 	}
-	all, err := procfs.AllProcs()
+	all, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return by
 	}
 	found := map[Port]int{} // the lowest pid
 	for _, proc := range all {
-		targets, err := proc.FileDescriptorTargets()
+		pid, err := strconv.Atoi(filepath.Base(proc))
+		if err != nil {
+			continue
+		}
+		descriptors, err := os.ReadDir(filepath.Join(proc, "fd"))
 		if err != nil {
 			continue // it has ended
 		}
-		for _, target := range targets {
+		for _, d := range descriptors {
+			target, err := os.Readlink(filepath.Join(proc, "fd", d.Name()))
 			text, ok := strings.CutPrefix(target, "socket:[")
-			if !ok {
+			if err != nil || !ok {
 				continue
 			}
 			inode, err := strconv.ParseUint(strings.TrimSuffix(text, "]"), 10, 64)
@@ -57,15 +61,15 @@ func holders(ports []Port) map[Port]string {
 				continue
 			}
 			p, ok := owners[inode]
-			if lowest, has := found[p]; !ok || has && lowest <= proc.PID {
+			if lowest, has := found[p]; !ok || has && lowest <= pid {
 				continue
 			}
-			name, err := proc.Comm()
+			name, err := os.ReadFile(filepath.Join(proc, "comm"))
 			if err != nil {
 				continue
 			}
-			found[p] = proc.PID
-			by[p] = fmt.Sprintf("%s (pid %d)", name, proc.PID)
+			found[p] = pid
+			by[p] = fmt.Sprintf("%s (pid %d)", strings.TrimSpace(string(name)), pid)
 		}
 	}
 	return by
