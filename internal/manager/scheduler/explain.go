@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -13,6 +14,9 @@ const reasonLasts = time.Second
 
 // verdictsPerDecision bounds the work of looking at reasons again in one decision.
 const verdictsPerDecision = 1 << 20
+
+// maxQuoteBytes bounds what a reason quotes of a node: every task that waits bears it.
+const maxQuoteBytes = 200
 
 // explain works out why the blocked groups fit nowhere, and which tasks are to be told, at most so many
 // that the decision has limit writes in all. It returns when to look again, zero for not before
@@ -73,14 +77,17 @@ func (v *view) why(g *group) string {
 		return text
 	}
 	var counts []int
+	var firsts []*node
 	nodes := 0
 	for _, n := range v.inOrder().nodes {
 		nodes++
 		why := int(g.judge(n))
-		if why >= len(counts) {
-			counts = append(counts, make([]int, why+1-len(counts))...)
+		if more := why + 1 - len(counts); more > 0 {
+			counts, firsts = append(counts, make([]int, more)...), append(firsts, make([]*node, more)...)
 		}
-		counts[why]++
+		if counts[why]++; counts[why] == 1 {
+			firsts[why] = n
+		}
 	}
 	if nodes == 0 {
 		return "no node fits: the cluster has no nodes"
@@ -88,7 +95,7 @@ func (v *view) why(g *group) string {
 	var parts []string
 	for why, n := range counts {
 		if n > 0 {
-			parts = append(parts, strconv.Itoa(n)+" "+g.words(verdict(why), n))
+			parts = append(parts, strconv.Itoa(n)+" "+g.words(verdict(why), n, firsts[why]))
 		}
 	}
 	return fmt.Sprintf("no node fits: %s: %s", plural(nodes, "node"), strings.Join(parts, ", "))
@@ -99,12 +106,11 @@ func (g *group) whyNot(n *node, why verdict) string {
 	if text := g.hopeless(); text != "" {
 		return text
 	}
-	name := n.object.GetFacts().GetHostname()
-	if name == "" {
-		name = n.id
-	}
-	return fmt.Sprintf("node %s %s", name, g.words(why, 1))
+	return fmt.Sprintf("node %s %s", n.name(), g.words(why, 1, n))
 }
+
+// name is what people call the node.
+func (n *node) name() string { return cmp.Or(n.object.GetFacts().GetHostname(), n.id) }
 
 // hopeless says why g's tasks fit no node whatever it be, empty where that is not so.
 func (g *group) hopeless() string {
@@ -121,11 +127,11 @@ func (g *group) hopeless() string {
 	return ""
 }
 
-// words says what a verdict means for that many nodes.
-func (g *group) words(why verdict, nodes int) string {
-	is, lacks, does, runs := "is", "lacks", "does", "runs"
+// words says what a verdict means for that many nodes, of which one is given as an example.
+func (g *group) words(why verdict, nodes int, example *node) string {
+	is, has, lacks, does, runs := "is", "has", "lacks", "does", "runs"
 	if nodes != 1 {
-		is, lacks, does, runs = "are", "lack", "do", "run"
+		is, has, lacks, does, runs = "are", "have", "lack", "do", "run"
 	}
 	switch why {
 	case fits:
@@ -140,6 +146,10 @@ func (g *group) words(why verdict, nodes int) string {
 		return is + " drained"
 	case wrongPlatform:
 		return is + " not of " + strings.Join(g.service.object.GetSpec().GetPlacement().GetPlatforms(), " or ")
+	case lacksSubnet:
+		return lacks + " a subnet of the overlay" + because(example.object.GetNetwork().GetProblem(), nodes, example)
+	case lacksOverlay:
+		return has + " an overlay network that has failed" + because(example.object.GetStatus().GetOverlay().GetError(), nodes, example)
 	case lacksCPUs:
 		return lacks + " " + cpus(g.need.cpus)
 	case lacksMemory:
@@ -147,7 +157,35 @@ func (g *group) words(why verdict, nodes int) string {
 	case full:
 		return fmt.Sprintf("already %s %s, the most per node", runs, plural(int(g.service.object.GetSpec().GetPlacement().GetMaxReplicasPerNode()), "task"))
 	}
-	return fmt.Sprintf("%s not meet %s", does, g.service.rules.Constraints()[why-violates])
+	constraints := g.service.rules.Constraints()
+	if i := int(why - violates); i < len(constraints) {
+		return fmt.Sprintf("%s not meet %s", does, constraints[i])
+	}
+	return fmt.Sprintf("%s port %s taken by another task", has, g.ports[why-g.taken(0)])
+}
+
+// because puts what a node says of itself in brackets. Others may have reasons of their own, so that it is
+// told whose this one is.
+func because(text string, nodes int, whose *node) string {
+	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
+	if len(text) > maxQuoteBytes {
+		text = strings.ToValidUTF8(text[:maxQuoteBytes], "") + "…"
+	}
+	switch {
+	case text == "":
+		return ""
+	case nodes > 1:
+		text = whose.name() + ": " + text
+	}
+	return " (" + text + ")"
+}
+
+// String writes a port as users do.
+func (p port) String() string {
+	if p.udp {
+		return strconv.Itoa(int(p.number)) + "/udp"
+	}
+	return strconv.Itoa(int(p.number)) + "/tcp"
 }
 
 func plural(n int, noun string) string {

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"github.com/cuemby/warren/internal/manager/slot"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -15,10 +16,13 @@ const (
 	paused
 	drained
 	wrongPlatform
+	lacksSubnet
+	lacksOverlay
 	lacksCPUs
 	lacksMemory
 	full
-	// violates and above: the constraint at verdict-violates is not met.
+	// violates and above: the constraint at verdict-violates is not met. Behind the last constraint the
+	// group's ports follow: the port is taken.
 	violates
 )
 
@@ -36,6 +40,14 @@ func (g *group) judge(n *node) verdict {
 	}
 	if i := g.service.rules.Violated(n.object); i >= 0 {
 		return violates + verdict(i)
+	}
+	if g.overlay && n.offOverlay != fits {
+		return n.offOverlay
+	}
+	for i, p := range g.ports {
+		if n.ports[p] > 0 {
+			return g.taken(i)
+		}
 	}
 	// What reserves nothing fits a node however much is reserved there.
 	switch {
@@ -60,6 +72,23 @@ func closure(n *warrenv1.Node) verdict {
 	return paused
 }
 
+// offOverlay tells why n has no overlay for new tasks, fits where it has. One that is not up yet is no
+// reason: the node's agent has its tasks wait for it.
+func offOverlay(n *warrenv1.Node) verdict {
+	switch {
+	case n.GetNetwork().GetProblem() != "":
+		return lacksSubnet
+	case n.GetStatus().GetOverlay().GetState() == warrenv1.OverlayState_OVERLAY_STATE_FAILED:
+		return lacksOverlay
+	}
+	return fits
+}
+
+// taken is the verdict that another task on the node has the i-th of g's ports.
+func (g *group) taken(i int) verdict {
+	return violates + verdict(len(g.service.rules.Constraints())+i)
+}
+
 // atBound tells whether n has as many tasks of the service as are allowed per node. Where updates start
 // first, the tasks of another revision are on their way out or in, each beside the one it replaces or is
 // replaced by; counting both would leave an update on full nodes waiting for itself.
@@ -69,7 +98,7 @@ func (g *group) atBound(n *node) bool {
 		return false
 	}
 	present := g.present[n]
-	if !startsFirst(g.service.object) {
+	if slot.StopFirst(g.service.object) {
 		present = 0
 		for _, other := range g.service.groups {
 			present += other.present[n]

@@ -14,7 +14,7 @@ import (
 func (v *view) setNode(before, after *warrenv1.Node) {
 	n := v.node(cmp.Or(after, before).GetMeta().GetId())
 	n.object, n.open = after, after != nil && placement.Open(after)
-	n.capacity = amountOf(after.GetFacts().GetResources())
+	n.capacity, n.offOverlay = amountOf(after.GetFacts().GetResources()), offOverlay(after)
 	if before == nil || after == nil {
 		v.order, v.terrains = nil, nil
 	} else if !maps.Equal(before.GetSpec().GetLabels(), after.GetSpec().GetLabels()) ||
@@ -117,6 +117,12 @@ func share(part, whole int64) uint32 {
 func (v *view) occupy(g *group, n *node, wanted bool) {
 	n.reserved.cpus += g.need.cpus
 	n.reserved.memory += g.need.memory
+	for _, p := range g.ports {
+		if n.ports == nil {
+			n.ports = map[port]int{}
+		}
+		n.ports[p]++
+	}
 	n.tasks++
 	g.present[n]++
 	if wanted {
@@ -129,6 +135,9 @@ func (v *view) occupy(g *group, n *node, wanted bool) {
 func (v *view) vacate(g *group, n *node, wanted bool) {
 	n.reserved.cpus -= g.need.cpus
 	n.reserved.memory -= g.need.memory
+	for _, p := range g.ports {
+		countDown(n.ports, p)
+	}
 	n.tasks--
 	countDown(g.present, n)
 	if wanted {
@@ -139,8 +148,8 @@ func (v *view) vacate(g *group, n *node, wanted bool) {
 	v.releaseNode(n)
 }
 
-func countDown(counts map[*node]int, n *node) {
-	if counts[n]--; counts[n] == 0 {
-		delete(counts, n)
+func countDown[K comparable](counts map[K]int, k K) {
+	if counts[k]--; counts[k] == 0 {
+		delete(counts, k)
 	}
 }

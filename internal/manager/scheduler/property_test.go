@@ -68,6 +68,8 @@ func (c *churn) happen() {
 					n.Spec.Availability = warrenv1.NodeAvailability(rapid.IntRange(0, 3).Draw(rt, "availability"))
 					n.Status.State = warrenv1.NodeState(rapid.SampledFrom([]int32{1, 1, 1, 2, 4}).Draw(rt, "state"))
 					labelled("zone", rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "zone"))(n)
+					overlay(warrenv1.OverlayState(rapid.IntRange(0, 2).Draw(rt, "overlay")), "no device")(n)
+					subnetless(rapid.SampledFrom([]string{"", "", "the range is used up"}).Draw(rt, "problem"))(n)
 				})
 			}
 		case 3:
@@ -76,7 +78,9 @@ func (c *churn) happen() {
 			}
 		case 4:
 			s := statetest.Replicated(fmt.Sprintf("s%d", c.serial), 1,
-				reserving(rapid.Int64Range(0, 2).Draw(rt, "cpus")*1e9, rapid.Int64Range(0, 2).Draw(rt, "memory")<<30), randomPlacement(rt))
+				reserving(rapid.Int64Range(0, 2).Draw(rt, "cpus")*1e9, rapid.Int64Range(0, 2).Draw(rt, "memory")<<30), randomPlacement(rt),
+				publishing(rapid.SampledFrom([][]string{nil, nil, {"80"}, {"80/udp", "81"}, {"81", "0"}}).Draw(rt, "ports")...),
+				onNetwork(warrenv1.NetworkMode(rapid.IntRange(0, 3).Draw(rt, "network"))))
 			tx.Create(s)
 			tx.Create(statetest.Revision(s))
 		case 5:
@@ -191,8 +195,9 @@ func (c *churn) step() (rest bool) {
 }
 
 // lawful checks what the scheduler has just placed: on nodes that were open and admit it, within capacity
-// and bound.
+// and bound, on no port that another has, and on no overlay that is not there.
 func (c *churn) lawful(before, after state.Snapshot) {
+	noPortHasTwoTasks(c.rt, before, after)
 	reserved := map[string]amount{}
 	for t := range after.Tasks() {
 		if occupies(t) {
@@ -206,14 +211,18 @@ func (c *churn) lawful(before, after state.Snapshot) {
 			continue
 		}
 		n, s := after.Node(t.GetNodeId()), after.Service(t.GetServiceId())
-		r := after.Revision(t.GetServiceId(), 1).GetTask().GetReservations()
-		sum := reserved[t.GetNodeId()]
+		template := after.Revision(t.GetServiceId(), 1).GetTask()
+		r, sum := template.GetReservations(), reserved[t.GetNodeId()]
 		switch {
 		case !placement.Open(n) || !placement.Admits(s.GetSpec().GetPlacement(), n):
 			c.rt.Fatalf("task %v was placed on node %v", t, n)
 		case r.GetNanoCpus() > 0 && sum.cpus > n.GetFacts().GetResources().GetNanoCpus(),
 			r.GetMemoryBytes() > 0 && sum.memory > n.GetFacts().GetResources().GetMemoryBytes():
 			c.rt.Fatalf("node %v has %v reserved", n, sum)
+		}
+		if lacking := n.GetNetwork().GetProblem() != "" || n.GetStatus().GetOverlay().GetState() == warrenv1.OverlayState_OVERLAY_STATE_FAILED; lacking &&
+			template.GetNetwork() != warrenv1.NetworkMode_NETWORK_MODE_NONE && template.GetNetwork() != warrenv1.NetworkMode_NETWORK_MODE_HOST {
+			c.rt.Fatalf("task %v was placed on node %v, which has no overlay", t, n)
 		}
 		if bound := s.GetSpec().GetPlacement().GetMaxReplicasPerNode(); bound > 0 {
 			there := uint32(0)
@@ -225,6 +234,32 @@ func (c *churn) lawful(before, after state.Snapshot) {
 			if there > bound {
 				c.rt.Fatalf("node %s has %d tasks of %s", n.GetMeta().GetId(), there, t.GetServiceId())
 			}
+		}
+	}
+}
+
+// noPortHasTwoTasks checks that what was placed meets no task on a port of its node, whosever it is.
+func noPortHasTwoTasks(rt *rapid.T, before, after state.Snapshot) {
+	type place struct {
+		node     string
+		port     uint32
+		protocol string
+	}
+	has := map[place]*warrenv1.Task{}
+	isNew := func(t *warrenv1.Task) bool { return !occupies(before.Task(t.GetMeta().GetId())) }
+	for t := range after.Tasks() {
+		if !occupies(t) {
+			continue
+		}
+		for _, p := range after.Revision(t.GetServiceId(), t.GetRevision()).GetTask().GetHostPorts() {
+			at := place{t.GetNodeId(), p.GetPublished(), "tcp"}
+			if p.GetProtocol() == warrenv1.Protocol_PROTOCOL_UDP {
+				at.protocol = "udp"
+			}
+			if other := has[at]; other != nil && at.port != 0 && (isNew(other) || isNew(t)) {
+				rt.Fatalf("tasks %v and %v have %v", other, t, at)
+			}
+			has[at] = t
 		}
 	}
 }
@@ -265,14 +300,14 @@ func digest(v *view) string {
 	fmt.Fprintln(&b, "claims", len(v.claims))
 	for _, id := range slices.Sorted(maps.Keys(v.nodes)) {
 		n := v.nodes[id]
-		fmt.Fprintln(&b, "node", id, n.object.GetMeta().GetVersion(), n.open, n.capacity, n.reserved, n.tasks, slices.Sorted(maps.Keys(n.waiting)))
+		fmt.Fprintln(&b, "node", id, n.object.GetMeta().GetVersion(), n.open, n.capacity, n.reserved, n.ports, n.offOverlay, n.tasks, slices.Sorted(maps.Keys(n.waiting)))
 	}
 	for _, id := range slices.Sorted(maps.Keys(v.services)) {
 		s := v.services[id]
 		fmt.Fprintln(&b, "service", id, s.object.GetMeta().GetVersion(), byName(s.wanted))
 		for _, g := range s.inOrder() {
 			queued := slices.DeleteFunc(slices.Clone(g.queue), func(id string) bool { return g.pending[id] == nil })
-			fmt.Fprintln(&b, "  group", g.revision, g.need, g.template, g.tasks, byName(g.present),
+			fmt.Fprintln(&b, "  group", g.revision, g.need, g.ports, g.overlay, g.template, g.tasks, byName(g.present),
 				slices.Sorted(maps.Keys(g.pending)), slices.Sorted(maps.Keys(g.bound)), len(queued) == len(g.pending),
 				len(g.pending) == 0 || g.queued != g.blocked)
 		}
@@ -307,6 +342,51 @@ func (c *churn) nothingFits() {
 			c.rt.Fatalf("task %v waits and does not say why", t)
 		}
 	}
+}
+
+func TestTwoTasksWithOneHostPortAreNeverOnOneNode(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		h := start(t)
+		nodes := rapid.IntRange(1, 5).Draw(rt, "nodes")
+		for i := range nodes {
+			h.put(statetest.Node(fmt.Sprintf("n%d", i)))
+		}
+		for i := range 4 {
+			s := statetest.Replicated(fmt.Sprintf("s%d", i), 1, publishing(rapid.SampledFrom([]string{"80", "80/udp", "80/tcp", "81"}).Draw(rt, "port")))
+			h.put(s, statetest.Revision(s))
+		}
+		for step := range rapid.IntRange(1, 20).Draw(rt, "steps") {
+			before := h.at
+			if running := slices.DeleteFunc(slices.Collect(h.at.Tasks()), func(t *warrenv1.Task) bool { return !occupies(t) }); len(running) > 0 && rapid.Bool().Draw(rt, "end") {
+				ends, _ := pick(rt, "task", running)
+				// A task that is not wanted keeps its port until it has ended.
+				h.edit(ends.GetMeta().GetId(), func(t *warrenv1.Task) {
+					if t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN; rapid.Bool().Draw(rt, "ended") {
+						t.Status.State = warrenv1.TaskState_TASK_STATE_SHUTDOWN
+					}
+				})
+			} else {
+				h.put(pending(fmt.Sprintf("s%d", rapid.IntRange(0, 3).Draw(rt, "service")), 100+step)...)
+			}
+			noPortHasTwoTasks(rt, before, h.at)
+		}
+		// What waits does so because every node's port is taken.
+		for waiting := range h.at.Tasks() {
+			if !waits(waiting) {
+				continue
+			}
+			mine := portsOf(h.at.Revision(waiting.GetServiceId(), 1).GetTask())[0]
+			taken := map[string]bool{}
+			for other := range h.at.Tasks() {
+				if occupies(other) && portsOf(h.at.Revision(other.GetServiceId(), 1).GetTask())[0] == mine {
+					taken[other.GetNodeId()] = true
+				}
+			}
+			if len(taken) < nodes {
+				rt.Fatalf("task %v waits although %v is free on %d of %d nodes", waiting, mine, nodes-len(taken), nodes)
+			}
+		}
+	})
 }
 
 func TestEqualNodesDifferByOneTaskAtMost(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -190,6 +191,35 @@ func having(nanoCPUs, memory int64) func(*warrenv1.Node) {
 	}
 }
 
+// publishing publishes ports of the node, written as 80 or 80/udp.
+func publishing(ports ...string) func(*warrenv1.Service) {
+	return func(s *warrenv1.Service) {
+		for _, p := range ports {
+			number, protocol, _ := strings.Cut(p, "/")
+			published, err := strconv.ParseUint(number, 10, 16)
+			if err != nil {
+				panic(err)
+			}
+			s.Spec.Task.HostPorts = append(s.Spec.Task.HostPorts, &warrenv1.PortSpec{
+				Target: 80, Published: uint32(published),
+				Protocol: map[string]warrenv1.Protocol{"tcp": warrenv1.Protocol_PROTOCOL_TCP, "udp": warrenv1.Protocol_PROTOCOL_UDP}[protocol],
+			})
+		}
+	}
+}
+
+func onNetwork(m warrenv1.NetworkMode) func(*warrenv1.Service) {
+	return func(s *warrenv1.Service) { s.Spec.Task.Network = m }
+}
+
+func overlay(is warrenv1.OverlayState, why string) func(*warrenv1.Node) {
+	return func(n *warrenv1.Node) { n.Status.Overlay = &warrenv1.OverlayStatus{State: is, Error: why} }
+}
+
+func subnetless(why string) func(*warrenv1.Node) {
+	return func(n *warrenv1.Node) { n.Network = &warrenv1.NodeNetwork{Problem: why} }
+}
+
 func labelled(kv ...string) func(*warrenv1.Node) {
 	return func(n *warrenv1.Node) {
 		n.Spec.Labels = map[string]string{}
@@ -260,6 +290,8 @@ func TestAZoneWithoutRoomLeavesItsShareToTheOthers(t *testing.T) {
 }
 
 func TestWhatFitsNowhereSaysWhy(t *testing.T) {
+	dns := statetest.Replicated("dns", 2, publishing("53/udp", "8080/tcp"))
+	failed := warrenv1.OverlayState_OVERLAY_STATE_FAILED
 	for name, c := range map[string]struct {
 		service func(*warrenv1.Service)
 		nodes   []state.Object
@@ -272,6 +304,20 @@ func TestWhatFitsNowhereSaysWhy(t *testing.T) {
 		"cpus": {reserving(1.5e9, 0), []state.Object{statetest.Node("n1", having(1e9, 1<<30))}, "no node fits: 1 node: 1 lacks 1.5 cpus"},
 		"down and paused": {reserving(0, 0), []state.Object{statetest.Node("n1", inState(down)), statetest.Node("n2", available(pause))},
 			"no node fits: 2 nodes: 1 is not ready, 1 is paused"},
+		"a port": {publishing("8080"), []state.Object{
+			statetest.Node("n1"), statetest.Node("n2"), statetest.Node("n3", available(drain)),
+			dns, statetest.Revision(dns), statetest.Task("d1", "dns", 1, "n1"), statetest.Task("d2", "dns", 2, "n2"),
+		}, "no node fits: 3 nodes: 1 is drained, 2 have port 8080/tcp taken by another task"},
+		"one of several ports": {func(s *warrenv1.Service) {
+			publishing("8080/udp", "53/udp")(s)
+			placed(&warrenv1.Placement{Constraints: []string{"node.hostname != n2"}})(s)
+		}, []state.Object{statetest.Node("n1"), statetest.Node("n2"), dns, statetest.Revision(dns), statetest.Task("d1", "dns", 1, "n1")},
+			"no node fits: 2 nodes: 1 does not meet node.hostname!=n2, 1 has port 53/udp taken by another task"},
+		"an overlay": {onNetwork(warrenv1.NetworkMode_NETWORK_MODE_OVERLAY), []state.Object{statetest.Node("n1", overlay(failed, "no /dev/net/tun\nand so on"))},
+			"no node fits: 1 node: 1 has an overlay network that has failed (no /dev/net/tun)"},
+		"overlays and subnets": {onNetwork(0), []state.Object{
+			statetest.Node("n1", overlay(failed, "no /dev/net/tun")), statetest.Node("n2", overlay(failed, "no memory")), statetest.Node("n3", subnetless("all are given")),
+		}, "no node fits: 3 nodes: 1 lacks a subnet of the overlay (all are given), 2 have an overlay network that has failed (n1: no /dev/net/tun)"},
 		"platform": {placed(&warrenv1.Placement{Platforms: []string{"linux/arm64", "linux/riscv64"}}), []state.Object{statetest.Node("n1"), statetest.Node("n2")},
 			"no node fits: 2 nodes: 2 are not of linux/arm64 or linux/riscv64"},
 		"constraints": {placed(&warrenv1.Placement{Constraints: []string{"node.hostname != n1", "node.labels.zone==east"}}),
@@ -284,6 +330,60 @@ func TestWhatFitsNowhereSaysWhy(t *testing.T) {
 			h := start(t, append(web(c.service), c.nodes...)...)
 			h.put(pending("web", 1)...)
 			h.wantReason("web-1", c.want)
+		})
+	}
+}
+
+func TestAPortIsTakenFromAssignmentUntilItsTaskHasEnded(t *testing.T) {
+	h := start(t, append(web(publishing("80", "0")), statetest.Node("n1"), statetest.Node("n2"))...)
+	h.put(pending("web", upTo(3)...)...)
+	h.wantWhere("web", "waiting 1, n1 1, n2 1")
+	h.edit("web-1", func(t *warrenv1.Task) { t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN })
+	h.wantReason("web-3", "no node fits: 2 nodes: 2 have port 80/tcp taken by another task")
+	h.edit("web-1", func(t *warrenv1.Task) { t.Status.State = warrenv1.TaskState_TASK_STATE_SHUTDOWN })
+	h.wantWhere("web", "n1 1, n2 1")
+}
+
+func TestAPortIsTakenByItsProtocolAndWhateverPortIsFreeByNobody(t *testing.T) {
+	h := start(t, statetest.Node("n1"))
+	for name, ports := range map[string][]string{"tcp": {"53"}, "udp": {"53/udp"}, "any": {"0", "0/udp"}, "none": nil} {
+		s := statetest.Replicated(name, 1, publishing(ports...))
+		h.put(s, statetest.Revision(s))
+		h.put(pending(name, 1)...)
+		h.wantWhere(name, "n1 1")
+	}
+	h.put(pending("any", 2)...)
+	h.wantWhere("any", "n1 2")
+}
+
+func TestAGlobalTaskSaysWhoseOverlayHasFailed(t *testing.T) {
+	agent := statetest.Global("agent")
+	h := start(t, agent, statetest.Revision(agent), statetest.Node("n1", overlay(warrenv1.OverlayState_OVERLAY_STATE_FAILED, "no /dev/net/tun")))
+	h.put(statetest.Task("a", "agent", 0, "n1", statetest.In(warrenv1.TaskState_TASK_STATE_PENDING)))
+	h.wantReason("a", "node n1 has an overlay network that has failed (no /dev/net/tun)")
+	h.editNode("n1", overlay(warrenv1.OverlayState_OVERLAY_STATE_UP, ""))
+	if got := h.at.Task("a").GetStatus().GetState(); got != warrenv1.TaskState_TASK_STATE_ASSIGNED {
+		t.Errorf("the task is %v although the overlay is up again", got)
+	}
+}
+
+func TestOnlyTasksOnTheOverlayNeedIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		network warrenv1.NetworkMode
+		node    func(*warrenv1.Node)
+		want    string
+	}{
+		"none":                {warrenv1.NetworkMode_NETWORK_MODE_NONE, overlay(warrenv1.OverlayState_OVERLAY_STATE_FAILED, "no device"), "n1 1"},
+		"host":                {warrenv1.NetworkMode_NETWORK_MODE_HOST, subnetless("all are given"), "n1 1"},
+		"overlay":             {warrenv1.NetworkMode_NETWORK_MODE_OVERLAY, subnetless("all are given"), "waiting 1"},
+		"unspecified":         {0, overlay(warrenv1.OverlayState_OVERLAY_STATE_FAILED, ""), "waiting 1"},
+		"overlay not up yet":  {0, overlay(0, ""), "n1 1"},
+		"overlay without one": {0, func(*warrenv1.Node) {}, "n1 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := start(t, append(web(onNetwork(c.network)), statetest.Node("n1", c.node))...)
+			h.put(pending("web", 1)...)
+			h.wantWhere("web", c.want)
 		})
 	}
 }

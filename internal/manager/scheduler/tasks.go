@@ -8,6 +8,7 @@ import (
 
 	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/placement"
+	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -200,7 +201,7 @@ func (v *view) setService(o *warrenv1.Service) {
 	before := s.object
 	s.object = o
 	if before != nil && before.GetRemoving() == o.GetRemoving() &&
-		proto.Equal(before.GetSpec().GetPlacement(), o.GetSpec().GetPlacement()) && startsFirst(before) == startsFirst(o) {
+		proto.Equal(before.GetSpec().GetPlacement(), o.GetSpec().GetPlacement()) && slot.StopFirst(before) == slot.StopFirst(o) {
 		return
 	}
 	s.rules, s.broken = placement.Compile(o.GetSpec().GetPlacement())
@@ -245,6 +246,8 @@ func (v *view) groupOf(s state.Snapshot, t *warrenv1.Task) *group {
 		g = &group{
 			service: owner, revision: t.GetRevision(),
 			need:     amountOf(revision.GetTask().GetReservations()),
+			ports:    portsOf(revision.GetTask()),
+			overlay:  onOverlay(revision.GetTask()),
 			template: revision != nil,
 			present:  map[*node]int{},
 			pending:  map[string]*warrenv1.Task{},
@@ -282,16 +285,4 @@ func (v *view) retry(g *group) {
 	for _, t := range g.bound {
 		v.pinned.add(v.node(t.GetNodeId()))
 	}
-}
-
-// startsFirst tells whether a service's updates start the new task of a slot before the old one has
-// ended. Then the two are side by side for a while by intention.
-func startsFirst(s *warrenv1.Service) bool {
-	switch s.GetSpec().GetUpdate().GetOrder() {
-	case warrenv1.UpdateOrder_UPDATE_ORDER_START_FIRST:
-		return true
-	case warrenv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST:
-		return false
-	}
-	return s.GetSpec().GetTask().GetNetwork() != warrenv1.NetworkMode_NETWORK_MODE_HOST
 }

@@ -62,7 +62,11 @@ type node struct {
 	// whatever is wanted of it.
 	capacity, reserved amount
 	tasks              int
-	rank               int // its place in the view's order, while that stands
+	// ports counts the tasks that have each of the node's ports, of those that reserved counts.
+	ports map[port]int
+	// offOverlay is why tasks on the overlay cannot come here; fits where they can.
+	offOverlay verdict
+	rank       int // its place in the view's order, while that stands
 	// waiting are the pending tasks that may go here and nowhere else.
 	waiting map[string]*warrenv1.Task
 }
@@ -71,6 +75,12 @@ type node struct {
 type amount struct {
 	cpus   int64 // billionths
 	memory int64 // bytes
+}
+
+// port is a port of a node's own that leads to one task at a time.
+type port struct {
+	number uint32
+	udp    bool
 }
 
 // service is what concerns all tasks of a service.
@@ -91,7 +101,9 @@ type group struct {
 	service  *service
 	revision uint64
 	need     amount
-	template bool // the revision is there
+	ports    []port // of its node's, that each task takes; none twice
+	overlay  bool   // its tasks have addresses on the overlay
+	template bool   // the revision is there
 	// tasks counts those that have not ended, wherever they are; present those on each node.
 	tasks   int
 	present map[*node]int
@@ -181,6 +193,27 @@ func (v *view) observe(s state.Snapshot, c state.Change) {
 // amountOf returns what of r the scheduler counts.
 func amountOf(r *warrenv1.Resources) amount {
 	return amount{cpus: r.GetNanoCpus(), memory: r.GetMemoryBytes()}
+}
+
+// portsOf returns the ports of their node that tasks of that template take. What is published on whichever
+// port is free is not among them.
+func portsOf(t *warrenv1.TaskSpec) (ports []port) {
+	for _, p := range t.GetHostPorts() {
+		taken := port{number: p.GetPublished(), udp: p.GetProtocol() == warrenv1.Protocol_PROTOCOL_UDP}
+		if taken.number > 0 && !slices.Contains(ports, taken) {
+			ports = append(ports, taken)
+		}
+	}
+	return ports
+}
+
+// onOverlay tells whether tasks of that template have addresses on the overlay.
+func onOverlay(t *warrenv1.TaskSpec) bool {
+	switch t.GetNetwork() {
+	case warrenv1.NetworkMode_NETWORK_MODE_UNSPECIFIED, warrenv1.NetworkMode_NETWORK_MODE_OVERLAY:
+		return true
+	}
+	return false
 }
 
 // set is a set that is emptied with clear.
