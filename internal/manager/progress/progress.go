@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -37,18 +38,22 @@ func Summary(s state.Snapshot, service *warrenv1.Service) *warrenv1.ServiceProgr
 
 func count(service *warrenv1.Service, slots []slot.Slot, wanted demand) *warrenv1.ServiceProgress {
 	p := &warrenv1.ServiceProgress{Desired: wanted.size()}
+	serving := uint32(0) // of those that count as updated
 	for i := range slots {
 		for _, t := range slots[i].Live {
 			if slot.Running(t) {
 				p.Running++
 				if t.GetRevision() == service.GetRevision() {
 					p.Updated++
+					if slot.Serving(t) {
+						serving++
+					}
 				}
 			}
 		}
 		p.Stopping += uint32(len(slots[i].Ending))
 	}
-	p.Converged = p.Desired == p.Running && p.Running == p.Updated && p.Stopping == 0
+	p.Converged = p.Desired == p.Running && p.Running == p.Updated && p.Updated == serving && p.Stopping == 0
 	if !p.Converged {
 		why := latestReason(service, slots, wanted)
 		p.Reason, p.ReasonTaskId, p.ReasonAt = why.text, why.task, why.at
@@ -88,8 +93,11 @@ func compareTime(a, b *timestamppb.Timestamp) int {
 func describe(service *warrenv1.Service, t *warrenv1.Task) *warrenv1.SlotProgress {
 	status := t.GetStatus()
 	message := status.GetMessage()
-	if !slot.Running(t) {
+	switch {
+	case !slot.Running(t):
 		message = cmp.Or(failure(status), message)
+	case lifecycle.Wanted(t) && !slot.Serving(t):
+		message = notServing(status)
 	}
 	return &warrenv1.SlotProgress{
 		Slot: t.GetSlot(), NodeId: t.GetNodeId(), TaskId: t.GetMeta().GetId(),

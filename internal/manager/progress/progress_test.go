@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
+	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/progress"
 	"github.com/cuemby/warren/internal/manager/state"
 	"github.com/cuemby/warren/internal/manager/state/statetest"
@@ -37,7 +38,7 @@ func expect(t *testing.T, p *warrenv1.ServiceProgress, desired, running, updated
 	}
 }
 
-func TestAServiceConvergesWhenAllItsTasksRunAndAreCurrent(t *testing.T) {
+func TestAServiceConvergesWhenAllItsTasksServeAndAreCurrent(t *testing.T) {
 	web := statetest.Replicated("web", 2)
 	one, two := statetest.Task("a", "web", 1, "n1"), statetest.Task("b", "web", 2, "n1")
 	expect(t, of(t, web), 2, 0, 0, 0, false)
@@ -45,6 +46,7 @@ func TestAServiceConvergesWhenAllItsTasksRunAndAreCurrent(t *testing.T) {
 	expect(t, of(t, web, one, two), 2, 2, 2, 0, true)
 	expect(t, of(t, web, one, two, statetest.Task("c", "web", 3, "n1", statetest.Desired(toRemove))), 2, 2, 2, 1, false)
 	expect(t, of(t, web, one, two, statetest.Task("c", "web", 1, "n1", statetest.In(failed))), 2, 2, 2, 0, true)
+	expect(t, of(t, web, one, statetest.Task("b", "web", 2, "n1", statetest.NotServing)), 2, 2, 2, 0, false)
 	updated := statetest.Replicated("web", 2, func(s *warrenv1.Service) { s.Revision = 2 })
 	expect(t, of(t, updated, one, two), 2, 2, 0, 0, false)
 	expect(t, of(t, updated, one, statetest.Task("b2", "web", 2, "n1", statetest.Of(2))), 2, 2, 1, 0, false)
@@ -146,6 +148,32 @@ func TestTheReasonIsWhatWasSaidLastOfASlotThatIsNotWell(t *testing.T) {
 	}
 }
 
+func TestATaskThatDoesNotServeSaysWhatItLacks(t *testing.T) {
+	lacks := func(task *warrenv1.Task) {
+		statetest.NotServing(task)
+		task.Status.Message = "nothing listens on port 80/tcp"
+	}
+	const text = "runs, but does not take connections yet: nothing listens on port 80/tcp"
+	web := statetest.Replicated("web", 2)
+	p := of(t, web, statetest.Task("a", "web", 1, "n1"), statetest.Task("b", "web", 2, "n1", lacks))
+	if p.GetReason() != text || p.GetReasonTaskId() != "b" || p.GetSlots()[1].GetMessage() != text || p.GetSlots()[0].GetMessage() != "" {
+		t.Errorf("got %v", p)
+	}
+	p = of(t, web, statetest.Task("a", "web", 1, "n1", statetest.NotServing))
+	if want := "runs, but does not take connections yet"; p.GetReason() != want {
+		t.Errorf("where nothing was said: %q", p.GetReason())
+	}
+	// Before it is told to stop, a task that is not wanted any more leaves the rotation.
+	p = of(t, web, statetest.Task("a", "web", 1, "n1", statetest.NotServing, statetest.Desired(toRemove)))
+	if p.GetReason() != "" || p.GetSlots()[0].GetMessage() != "" {
+		t.Errorf("a task that is not wanted: %v", p)
+	}
+	p = of(t, statetest.Replicated("web", 1, func(s *warrenv1.Service) { s.Revision = 2 }), statetest.Task("a", "web", 1, "n1", lacks))
+	if p.GetReason() != "" {
+		t.Errorf("a task that is about to be replaced is a reason: %v", p)
+	}
+}
+
 func TestProgressIsConvergedExactlyWhenTheCountsSaySo(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		objects := []state.Object{statetest.Replicated("web", rapid.Uint32Range(0, 4).Draw(rt, "replicas"), func(s *warrenv1.Service) { s.Revision = 2 })}
@@ -153,11 +181,18 @@ func TestProgressIsConvergedExactlyWhenTheCountsSaySo(t *testing.T) {
 			objects = append(objects, statetest.Task(string(rune('a'+i)), "web", rapid.Uint32Range(1, 5).Draw(rt, "slot"), "n1",
 				statetest.In(warrenv1.TaskState(rapid.Int32Range(1, 11).Draw(rt, "state"))),
 				statetest.Desired(warrenv1.DesiredState(rapid.Int32Range(1, 3).Draw(rt, "desired"))),
-				statetest.Of(rapid.Uint64Range(1, 2).Draw(rt, "revision"))))
+				statetest.Of(rapid.Uint64Range(1, 2).Draw(rt, "revision")),
+				func(task *warrenv1.Task) { task.Status.Serving = rapid.Bool().Draw(rt, "serving") }))
 		}
 		s := statetest.New(t, objects...).Snapshot()
 		p := progress.Of(s, s.ServiceByName("web"))
-		if want := p.GetDesired() == p.GetRunning() && p.GetRunning() == p.GetUpdated() && p.GetStopping() == 0; p.GetConverged() != want {
+		silent := 0
+		for task := range s.Tasks() {
+			if status := task.GetStatus(); lifecycle.Wanted(task) && status.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING && !status.GetServing() {
+				silent++
+			}
+		}
+		if want := p.GetDesired() == p.GetRunning() && p.GetRunning() == p.GetUpdated() && p.GetStopping() == 0 && silent == 0; p.GetConverged() != want {
 			rt.Errorf("converged %v: %v", p.GetConverged(), p)
 		}
 		if p.GetConverged() && p.GetReason() != "" {

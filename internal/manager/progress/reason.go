@@ -40,7 +40,7 @@ func latestReason(service *warrenv1.Service, slots []slot.Slot, wanted demand) r
 // satisfied tells whether a slot has what the spec wants; what once went wrong there is history then.
 func satisfied(service *warrenv1.Service, s *slot.Slot) bool {
 	for _, t := range s.Live {
-		if slot.Running(t) && t.GetRevision() == service.GetRevision() {
+		if slot.Serving(t) && t.GetRevision() == service.GetRevision() {
 			return true
 		}
 	}
@@ -52,10 +52,13 @@ func satisfied(service *warrenv1.Service, s *slot.Slot) bool {
 func reasons(service *warrenv1.Service, s *slot.Slot) []reason {
 	var found []reason
 	for _, t := range s.Live {
-		if status := t.GetStatus(); !slot.Running(t) {
+		switch status := t.GetStatus(); {
+		case !slot.Running(t):
 			found = append(found,
 				reason{failure(status), t.GetMeta().GetId(), status.GetSince()},
 				reason{status.GetMessage(), t.GetMeta().GetId(), status.GetSince()})
+		case !slot.Serving(t) && t.GetRevision() == service.GetRevision(): // an older one is about to be replaced anyway
+			found = append(found, reason{notServing(status), t.GetMeta().GetId(), status.GetSince()})
 		}
 	}
 	if len(s.Ended) > 0 && s.Ended[0].GetRevision() == service.GetRevision() {
@@ -63,6 +66,15 @@ func reasons(service *warrenv1.Service, s *slot.Slot) []reason {
 		found = append(found, reason{ending(last.GetStatus()), last.GetMeta().GetId(), last.GetStatus().GetSince()})
 	}
 	return found
+}
+
+// notServing words what a running task lacks, as its node's agent has found.
+func notServing(status *warrenv1.TaskStatus) string {
+	const text = "runs, but does not take connections yet"
+	if status.GetMessage() == "" {
+		return text
+	}
+	return text + ": " + status.GetMessage()
 }
 
 // ending words why a task ended; empty where it was told to.

@@ -54,7 +54,7 @@ type decision struct {
 	newID     func() string
 
 	candidates []candidate
-	// moving slots are in the middle of being replaced; unwell ones have no running task for another
+	// moving slots are in the middle of being replaced; unwell ones have no serving task for another
 	// reason. Both hold up an update; only the first hold up a drain that starts the new task first.
 	moving, unwell int
 	// newest is when the newest replacement began to run, where a delay counts from it.
@@ -89,7 +89,7 @@ func (d *decision) survey(s *slot.Slot) {
 	case len(s.Live) == 0:
 		d.surveyEmpty(s)
 	case len(fresh) == 0:
-		d.retire(due[1:]) // the first runs, or else is the newest: nothing is gained by more than one
+		d.retire(due[1:]) // the first serves, or is the next best: nothing is gained by more than one
 		d.surveyDue(s, due[0])
 	default:
 		d.retire(fresh[1:])
@@ -124,10 +124,10 @@ func (d *decision) surveyEmpty(s *slot.Slot) {
 	}
 }
 
-// surveyFresh: the slot's task is as it should be. The old ones, if any, are stopped when it runs, or at
+// surveyFresh: the slot's task is as it should be. The old ones, if any, are stopped when it serves, or at
 // once where they do not run themselves.
 func (d *decision) surveyFresh(s *slot.Slot, fresh *warrenv1.Task, due []*warrenv1.Task) {
-	if slot.Running(fresh) && d.proven(s, fresh) {
+	if slot.Serving(fresh) && d.proven(s, fresh) {
 		d.retire(due)
 		if d.delay > 0 {
 			d.newest = later(d.newest, startOf(fresh))
@@ -146,7 +146,7 @@ func (d *decision) surveyFresh(s *slot.Slot, fresh *warrenv1.Task, due []*warren
 	}
 }
 
-// count counts a slot whose task does not run yet and took nothing's place that does.
+// count counts a slot whose task does not serve yet and took nothing's place that does.
 //
 // One that waits for room and never had it says nothing about the others, and does not count: a service
 // that does not fit as a whole can still be updated. Where old tasks are stopped first that is too bold if
@@ -175,7 +175,7 @@ func (d *decision) surveyDue(s *slot.Slot, t *warrenv1.Task) {
 	d.candidates = append(d.candidates, c)
 }
 
-// proven tells whether a running task may be relied on: it has not ended yet, nor has one of its
+// proven tells whether a serving task may be relied on: it has not ended yet, nor has one of its
 // revision before it in the slot, or it has run for a while since. Without this a program that crashes
 // soon after its start would be carried from slot to slot each time it runs for a moment.
 func (d *decision) proven(s *slot.Slot, fresh *warrenv1.Task) bool {
@@ -260,15 +260,17 @@ func (d *decision) advance() {
 }
 
 // urgency sorts candidates: first slots where the replacement failed, which others must wait for, then those
-// where nothing runs anyway.
+// where nothing runs anyway, then those where what runs does not serve.
 func (c candidate) urgency() int {
 	switch {
 	case c.failed:
 		return 0
 	case !slot.Running(c.task):
 		return 1
+	case !slot.Serving(c.task):
+		return 2
 	}
-	return 2
+	return 3
 }
 
 // replace begins a replacement.

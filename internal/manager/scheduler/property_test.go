@@ -197,7 +197,7 @@ func (c *churn) step() (rest bool) {
 // lawful checks what the scheduler has just placed: on nodes that were open and admit it, within capacity
 // and bound, on no port that another has, and on no overlay that is not there.
 func (c *churn) lawful(before, after state.Snapshot) {
-	noPortHasTwoTasks(c.rt, after)
+	noPortHasTwoTasks(c.rt, before, after)
 	reserved := map[string]amount{}
 	for t := range after.Tasks() {
 		if occupies(t) {
@@ -238,27 +238,28 @@ func (c *churn) lawful(before, after state.Snapshot) {
 	}
 }
 
-// noPortHasTwoTasks checks that tasks on one node never meet on one of its ports, whosever they are.
-func noPortHasTwoTasks(rt *rapid.T, s state.Snapshot) {
+// noPortHasTwoTasks checks that what was placed meets no task on a port of its node, whosever it is.
+func noPortHasTwoTasks(rt *rapid.T, before, after state.Snapshot) {
 	type place struct {
 		node     string
 		port     uint32
 		protocol string
 	}
-	has := map[place]string{}
-	for t := range s.Tasks() {
+	has := map[place]*warrenv1.Task{}
+	isNew := func(t *warrenv1.Task) bool { return !occupies(before.Task(t.GetMeta().GetId())) }
+	for t := range after.Tasks() {
 		if !occupies(t) {
 			continue
 		}
-		for _, p := range s.Revision(t.GetServiceId(), t.GetRevision()).GetTask().GetHostPorts() {
+		for _, p := range after.Revision(t.GetServiceId(), t.GetRevision()).GetTask().GetHostPorts() {
 			at := place{t.GetNodeId(), p.GetPublished(), "tcp"}
 			if p.GetProtocol() == warrenv1.Protocol_PROTOCOL_UDP {
 				at.protocol = "udp"
 			}
-			if other := has[at]; other != "" && at.port != 0 {
-				rt.Fatalf("tasks %s and %s have %v", other, t.GetMeta().GetId(), at)
+			if other := has[at]; other != nil && at.port != 0 && (isNew(other) || isNew(t)) {
+				rt.Fatalf("tasks %v and %v have %v", other, t, at)
 			}
-			has[at] = t.GetMeta().GetId()
+			has[at] = t
 		}
 	}
 }
@@ -355,6 +356,7 @@ func TestTwoTasksWithOneHostPortAreNeverOnOneNode(t *testing.T) {
 			h.put(s, statetest.Revision(s))
 		}
 		for step := range rapid.IntRange(1, 20).Draw(rt, "steps") {
+			before := h.at
 			if running := slices.DeleteFunc(slices.Collect(h.at.Tasks()), func(t *warrenv1.Task) bool { return !occupies(t) }); len(running) > 0 && rapid.Bool().Draw(rt, "end") {
 				ends, _ := pick(rt, "task", running)
 				// A task that is not wanted keeps its port until it has ended.
@@ -366,7 +368,7 @@ func TestTwoTasksWithOneHostPortAreNeverOnOneNode(t *testing.T) {
 			} else {
 				h.put(pending(fmt.Sprintf("s%d", rapid.IntRange(0, 3).Draw(rt, "service")), 100+step)...)
 			}
-			noPortHasTwoTasks(rt, h.at)
+			noPortHasTwoTasks(rt, before, h.at)
 		}
 		// What waits does so because every node's port is taken.
 		for waiting := range h.at.Tasks() {

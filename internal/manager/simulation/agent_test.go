@@ -336,6 +336,7 @@ func (a *agent) become(t *local, s warrenv1.TaskState) {
 	now := timestamppb.New(time.Now().Add(a.skew))
 	t.status = proto.CloneOf(t.status)
 	t.status.State, t.status.Since, t.status.Message = s, now, ""
+	t.status.Serving = s == warrenv1.TaskState_TASK_STATE_RUNNING
 	if s == warrenv1.TaskState_TASK_STATE_RUNNING {
 		t.status.StartedAt = now
 	}

@@ -1,6 +1,7 @@
 package slot
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -21,7 +22,8 @@ const (
 const defaultWindow = 5 * time.Minute
 
 // StopFirst tells whether a service's tasks are replaced by stopping the old one before the new one
-// starts.
+// starts. Unless the user says, that is so where the two would meet on a port: side by side they would fit
+// on no node that has the old one.
 func StopFirst(service *warrenv1.Service) bool {
 	switch service.GetSpec().GetUpdate().GetOrder() {
 	case warrenv1.UpdateOrder_UPDATE_ORDER_START_FIRST:
@@ -29,7 +31,13 @@ func StopFirst(service *warrenv1.Service) bool {
 	case warrenv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST:
 		return true
 	}
-	return service.GetSpec().GetTask().GetNetwork() == warrenv1.NetworkMode_NETWORK_MODE_HOST
+	return service.GetSpec().GetTask().GetNetwork() == warrenv1.NetworkMode_NETWORK_MODE_HOST || takesPorts(service.GetSpec().GetTask())
+}
+
+// takesPorts tells whether a task of that template and its successor would meet on a port of their node.
+// Where whichever port is free is taken they do not.
+func takesPorts(t *warrenv1.TaskSpec) bool {
+	return slices.ContainsFunc(t.GetHostPorts(), func(p *warrenv1.PortSpec) bool { return p.GetPublished() != 0 })
 }
 
 // Done tells whether a slot needs no further task: the last one ended by itself, is of the current

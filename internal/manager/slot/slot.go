@@ -43,7 +43,7 @@ func compareKeys(a, b Key) int {
 type Slot struct {
 	Key
 	// Live tasks are wanted and have not ended. The one to keep, if one is too many, stands first:
-	// running before not running, then the newest revision, then the furthest, then the oldest.
+	// serving before running before neither, then the newest revision, then the furthest, then the oldest.
 	Live []*warrenv1.Task
 	// Ending tasks are not wanted any more, but may still run.
 	Ending []*warrenv1.Task
@@ -157,10 +157,9 @@ func compareTasks(a, b *warrenv1.Task) int {
 			return c
 		}
 	}
-	if c := compareBools(Running(b), Running(a)); c != 0 {
-		return c
-	}
 	return cmp.Or(
+		compareBools(Serving(b), Serving(a)),
+		compareBools(Running(b), Running(a)),
 		cmp.Compare(b.GetRevision(), a.GetRevision()),
 		cmp.Compare(b.GetStatus().GetState(), a.GetStatus().GetState()),
 		a.GetMeta().GetCreatedAt().AsTime().Compare(b.GetMeta().GetCreatedAt().AsTime()),
@@ -178,9 +177,15 @@ func compareBools(a, b bool) int {
 	return -1
 }
 
-// Running tells whether t's program runs.
+// Running tells whether t's program runs. It may not do its work yet: see Serving.
 func Running(t *warrenv1.Task) bool {
 	return t.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_RUNNING
+}
+
+// Serving tells whether t does its work, so that it may take another's place: its program runs and listens
+// on every port that its service declares, as its node's agent has found.
+func Serving(t *warrenv1.Task) bool {
+	return Running(t) && t.GetStatus().GetServing()
 }
 
 // Unassigned tells whether t was never given to a node, so that nothing of it can be running.

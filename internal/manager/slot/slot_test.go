@@ -65,6 +65,16 @@ func TestTasksAreSortedIntoTheirSlots(t *testing.T) {
 	expect(t, "live in slot 2 looked at by itself", slotAt(store.Snapshot(), 2, "").Live, "b")
 }
 
+func TestTheTaskThatIsBestKeptStandsFirst(t *testing.T) {
+	store := statetest.New(t,
+		statetest.Task("newest", "web", 1, "n1", statetest.In(starting), statetest.Of(3)),
+		statetest.Task("silent", "web", 1, "n1", statetest.NotServing, statetest.Of(2)),
+		statetest.Task("silent-old", "web", 1, "n1", statetest.NotServing),
+		statetest.Task("serving", "web", 1, "n1"),
+	)
+	expect(t, "live", slotAt(store.Snapshot(), 1, "").Live, "serving", "silent", "silent-old", "newest")
+}
+
 func slotAt(s state.Snapshot, number uint32, node string) *slot.Slot {
 	at := slot.At(s, "web", slot.Key{Number: number, NodeID: node})
 	return &at
@@ -193,23 +203,29 @@ func TestOnlyTasksThatGaveUpSoonMakeASlotWait(t *testing.T) {
 	}
 }
 
-func TestTheHostsNetworkAsksForStopFirstUnlessTheUserSaysOtherwise(t *testing.T) {
+func TestPortsOfTheNodeAskForStopFirstUnlessTheUserSaysOtherwise(t *testing.T) {
+	fixed := []*warrenv1.PortSpec{{Target: 80}, {Target: 443, Published: 443}}
 	for _, c := range []struct {
 		order   warrenv1.UpdateOrder
 		network warrenv1.NetworkMode
+		ports   []*warrenv1.PortSpec
 		want    bool
 	}{
-		{0, warrenv1.NetworkMode_NETWORK_MODE_NONE, false},
-		{0, warrenv1.NetworkMode_NETWORK_MODE_HOST, true},
-		{warrenv1.UpdateOrder_UPDATE_ORDER_START_FIRST, warrenv1.NetworkMode_NETWORK_MODE_HOST, false},
-		{warrenv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST, warrenv1.NetworkMode_NETWORK_MODE_NONE, true},
+		{0, 0, nil, false},
+		{0, warrenv1.NetworkMode_NETWORK_MODE_NONE, nil, false},
+		{0, warrenv1.NetworkMode_NETWORK_MODE_HOST, nil, true},
+		{0, 0, fixed[:1], false}, // whichever is free
+		{0, 0, fixed, true},
+		{warrenv1.UpdateOrder_UPDATE_ORDER_START_FIRST, warrenv1.NetworkMode_NETWORK_MODE_HOST, nil, false},
+		{warrenv1.UpdateOrder_UPDATE_ORDER_START_FIRST, 0, fixed, false},
+		{warrenv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST, warrenv1.NetworkMode_NETWORK_MODE_NONE, nil, true},
 	} {
 		service := statetest.Replicated("web", 1, func(s *warrenv1.Service) {
-			s.Spec.Task.Network = c.network
+			s.Spec.Task.Network, s.Spec.Task.HostPorts = c.network, c.ports
 			s.Spec.Update = &warrenv1.UpdatePolicy{Order: c.order}
 		})
 		if got := slot.StopFirst(service); got != c.want {
-			t.Errorf("%v with %v: stop-first %v", c.order, c.network, got)
+			t.Errorf("%v with %v and %v: stop-first %v", c.order, c.network, c.ports, got)
 		}
 	}
 }

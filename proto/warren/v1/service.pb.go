@@ -79,7 +79,8 @@ func (EndpointMode) EnumDescriptor() ([]byte, []int) {
 type UpdateOrder int32
 
 const (
-	// start-first, but stop-first on the host's network, where two tasks would meet on one port.
+	// start-first, but stop-first on the host's network and where the template publishes fixed ports of the
+	// node: two tasks would meet on one port.
 	UpdateOrder_UPDATE_ORDER_UNSPECIFIED UpdateOrder = 0
 	// The new task runs before the old one is stopped.
 	UpdateOrder_UPDATE_ORDER_START_FIRST UpdateOrder = 1

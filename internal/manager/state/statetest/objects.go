@@ -62,7 +62,7 @@ func Revision(s *warrenv1.Service) *warrenv1.Revision {
 	}
 }
 
-// Task returns a running task of revision 1 in a slot of the service whose id and name are given, on
+// Task returns a running and serving task of revision 1 in a slot of the service whose id and name are given, on
 // that node.
 func Task(id, service string, slot uint32, node string, edits ...func(*warrenv1.Task)) *warrenv1.Task {
 	return edited(&warrenv1.Task{
@@ -70,7 +70,7 @@ func Task(id, service string, slot uint32, node string, edits ...func(*warrenv1.
 		ServiceId: service, ServiceName: service, Slot: slot, Revision: 1, NodeId: node,
 		Desired: warrenv1.DesiredState_DESIRED_STATE_RUNNING,
 		Status: &warrenv1.TaskStatus{
-			State: warrenv1.TaskState_TASK_STATE_RUNNING, Attempt: 1,
+			State: warrenv1.TaskState_TASK_STATE_RUNNING, Attempt: 1, Serving: true,
 			Since: timestamppb.New(Epoch), StartedAt: timestamppb.New(Epoch),
 		},
 	}, edits)
@@ -78,7 +78,14 @@ func Task(id, service string, slot uint32, node string, edits ...func(*warrenv1.
 
 // In has a task be in that state.
 func In(s warrenv1.TaskState) func(*warrenv1.Task) {
-	return func(t *warrenv1.Task) { t.Status.State = s }
+	return func(t *warrenv1.Task) {
+		t.Status.State, t.Status.Serving = s, s == warrenv1.TaskState_TASK_STATE_RUNNING
+	}
+}
+
+// NotServing has a task run and take no connections.
+func NotServing(t *warrenv1.Task) {
+	t.Status.State, t.Status.Serving = warrenv1.TaskState_TASK_STATE_RUNNING, false
 }
 
 // Desired has that be wanted of a task.
@@ -101,7 +108,7 @@ func edited[T any](o T, edits []func(T)) T {
 // Ended has a task have ended in that state at a time, by the managers' clock and its node's.
 func Ended(s warrenv1.TaskState, at time.Time) func(*warrenv1.Task) {
 	return func(t *warrenv1.Task) {
-		t.Status.State, t.Status.Since = s, timestamppb.New(at)
+		t.Status.State, t.Status.Since, t.Status.Serving = s, timestamppb.New(at), false
 		t.Meta.UpdatedAt = timestamppb.New(at)
 	}
 }
