@@ -58,7 +58,7 @@ func changes(have, want Config) delta {
 	}
 	for _, key := range inOrder(wanted) {
 		peer, there := had[key]
-		if change, any := peerChanges(peer, wanted[key]); any || !there {
+		if change, differs := peerChanges(peer, wanted[key]); differs || !there {
 			change.what = alter
 			if !there {
 				change.what = add
@@ -69,7 +69,7 @@ func changes(have, want Config) delta {
 	return d
 }
 
-func peerChanges(have, want Peer) (change peerDelta, any bool) {
+func peerChanges(have, want Peer) (change peerDelta, differs bool) {
 	change = peerDelta{
 		key:     want.PublicKey,
 		gained:  without(want.AllowedIPs, have.AllowedIPs),

@@ -58,15 +58,15 @@ func sameConfig(t interface{ Fatalf(string, ...any) }, got, want Config) {
 
 func TestChangesAppliedToADeviceGiveWhatIsWanted(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		real := device.NewDevice(tuntest.NewChannelTUN().TUN(), conn.NewDefaultBind(), device.NewLogger(device.LogLevelSilent, ""))
-		defer real.Close()
+		actual := device.NewDevice(tuntest.NewChannelTUN().TUN(), conn.NewDefaultBind(), device.NewLogger(device.LogLevelSilent, ""))
+		defer actual.Close()
 		have := Config{}
 		for range rapid.IntRange(1, 4).Draw(t, "times") {
 			want := drawConfig(t, "wanted")
-			if err := real.IpcSet(encode(changes(have, want))); err != nil {
+			if err := actual.IpcSet(encode(changes(have, want))); err != nil {
 				t.Fatal(err)
 			}
-			text, err := real.IpcGet()
+			text, err := actual.IpcGet()
 			if err != nil {
 				t.Fatal(err)
 			}

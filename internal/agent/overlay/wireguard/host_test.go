@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -299,7 +300,7 @@ func (h *host) reach(other *host) time.Duration {
 
 // exchange sends a datagram and waits for its echo.
 func exchange(conn *net.UDPConn, within time.Duration) error {
-	word := fmt.Sprint(time.Now().UnixNano())
+	word := strconv.FormatInt(time.Now().UnixNano(), 10)
 	until := time.Now().Add(within)
 	if err := conn.SetDeadline(until); err != nil {
 		return err
