@@ -3,6 +3,7 @@ package dispatch
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 	"unicode/utf8"
 
@@ -76,8 +77,24 @@ func decideStatus(s state.Snapshot, node, task string, observed *warrenv1.TaskSt
 		return nil
 	}
 	transaction := state.New(now)
-	state.Update(transaction, t, func(t *warrenv1.Task) { t.Status = observed })
+	state.Update(transaction, t, func(t *warrenv1.Task) { t.Status = atHome(s.Node(node), observed) })
 	return transaction
+}
+
+// atHome is a status without an address that is not its node's to give: no agent can draw what is meant for another
+// node's tasks to itself.
+func atHome(node *warrenv1.Node, observed *warrenv1.TaskStatus) *warrenv1.TaskStatus {
+	if observed.GetAddress() == "" {
+		return observed
+	}
+	addr, err := netip.ParseAddr(observed.GetAddress())
+	subnet, subnetErr := netip.ParsePrefix(node.GetNetwork().GetSubnet())
+	if err == nil && subnetErr == nil && subnet.Contains(addr) {
+		return observed
+	}
+	observed = proto.CloneOf(observed)
+	observed.Address, observed.Serving = "", false
+	return observed
 }
 
 // note takes in a report and has it written. While one is being written the next ones gather.

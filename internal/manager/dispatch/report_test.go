@@ -227,3 +227,14 @@ func TestAManagerThatCannotWriteServesNobody(t *testing.T) {
 		}
 	})
 }
+
+func TestANodeCanGiveOnlyAddressesOfItsOwnSubnet(t *testing.T) {
+	node := overlaid("n1", "10.208.1.0/24", "192.0.2.1")
+	for address, kept := range map[string]bool{"10.208.1.7": true, "10.208.2.7": false, "10.224.0.1": false, "nonsense": false, "": true} {
+		observed := &warrenv1.TaskStatus{Address: address, Serving: true}
+		got := atHome(node, observed)
+		if (got == observed) != kept || !kept && (got.GetAddress() != "" || got.GetServing()) {
+			t.Errorf("%q becomes %v", address, got)
+		}
+	}
+}

@@ -184,7 +184,7 @@ func worstFirst(slots []*slot.Slot) {
 	nth := make(map[*slot.Slot]int, len(slots))
 	slices.SortFunc(slots, func(a, b *slot.Slot) int { return cmp.Compare(a.Number, b.Number) })
 	for _, s := range slots {
-		if len(s.Live) > 0 && slot.Running(s.Live[0]) {
+		if len(s.Live) > 0 && slot.Serving(s.Live[0]) {
 			copies[s.Live[0].GetNodeId()]++
 			nth[s] = copies[s.Live[0].GetNodeId()]
 		}

@@ -899,7 +899,7 @@ type ServiceProgress struct {
 	Updated uint32 `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
 	// Tasks that have not ended and are not wanted any more.
 	Stopping uint32 `protobuf:"varint,4,opt,name=stopping,proto3" json:"stopping,omitempty"`
-	// desired == running == updated and nothing is stopping.
+	// desired == running == updated, all of these take connections, and nothing is stopping.
 	Converged bool `protobuf:"varint,5,opt,name=converged,proto3" json:"converged,omitempty"`
 	// The latest reason why it is not, in words: what the scheduler or a node said last.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
