@@ -202,7 +202,7 @@ func running(a *warrenv1.Assignments) *warrenv1.AttendRequest {
 			TaskId: task.GetTask().GetMeta().GetId(),
 			Status: &warrenv1.TaskStatus{
 				State: warrenv1.TaskState_TASK_STATE_RUNNING, Attempt: 1, Since: now, StartedAt: now, Pid: 1,
-				ContainerId: task.GetTask().GetMeta().GetId() + "-1",
+				Serving: true, ContainerId: task.GetTask().GetMeta().GetId() + "-1",
 				ImageDigest: "sha256:4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865",
 			},
 		})
