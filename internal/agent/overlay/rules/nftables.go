@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 
@@ -30,6 +31,7 @@ var tables = [2]string{"warren-a", "warren-b"}
 type nftablesBackend struct {
 	node namespaceNode
 	base *base
+	log  *slog.Logger
 
 	conn   *nftables.Conn
 	socket atomic.Uint32 // by which the kernel tells our changes from others'
@@ -47,8 +49,8 @@ type namespaceNode struct {
 	namespace
 }
 
-func newNftables(node namespaceNode, b *base) *nftablesBackend {
-	return &nftablesBackend{node: node, base: b}
+func newNftables(node namespaceNode, b *base, log *slog.Logger) *nftablesBackend {
+	return &nftablesBackend{node: node, base: b, log: log}
 }
 
 // connect opens the connection if there is none.
@@ -74,7 +76,7 @@ func (b *nftablesBackend) connect() error {
 
 func (b *nftablesBackend) disconnect() {
 	if b.conn != nil {
-		b.conn.CloseLasting()
+		_ = b.conn.CloseLasting()
 		b.conn = nil
 	}
 }
@@ -109,9 +111,6 @@ func (b *nftablesBackend) probe() error {
 }
 
 func (b *nftablesBackend) replace(ctx context.Context, f *facts) error {
-	if err := b.base.ensure(ctx); err != nil {
-		return err
-	}
 	if err := b.connect(); err != nil {
 		return err
 	}
@@ -156,7 +155,7 @@ func (b *nftablesBackend) replace(ctx context.Context, f *facts) error {
 	}
 	b.table, b.layout, b.sets = table, l, sets
 	b.named.Store(&table.Name)
-	return nil
+	return b.base.ensure(ctx) // only now: it accepts what the table does not refuse
 }
 
 // standing is the name of the table that packets pass, whoever made it; empty if there is none.
@@ -228,6 +227,7 @@ func (b *nftablesBackend) apply(ctx context.Context, f *facts, d delta) error {
 	err := b.change(d)
 	if err != nil {
 		// The table is not what we took it for. What should stand is known: build it anew.
+		b.log.WarnContext(ctx, "a change does not fit the packet rules, all are made anew", "error", err)
 		b.disconnect()
 		err = b.replace(ctx, f)
 	}
