@@ -22,10 +22,19 @@ func newKernel() *kernel {
 	for _, set := range []string{vipsMap, endpointsMap, portsMap, targetsMap, sourcesMap, sinksMap, localSet, remoteSet} {
 		k.elements[set] = map[string]element{}
 	}
+	for _, c := range newLayout().slots {
+		k.chains[c.name] = c
+	}
 	return k
 }
 
 func (k *kernel) run(s script) error {
+	for _, c := range s.ahead {
+		if _, stands := k.chains[c.name]; stands {
+			return fmt.Errorf("chain %s stands", c.name)
+		}
+		k.chains[c.name] = c
+	}
 	for _, set := range s.newSets {
 		if k.elements[set] != nil {
 			return fmt.Errorf("set %s stands", set)

@@ -148,7 +148,7 @@ func schemaOf(n Node) schema {
 	}
 }
 
-// rulesOf are the rules of a chain that stands while something leads to it.
+// rulesOf are the rules of a chain that the facts call for.
 func rulesOf(c chain) []rule {
 	switch {
 	case c.name == slotsChain("vip-", int(c.slots)).name:
