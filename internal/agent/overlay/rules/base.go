@@ -294,7 +294,7 @@ func (b *base) stands(table string) (bool, error) {
 	return slices.Contains(strings.Fields(string(names)), table), err
 }
 
-// clear removes every jump and chain of ours but those named; keep has the operator's chain stay too.
+// clear removes every jump and chain of ours; with keep, those only that the backend in use does not want.
 func (b *base) clear(ctx context.Context, keep bool) error {
 	if b == nil {
 		return nil

@@ -1,7 +1,10 @@
 package rules
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -223,4 +226,47 @@ func walk(chains map[string][]string, name string, addr netip.Addr, passed *int)
 		}
 	}
 	return false
+}
+
+// frail is a backend that fails when told, and knows what was put in force last.
+type frail struct {
+	backend
+	fails   bool
+	inForce []string
+}
+
+var errFrail = errors.New("the kernel is out of sorts")
+
+func (b *frail) put(f *facts) error {
+	if b.fails {
+		return errFrail
+	}
+	b.inForce = slices.Sorted(maps.Keys(f.services))
+	return nil
+}
+
+func (b *frail) replace(_ context.Context, f *facts) error        { return b.put(f) }
+func (b *frail) apply(_ context.Context, f *facts, _ delta) error { return b.put(f) }
+func (b *frail) intact(context.Context) (bool, error)             { return true, nil }
+
+func TestAChangeThatFailedIsInForceWithTheNext(t *testing.T) {
+	b := &frail{}
+	r := &Rules{node: namespaceNode{Node: aNode(3)}, log: slog.New(slog.DiscardHandler), backend: b, kind: IPTables, facts: newFacts(aNode(3))}
+	r.cutter = &cutter{rules: r, wake: make(chan struct{}, 1)}
+	b.fails = true
+	if err := r.Apply(t.Context(), Change{Services: []Service{service("one", vip1, aAddr)}}); !errors.Is(err, errFrail) {
+		t.Fatal(err)
+	}
+	b.fails = false
+	if err := r.Apply(t.Context(), Change{RemovedServices: []string{"nobody"}}); err != nil || !slices.Equal(b.inForce, []string{"one"}) {
+		t.Errorf("%v, in force %v", err, b.inForce)
+	}
+	b.fails = true
+	if err := r.Replace(t.Context(), Set{Services: []Service{service("two", vip2, aAddr)}}); !errors.Is(err, errFrail) {
+		t.Fatal(err)
+	}
+	b.fails, b.inForce = false, nil
+	if missing, err := r.Repair(t.Context()); err != nil || !missing || !slices.Equal(b.inForce, []string{"one"}) {
+		t.Errorf("%t, %v, in force %v", missing, err, b.inForce)
+	}
 }

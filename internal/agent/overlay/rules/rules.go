@@ -50,6 +50,7 @@ type Rules struct {
 
 	mu      sync.Mutex
 	facts   *facts // nil before the first full set
+	failed  bool   // what is in force may not be what is known: the next to come makes all anew
 	backend backend
 	other   backend // whatever may be left of the other kind, until it was cleared
 }
@@ -155,7 +156,7 @@ func (r *Rules) Replace(ctx context.Context, set Set) error {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.backend.replace(ctx, next); err != nil {
+	if err := r.renew(ctx, next); err != nil {
 		return fmt.Errorf("replace packet rules: %w", err)
 	}
 	before := r.facts
@@ -163,6 +164,13 @@ func (r *Rules) Replace(ctx context.Context, set Set) error {
 	r.clearOther(ctx)
 	r.cutter.cut(cutsBetween(before, next))
 	return nil
+}
+
+// renew makes all anew.
+func (r *Rules) renew(ctx context.Context, f *facts) error {
+	err := r.backend.replace(ctx, f)
+	r.failed = err != nil
+	return err
 }
 
 // clearOther removes what an earlier process may have left in the other backend. It is no failure of the
@@ -183,7 +191,8 @@ func (r *Rules) clearOther(ctx context.Context) {
 }
 
 // Apply puts a change in force, whole and at once. When it returns no new connection goes where it should not any
-// more; what cannot go on is cut as with Replace.
+// more; what cannot go on is cut as with Replace. A change that fails is known all the same, and in force with
+// the next Apply or Repair that does not fail.
 func (r *Rules) Apply(ctx context.Context, change Change) error {
 	if err := change.valid(r.node.Node); err != nil {
 		return fmt.Errorf("change packet rules: %w", err)
@@ -194,10 +203,15 @@ func (r *Rules) Apply(ctx context.Context, change Change) error {
 		return errors.New("change packet rules: there are none yet: replace them with a full set first")
 	}
 	d := r.facts.apply(change)
-	if !d.empty() {
-		if err := r.backend.apply(ctx, r.facts, d); err != nil {
-			return fmt.Errorf("change packet rules: %w", err)
-		}
+	var err error
+	if r.failed {
+		err = r.renew(ctx, r.facts)
+	} else if !d.empty() {
+		err = r.backend.apply(ctx, r.facts, d)
+		r.failed = err != nil
+	}
+	if err != nil {
+		return fmt.Errorf("change packet rules: %w", err)
 	}
 	r.cutter.cut(cutsOf(d))
 	return nil
@@ -216,7 +230,7 @@ func (r *Rules) repair(ctx context.Context, spoilt string) (bool, error) {
 	if r.facts == nil {
 		return false, nil
 	}
-	broken := spoilt != "" && r.backend.owns(spoilt)
+	broken := r.failed || spoilt != "" && r.backend.owns(spoilt)
 	if !broken {
 		intact, err := r.backend.intact(ctx)
 		if err != nil {
@@ -225,7 +239,7 @@ func (r *Rules) repair(ctx context.Context, spoilt string) (bool, error) {
 		broken = !intact
 	}
 	if broken {
-		if err := r.backend.replace(ctx, r.facts); err != nil {
+		if err := r.renew(ctx, r.facts); err != nil {
 			return true, fmt.Errorf("repair packet rules: %w", err)
 		}
 		return true, nil
