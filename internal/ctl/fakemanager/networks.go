@@ -23,11 +23,11 @@ func (m *Manager) Cut(hostname string, cut bool) {
 	m.severed[hostname] = cut
 }
 
-// Silence has a node's agent not answer, or answer again.
-func (m *Manager) Silence(hostname string, silent bool) {
+// Silence has a node's agent not answer any more.
+func (m *Manager) Silence(hostname string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.silent[hostname] = silent
+	m.silent[hostname] = true
 }
 
 // errSilent is why an agent has not answered.
