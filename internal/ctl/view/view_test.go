@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,11 +212,7 @@ func TestTheOverlayAsPeopleSeeIt(t *testing.T) {
 	})
 	table(t, "check", check.Matrix())
 	table(t, "pairs", check.Pairs())
-	said := check.Summary() + "\n"
-	for _, hole := range check.Holes() {
-		said += hole + "\n"
-	}
-	golden(t, "check-summary", said)
+	golden(t, "check-summary", strings.Join(append([]string{check.Summary()}, check.Holes()...), "\n")+"\n")
 	if got := NewCheck([]*warrenv1.CheckNetworkResponse{{NodeId: "n1", Hostname: "n1"}}); got.Summary() != "1 node: there is nothing to ping." || len(got.Holes()) > 0 {
 		t.Errorf("of one node: %s %v", got.Summary(), got.Holes())
 	}

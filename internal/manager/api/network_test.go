@@ -256,7 +256,9 @@ func TestAPublishedPortIsOneServices(t *testing.T) {
 
 func TestAHostPortThatIsLeftToWarrenIsFilledInAndKept(t *testing.T) {
 	s := serve(t)
-	given := func(service *warrenv1.Service) uint32 { return service.GetSpec().GetTask().GetHostPorts()[0].GetPublished() }
+	given := func(service *warrenv1.Service) uint32 {
+		return service.GetSpec().GetTask().GetHostPorts()[0].GetPublished()
+	}
 	web := s.created("web", hostPort(0, 80), ingress(0, 80))
 	port := given(web)
 	if port < 30000 || port > 32767 {
