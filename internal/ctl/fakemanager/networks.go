@@ -30,6 +30,17 @@ func (m *Manager) Silence(hostname string) {
 	m.silent[hostname] = true
 }
 
+// Take has another program have a TCP port on a node.
+func (m *Manager) Take(hostname string, port uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.nodes {
+		if n.GetFacts().GetHostname() == hostname {
+			n.Status.Overlay.TakenPorts = append(n.Status.Overlay.TakenPorts, &warrenv1.TakenPort{Port: port, By: "sshd"})
+		}
+	}
+}
+
 // errSilent is why an agent has not answered.
 const errSilent = "its agent does not answer"
 

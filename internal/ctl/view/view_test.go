@@ -93,8 +93,14 @@ func TestServicesAsPeopleSeeThem(t *testing.T) {
 		},
 		connected,
 	}, now))
-	golden(t, "service", Service(web, now))
-	golden(t, "connected", Service(connected, now))
+	golden(t, "service", Service(web, nil, now))
+	taken := Taken(connected.GetService(), []*warrenv1.NodeEntry{{Node: &warrenv1.Node{
+		Facts: &warrenv1.NodeFacts{Hostname: "n1"},
+		Status: &warrenv1.NodeStatus{Overlay: &warrenv1.OverlayStatus{TakenPorts: []*warrenv1.TakenPort{
+			{Port: 8081, By: "nginx"}, {Port: 8081, Protocol: warrenv1.Protocol_PROTOCOL_UDP}, {Port: 30000, Protocol: warrenv1.Protocol_PROTOCOL_UDP}, {Port: 80},
+		}}},
+	}}})
+	golden(t, "connected", Service(connected, taken, now))
 }
 
 // connected is a service with all that one can be reached by.
