@@ -23,6 +23,10 @@ var guarded = map[string][]string{
 	"github.com/hashicorp/raft":        {"internal/manager/consensus", "internal/manager/state", "internal/manager", "test/bench"},
 	"github.com/cilium/statedb":        {"internal/manager/state"},
 	"github.com/alecthomas/kong":       {"cmd/", "internal/ctl", "internal/daemonflags"},
+	"golang.zx2c4.com/wireguard":       {"internal/agent/overlay/wireguard", "internal/agent/overlay"},
+	"github.com/google/nftables":       {"internal/agent/overlay/rules"},
+	"github.com/coreos/go-iptables":    {"internal/agent/overlay/rules"},
+	"github.com/miekg/dns":             {"internal/agent/overlay/names"},
 }
 
 type listed struct {

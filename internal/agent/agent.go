@@ -118,6 +118,8 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 
 	network, err := overlay.Open(overlay.Options{
 		Record:          state,
+		NodeID:          member.NodeID,
+		Hostname:        machine.Name(),
 		NamespaceDir:    filepath.Join(c.RunDir, "netns"),
 		WireGuardSocket: c.WireGuardSocket,
 		Kind:            wireguard.Kind(c.WireGuard),

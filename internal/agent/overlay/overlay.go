@@ -49,6 +49,9 @@ type Record interface {
 // Options says what an overlay works with.
 type Options struct {
 	Record Record
+	// NodeID is this node's in its cluster, Hostname what it is called.
+	NodeID   func() string
+	Hostname string
 	// NamespaceDir is where tasks' network namespaces are mounted.
 	NamespaceDir string
 	// WireGuardSocket is where the process of a device of userspace listens, Kind which device to take.

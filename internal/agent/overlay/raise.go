@@ -62,6 +62,7 @@ func (v *Overlay) raise(ctx context.Context, c *warrenv1.NetworkConfig) error {
 	if err != nil {
 		return err
 	}
+	v.nameNodes()
 	own, err := v.takeKey(c)
 	if err != nil {
 		return err
@@ -218,6 +219,17 @@ func (v *Overlay) adjust(ctx context.Context, up *network, layout link.Node, own
 	}
 	up.layout = layout
 	return nil
+}
+
+// nameNodes tells the catalog what nodes are called, this one among them.
+func (v *Overlay) nameNodes() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	hostnames := map[string]string{v.NodeID(): v.Hostname}
+	for id, p := range v.peers {
+		hostnames[id] = p.GetHostname()
+	}
+	v.catalog.Hostnames(hostnames)
 }
 
 // wanted are the device's peers. What a manager has sent and is no peer is left out, and told in the log: the others

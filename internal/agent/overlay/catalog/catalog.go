@@ -23,6 +23,9 @@ type Catalog struct {
 	byAddr map[netip.Addr]string            // task by address
 	byVIP  map[netip.Addr]*service
 
+	// hostnames are the nodes', by id: tasks of global services are called by them.
+	hostnames map[string]string
+
 	// taken are ports of this node that other programs have.
 	taken map[Port]struct{}
 
@@ -80,8 +83,15 @@ func (c *Catalog) Clear() {
 	defer c.mu.Unlock()
 	c.services, c.tasks, c.version, c.arriving = map[string]*service{}, map[string]*task{}, 0, nil
 	c.byName, c.byAddr, c.byVIP = map[string]map[*service]struct{}{}, map[netip.Addr]string{}, map[netip.Addr]*service{}
-	c.taken = map[Port]struct{}{}
+	c.taken, c.hostnames = map[Port]struct{}{}, map[string]string{}
 	c.forgetChanges()
+}
+
+// Hostnames says what nodes are called, by id.
+func (c *Catalog) Hostnames(byID map[string]string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hostnames = byID
 }
 
 // Heed takes what a manager has sent.

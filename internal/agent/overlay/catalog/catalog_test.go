@@ -140,6 +140,19 @@ func TestNamesAreForThoseWhoShareANetwork(t *testing.T) {
 	}
 }
 
+func TestATaskOfAGlobalServiceIsCalledByItsNode(t *testing.T) {
+	c := New()
+	e := endpoint("t", "log", 7, true)
+	e.Slot, e.NodeId = 0, "id"
+	c.Heed(&warrenv1.Endpoints{Full: true, Services: []*warrenv1.ServiceFront{front("log", "10.224.0.1")}, Tasks: []*warrenv1.TaskEndpoint{e}})
+	for want, hostnames := range map[string]map[string]string{"log.id": {}, "log.node-7": {"id": "node-7"}} {
+		c.Hostnames(hostnames)
+		if name, _ := c.Name(addr(7), addr(1)); name != want {
+			t.Errorf("called %q instead of %q", name, want)
+		}
+	}
+}
+
 func TestATakenPortLeadsNowhere(t *testing.T) {
 	c := New()
 	web := front("web", "10.224.0.1")

@@ -23,7 +23,7 @@ func (c *Catalog) Service(name string, asker netip.Addr) (names.Service, bool) {
 	found := names.Service{Name: s.front.GetServiceName(), VIP: s.vip()}
 	for _, t := range s.tasks {
 		if c.holds(t) && t.open() {
-			found.Tasks = append(found.Tasks, names.Task{Slot: t.slot(), Name: taskName(t), Addr: t.addr})
+			found.Tasks = append(found.Tasks, names.Task{Slot: t.slot(), Name: c.taskName(t), Addr: t.addr})
 		}
 	}
 	slices.SortFunc(found.Tasks, func(a, b names.Task) int { return cmp.Or(cmp.Compare(a.Slot, b.Slot), a.Addr.Compare(b.Addr)) })
@@ -70,7 +70,7 @@ func (c *Catalog) Name(addr, asker netip.Addr) (string, bool) {
 	if s := c.byVIP[addr]; s != nil {
 		of, name = s, s.front.GetServiceName()
 	} else if t := c.tasks[c.byAddr[addr]]; t != nil && t.of.front != nil {
-		of, name = t.of, taskName(t)
+		of, name = t.of, c.taskName(t)
 	} else {
 		return "", false
 	}
@@ -81,12 +81,13 @@ func (c *Catalog) Name(addr, asker netip.Addr) (string, bool) {
 }
 
 // taskName is what a task is called: web.3, or web.NODE of a global service.
-func taskName(t *task) string {
+func (c *Catalog) taskName(t *task) string {
 	service := t.of.front.GetServiceName()
 	if slot := t.slot(); slot > 0 {
 		return service + "." + strconv.FormatUint(uint64(slot), 10)
 	}
-	return service + "." + t.told.GetNodeId()
+	node := t.told.GetNodeId()
+	return service + "." + cmp.Or(c.hostnames[node], node)
 }
 
 func protocolName(p warrenv1.Protocol) string {
