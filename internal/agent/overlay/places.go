@@ -175,9 +175,7 @@ func (v *Overlay) Attached(ctx context.Context) ([]string, error) {
 	up := v.net
 	v.mu.Unlock()
 	if up != nil { // also those whose namespace a reboot has taken
-		for task, addr := range up.leases.All() {
-			tasks[task] = addr
-		}
+		maps.Copy(tasks, up.leases.All())
 	}
 	return slices.Collect(maps.Keys(tasks)), nil
 }

@@ -87,7 +87,7 @@ func (v *Overlay) raise(ctx context.Context, c *warrenv1.NetworkConfig) error {
 		return err
 	}
 	if fresh {
-		if err := v.open(ctx, up, c); err != nil {
+		if err := v.open(ctx, up); err != nil {
 			v.abandon(up)
 			return err
 		}
@@ -287,7 +287,7 @@ func directlyConnected() []netip.Prefix {
 }
 
 // open puts rules and names in force.
-func (v *Overlay) open(ctx context.Context, up *network, c *warrenv1.NetworkConfig) error {
+func (v *Overlay) open(ctx context.Context, up *network) error {
 	if err := v.replace(ctx, up); err != nil {
 		return err
 	}

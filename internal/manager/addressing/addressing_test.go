@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -150,7 +151,7 @@ func TestAPortLeftOpenIsTakenFromTheRangeAndKept(t *testing.T) {
 	r.settle(nil)
 	var given []string
 	for _, p := range r.service("web").GetEndpoint().GetPorts() {
-		given = append(given, fmt.Sprint(p.GetPublished()))
+		given = append(given, strconv.FormatUint(uint64(p.GetPublished()), 10))
 	}
 	if got := strings.Join(given, " "); got != "30000 30001 30002 8080" {
 		t.Errorf("given %s", got)

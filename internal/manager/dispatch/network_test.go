@@ -194,13 +194,13 @@ func TestANodeThatSaysNothingHoldsUpATasksStopForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b, ka, _ := withdrawing(t)
 		a.acknowledge(ka)
-		time.Sleep(withdrawalTimeout / 2) //nolint:forbidigo // the bubble's time
+		time.Sleep(withdrawalTimeout / 2)
 		a.heartbeat()
 		b.heartbeat()
 		a.hear()
-		time.Sleep(withdrawalTimeout/2 - time.Millisecond) //nolint:forbidigo // the bubble's time
+		time.Sleep(withdrawalTimeout/2 - time.Millisecond)
 		a.hearsNothing()
-		time.Sleep(time.Millisecond) //nolint:forbidigo // the bubble's time
+		time.Sleep(time.Millisecond)
 		a.hearsToStop("t1")
 	})
 }

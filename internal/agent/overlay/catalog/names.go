@@ -66,7 +66,7 @@ func (c *Catalog) Name(addr, asker netip.Addr) (string, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	var of *service
-	name := ""
+	var name string
 	if s := c.byVIP[addr]; s != nil {
 		of, name = s, s.front.GetServiceName()
 	} else if t := c.tasks[c.byAddr[addr]]; t != nil && t.of.front != nil {
