@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	linearUsers = 8
+	linearUsers = 12
 	linearNames = 3 // at a time, so that users get in each other's way
 	// scales is how many numbers of replicas there are. One that comes again would have to meet a service
 	// that nobody has updated for so many writes.
@@ -94,7 +94,7 @@ func TestUsersOfThreeMachinesSeeOneManagerThatNeverFails(t *testing.T) {
 	var written, round atomic.Int64
 	user := func(id int) *history.User {
 		return &history.User{
-			ID: id, History: h, Random: rand.New(rand.NewPCG(seed, uint64(id)+1)), Manager: r.any,
+			ID: id, History: h, Random: rand.New(rand.NewPCG(seed, uint64(id)+1)), Manager: r.near(id),
 			Value: func() history.Value {
 				n := int(written.Add(1))
 				return history.Value{Label: n, Replicas: n % scales}
@@ -146,13 +146,19 @@ func TestUsersOfThreeMachinesSeeOneManagerThatNeverFails(t *testing.T) {
 // linearName returns a name that no id begins with.
 func linearName(round int64, i int) string { return fmt.Sprintf("app-%d-%d", round, i) }
 
-// any draws a manager, and a way to it.
-func (r *trio) any(random *rand.Rand) (warrenv1connect.ServiceServiceClient, context.Context) {
-	s := r.all[random.IntN(len(r.all))]
-	if random.IntN(2) == 0 {
-		return s.local, r.ctx
+// near returns what draws a manager and a way to it, most often the one that is near to a user: so most go on
+// while some wait for a manager that stands still, to be told what was true when it stopped.
+func (r *trio) near(user int) func(*rand.Rand) (warrenv1connect.ServiceServiceClient, context.Context) {
+	return func(random *rand.Rand) (warrenv1connect.ServiceServiceClient, context.Context) {
+		s := r.all[user%len(r.all)]
+		if random.IntN(5) == 0 {
+			s = r.all[random.IntN(len(r.all))]
+		}
+		if random.IntN(2) == 0 {
+			return s.local, r.ctx
+		}
+		return s.tls, r.ctx
 	}
-	return s.tls, r.ctx
 }
 
 // happen has something bad happen to the leader, for as long as an election takes or longer.

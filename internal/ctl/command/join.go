@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -67,6 +68,17 @@ type ClusterJoin struct {
 func (ClusterJoin) Help() string {
 	return "Example, on the machine that is to become a member; `warrenctl cluster join-token` on a manager prints it:\n\n" +
 		"    warrenctl cluster join --token WRNTKN-1-… 10.0.0.5:7420"
+}
+
+// Validate tells what became of a token that a shell variable was to hold: the address is taken for it.
+func (c *ClusterJoin) Validate() error {
+	if len(c.Managers) > 0 || c.Token == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(c.Token); err != nil {
+		return nil //nolint:nilerr // it may be a token, and the address is missing
+	}
+	return fmt.Errorf("no join token: --token was given %s, which is a manager's address: is the variable empty that was to hold the token?", c.Token)
 }
 
 // Run does it.
