@@ -43,6 +43,8 @@ var paths = map[string]string{
 	"spec.node_grace":                       "--node-grace",
 	"spec.restart_grace":                    "--restart-grace",
 	"spec.task_history":                     "--task-history",
+	"ttl":                                   "--ttl",
+	"life":                                  "--ttl",
 }
 
 // FlagOf returns the flag that a field of a request comes from, followed by what the field's path
