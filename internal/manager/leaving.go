@@ -86,7 +86,8 @@ func (m *Manager) otherLeader(ctx context.Context, node *consensus.Node) (addr s
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return "", errors.New("no other manager leads: too few of them are reachable to agree on anything")
+			return "", api.Refuse("no other manager leads: too few of them are reachable to agree on anything, or they have gone on without this one: " +
+				"bring them back, or use --force, and where this one is still listed tell them with `warrenctl manager rm`")
 		}
 	}
 }
