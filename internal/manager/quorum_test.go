@@ -242,7 +242,7 @@ func TestAManagerThatCannotFinishJoiningGivesUpWhenForced(t *testing.T) {
 	}
 	for _, m := range members {
 		if m.GetAddr() == "127.0.0.1:1" {
-			if _, err := first.membership.DeleteManager(t.Context(), connect.NewRequest(&warrenv1.DeleteManagerRequest{Ref: m.GetId()})); err != nil {
+			if _, err := first.membership.DeleteManager(t.Context(), connect.NewRequest(&warrenv1.DeleteManagerRequest{Ref: m.GetId(), Force: true})); err != nil {
 				t.Error(err)
 			}
 		}
