@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/cuemby/warren/internal/manager/api"
 	"github.com/cuemby/warren/internal/manager/consensus"
 	"github.com/cuemby/warren/internal/manager/raftwire"
 	"github.com/cuemby/warren/internal/manager/state"
@@ -82,8 +83,8 @@ func (c *core) move(addr string) {
 	}
 }
 
-// errNoNode: the manager has no raft node at the moment.
-var errNoNode = errors.New("this manager takes no part in its cluster at the moment: try again, or see `warrenctl cluster info`")
+// errNoNode: the manager has no raft node at the moment, as it starts, stops or has surgery.
+var errNoNode = api.Unavailable("this manager takes no part in its cluster at the moment: try again, or see `warrenctl cluster info`")
 
 // Propose implements loop.Proposer with the node there is.
 func (c *core) Propose(ctx context.Context, transactions ...*state.Transaction) ([]error, error) {

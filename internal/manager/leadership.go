@@ -1,6 +1,8 @@
 package manager
 
 import (
+	"cmp"
+
 	"github.com/cuemby/warren/internal/manager/forward"
 )
 
@@ -33,10 +35,16 @@ func (l leadership) Leader() (forward.Leader, <-chan struct{}) {
 
 // Peers implements forward.Leadership.
 func (l leadership) Peers() []forward.Peer {
+	node, err := l.m.core.get()
+	if err != nil {
+		return nil
+	}
+	// Those that agree, by raft's own account: the state may lag, and is empty after a start.
 	var peers []forward.Peer
-	for told := range l.m.store.Snapshot().Members() {
-		if id := told.GetMeta().GetId(); id != l.m.self() {
-			peers = append(peers, forward.Peer{ID: id, Name: told.GetHostname(), Addr: told.GetAddr()})
+	for _, s := range node.Servers() {
+		if s.Voter && s.ID != l.m.self() {
+			told := l.m.store.Snapshot().Member(s.ID)
+			peers = append(peers, forward.Peer{ID: s.ID, Name: cmp.Or(told.GetHostname(), s.ID), Addr: cmp.Or(told.GetAddr(), s.Addr)})
 		}
 	}
 	return peers

@@ -50,6 +50,9 @@ func (m *Manager) takeLeave(ctx context.Context, force bool) error {
 	}
 	servers := node.Servers()
 	if len(servers) <= 1 {
+		if !force && m.isJoining() {
+			return api.Refuse("this manager is on its way into a cluster, where it may be listed already: use --force to have it give up, and run `warrenctl manager rm` on a manager there if `warrenctl manager ls` lists it")
+		}
 		if !force {
 			return api.Refuse("this is the last manager: the cluster ends with it, and all that is known of its services; if that is meant, use --force")
 		}
@@ -83,7 +86,8 @@ func (m *Manager) otherLeader(ctx context.Context, node *consensus.Node) (addr s
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return "", errors.New("no other manager leads: too few of them are reachable to agree on anything")
+			return "", api.Refuse("no other manager leads: too few of them are reachable to agree on anything, or they have gone on without this one: " +
+				"bring them back, or use --force, and where this one is still listed tell them with `warrenctl manager rm`")
 		}
 	}
 }
@@ -97,6 +101,9 @@ func (m *Manager) forget() error {
 	if err := errors.Join(m.forgetIdentity(), consensus.Forget(m.options.DataDir)); err != nil {
 		return err
 	}
+	m.addrMu.Lock()
+	m.addresses.Advertise = m.configured().Advertise
+	m.addrMu.Unlock()
 	m.credentials.Set(nil)
 	m.authority.Forget()
 	return m.identify()

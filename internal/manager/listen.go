@@ -33,6 +33,21 @@ func checkAddr(flag, addr string) error {
 	return nil
 }
 
+// checkReach tells what is wrong with an address under which others are to reach a manager.
+func checkReach(flag, addr string) error {
+	if addr == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || host == "" || port == "" || port == "0" {
+		return fmt.Errorf("%s %s: it must be HOST:PORT, such as 10.0.0.5:7420", flag, addr)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+		return fmt.Errorf("%s %s: nobody can reach a manager there, as %s stands for every address of whoever uses it: give one of this machine's own", flag, addr, host)
+	}
+	return nil
+}
+
 // advertised returns under which host:port agents reach a listener; empty where there is none. An address
 // that stands for all of the machine's own is replaced by the first that others may reach.
 func advertised(configured string, addr net.Addr) string {

@@ -67,9 +67,9 @@ type Options struct {
 // Validate tells what is wrong with the options, before anything is touched.
 func (o Options) Validate() error {
 	var wrong []error
-	wrong = append(wrong, checkAddr("--listen-addr", o.ListenAddr), checkAddr("--advertise-addr", o.AdvertiseAddr))
+	wrong = append(wrong, checkAddr("--listen-addr", o.ListenAddr), checkReach("--advertise-addr", o.AdvertiseAddr))
 	for _, addr := range o.Join {
-		wrong = append(wrong, checkAddr("--join", addr))
+		wrong = append(wrong, checkReach("--join", addr))
 	}
 	if o.JoinToken != nil && len(o.Join) == 0 {
 		wrong = append(wrong, errors.New("a join token is given but no manager to join: give --join HOST:PORT too"))

@@ -261,6 +261,18 @@ func TestAnAddressIsCheckedBeforeAnythingIsTouched(t *testing.T) {
 	if _, err := os.Stat(o.DataDir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the data folder was made")
 	}
+	for _, addr := range []string{"10.0.0.5", ":7420", "10.0.0.5:", "10.0.0.5:0", "0.0.0.0:7420", "[::]:7420"} {
+		o.ListenAddr, o.AdvertiseAddr = "127.0.0.1:0", addr
+		if err := o.Validate(); err == nil || !strings.Contains(err.Error(), "--advertise-addr "+addr) {
+			t.Errorf("advertise %s: %v", addr, err)
+		}
+	}
+	for _, addr := range []string{"", "10.0.0.5:7420", "m1:7420", "[fd00::1]:7420"} {
+		if o.AdvertiseAddr = addr; o.Validate() != nil {
+			t.Errorf("advertise %s: %v", addr, o.Validate())
+		}
+	}
+	o.AdvertiseAddr = ""
 	o.ListenAddr = "0.0.0.0:0"
 	m, err := manager.New(t.Context(), o)
 	if err != nil {

@@ -24,6 +24,11 @@ func (m *Manager) Enlist(ctx context.Context, told *statev1.Member) (index uint6
 	if err != nil {
 		return 0, err
 	}
+	for _, s := range node.Servers() {
+		if s.Addr == told.GetAddr() && s.ID != told.GetMeta().GetId() {
+			return 0, api.Refuse("%s is listed at %s already: if it is no more, as after `warrenctl cluster leave --force`, take it out with `warrenctl manager rm %s` and try again", m.describe(s.ID), s.Addr, s.ID)
+		}
+	}
 	if err := m.Announce(ctx, told); err != nil {
 		return 0, err
 	}
@@ -58,7 +63,7 @@ func (m *Manager) Promote(ctx context.Context, id string) error {
 // Announce implements api.Membership. A manager that has moved is given its new address in raft, too.
 func (m *Manager) Announce(ctx context.Context, told *statev1.Member) error {
 	id := told.GetMeta().GetId()
-	if err := checkAddr("the manager's address", told.GetAddr()); err != nil {
+	if err := checkReach("the manager's address", told.GetAddr()); err != nil {
 		return api.Refuse("%v", err)
 	}
 	for range maxAnnounceAttempts {

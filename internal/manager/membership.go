@@ -123,7 +123,7 @@ func (m *Manager) settle(ctx context.Context, given api.Addresses) error {
 	if given.Listen != "" && given.Advertise == "" {
 		next.Advertise = "" // what was advertised before went with the old one
 	}
-	if err := errors.Join(checkAddr("listen-addr", next.Listen), checkAddr("advertise-addr", next.Advertise)); err != nil {
+	if err := errors.Join(checkAddr("listen-addr", next.Listen), checkReach("advertise-addr", next.Advertise)); err != nil {
 		return api.Refuse("%v", err)
 	}
 	if err := m.front.move(ctx, next.Listen); err != nil {

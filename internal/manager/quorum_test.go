@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,6 +193,62 @@ func TestALeaveThatWouldCostTheQuorumNeedsForce(t *testing.T) {
 	}
 	if _, err := all[1].services.CreateService(t.Context(), create("web", 0)); err != nil {
 		t.Errorf("after the refusal: %v", err)
+	}
+}
+
+func TestAManagerThatCannotFinishJoiningGivesUpWhenForced(t *testing.T) {
+	first := start(t, t.TempDir())
+	first.init(t)
+	second := start(t, t.TempDir())
+	join := func(ctx context.Context, advertise string) error {
+		_, err := second.local.JoinManager(ctx, connect.NewRequest(&warrenv1.JoinManagerRequest{
+			Token: first.token(t, warrenv1.Role_ROLE_MANAGER), Managers: []string{first.manager.Addr().String()}, AdvertiseAddr: advertise,
+		}))
+		return err
+	}
+	if err := join(t.Context(), "0.0.0.0:7420"); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "nobody can reach") {
+		t.Errorf("advertised everywhere: %v", err)
+	}
+	// Nobody is there, so that it waits in vain for the log.
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- join(ctx, "127.0.0.1:1") }()
+	await(t, "it to be listed", func(ctx context.Context) error {
+		members, err := first.members(ctx)
+		if err == nil && len(members) != 2 {
+			err = fmt.Errorf("the members are %v", members)
+		}
+		return err
+	})
+	cancel()
+	<-done
+	_, err := second.local.LeaveManager(t.Context(), connect.NewRequest(&warrenv1.LeaveManagerRequest{}))
+	if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "on its way into a cluster") {
+		t.Errorf("without force: %v", err)
+	}
+	if _, err := second.local.LeaveManager(t.Context(), connect.NewRequest(&warrenv1.LeaveManagerRequest{Force: true})); err != nil {
+		t.Error(err)
+	}
+	// Where it was to be is forgotten as well; and one address is one manager's.
+	if err := join(t.Context(), "127.0.0.1:1"); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "take it out with `warrenctl manager rm") {
+		t.Errorf("where it is listed already: %v", err)
+	}
+	if _, err := second.local.LeaveManager(t.Context(), connect.NewRequest(&warrenv1.LeaveManagerRequest{Force: true})); err != nil {
+		t.Error(err)
+	}
+	members, err := first.members(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range members {
+		if m.GetAddr() == "127.0.0.1:1" {
+			if _, err := first.membership.DeleteManager(t.Context(), connect.NewRequest(&warrenv1.DeleteManagerRequest{Ref: m.GetId(), Force: true})); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := join(t.Context(), ""); err != nil {
+		t.Errorf("joining anew: %v", err)
 	}
 }
 

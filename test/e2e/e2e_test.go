@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,22 +21,7 @@ import (
 const built = "../../bin"
 
 func TestScripts(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("machines are made by root: \"make test\" runs this test as root")
-	}
-	if err := cluster.CheckBinaries(built); err != nil {
-		t.Fatal(err)
-	}
-	// Machines run copies of the programs: a build meanwhile changes nothing for them.
-	binDir := t.TempDir()
-	for _, program := range cluster.Programs {
-		if err := copyProgram(filepath.Join(binDir, program), filepath.Join(built, program)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// A Ctrl-C ends the stories, and they their machines.
-	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
-	t.Cleanup(stop)
+	ctx, binDir := prepare(t)
 	images, err := image.Build(ctx, "1", "2")
 	if err != nil {
 		t.Fatal(err)
@@ -46,6 +32,28 @@ func TestScripts(t *testing.T) {
 		Setup:              func(env *testscript.Env) error { return newStory(ctx, env, binDir, images) },
 		Cmds:               commands,
 	})
+}
+
+// prepare returns a folder with the programs for a test's machines. A Ctrl-C ends the context, with it the
+// stories, and they their machines.
+func prepare(t *testing.T) (ctx context.Context, binDir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("machines are made by root: \"make test\" runs this test as root")
+	}
+	if err := cluster.CheckBinaries(built); err != nil {
+		t.Fatal(err)
+	}
+	// Machines run copies of the programs: a build meanwhile changes nothing for them.
+	binDir = t.TempDir()
+	for _, program := range cluster.Programs {
+		if err := copyProgram(filepath.Join(binDir, program), filepath.Join(built, program)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	t.Cleanup(stop)
+	return ctx, binDir
 }
 
 func copyProgram(to, from string) error {

@@ -72,7 +72,7 @@ func (s *story) end(t testscript.T) {
 		left = s.leftovers()
 	}
 	if !wentWell || left != nil {
-		s.logJournals(t)
+		logJournals(s.ctx, t, s.lab)
 	}
 	for _, b := range s.background {
 		b.cancel()
@@ -117,10 +117,11 @@ func (s *story) awaitClean(machines []*machine.Machine, but string) error {
 	})
 }
 
-func (s *story) logJournals(t testscript.T) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), journalsAtMost)
+// logJournals tells what the daemons of all machines said last.
+func logJournals(ctx context.Context, t interface{ Log(args ...any) }, lab *machine.Lab) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), journalsAtMost)
 	defer cancel()
-	for _, m := range s.lab.Machines() {
+	for _, m := range lab.Machines() {
 		for _, unit := range []string{cluster.ManagerUnit, cluster.AgentUnit} {
 			journal, err := m.Journal(ctx, unit, 60)
 			if err == nil && !strings.Contains(journal, "-- No entries --") {

@@ -73,7 +73,9 @@ func (c *CARotate) Run(ctx context.Context, s *Session) error {
 var errNoCA = errors.New("the cluster has no certificate authority: it was made before there were any; see docs/certificates.md")
 
 // CALs is `cluster ca ls`.
-type CALs struct{ output.ListFlags }
+type CALs struct {
+	output.ListFlags `set:"columns={{.Digest}}: {{.Status}}"`
+}
 
 // Run does it.
 func (c *CALs) Run(ctx context.Context, s *Session) error {

@@ -24,7 +24,9 @@ type Context struct {
 }
 
 // ContextLs is `context ls`.
-type ContextLs struct{ output.ListFlags }
+type ContextLs struct {
+	output.ListFlags `set:"columns={{.Name}}: {{.Cluster}}"`
+}
 
 // Run does it.
 func (c *ContextLs) Run(s *Session) error {

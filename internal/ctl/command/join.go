@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -67,6 +68,17 @@ type ClusterJoin struct {
 func (ClusterJoin) Help() string {
 	return "Example, on the machine that is to become a member; `warrenctl cluster join-token` on a manager prints it:\n\n" +
 		"    warrenctl cluster join --token WRNTKN-1-… 10.0.0.5:7420"
+}
+
+// Validate tells what became of a token that a shell variable was to hold: the address is taken for it.
+func (c *ClusterJoin) Validate() error {
+	if len(c.Managers) > 0 || c.Token == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(c.Token); err != nil {
+		return nil //nolint:nilerr // it may be a token, and the address is missing
+	}
+	return fmt.Errorf("no join token: --token was given %s, which is a manager's address: is the variable empty that was to hold the token?", c.Token)
 }
 
 // Run does it.
@@ -240,11 +252,11 @@ func (c *ClusterLeave) agentLeaves(ctx context.Context, s *Session) error {
 
 // ClusterJoinToken is `cluster join-token`.
 type ClusterJoinToken struct {
-	Role   string        `arg:"" enum:"worker,manager,agent" help:"worker or manager."`
-	Rotate bool          `help:"Make a new token; the old one lets nobody in any more. Members stay members."`
-	TTL    time.Duration `name:"ttl" help:"For how long the token is good from now on, such as 2h. Default: as it is, and 7 days for a new one." placeholder:"DURATION"`
-	Quiet  bool          `short:"q" help:"Print the token alone."`
-	Output string        `short:"o" enum:"pretty,json,yaml" default:"pretty" help:"How to show it: pretty, json or yaml." placeholder:"FORM"`
+	Role   string    `arg:"" enum:"worker,manager,agent" help:"worker or manager."`
+	Rotate bool      `help:"Make a new token; the old one lets nobody in any more. Members stay members."`
+	TTL    *Lifetime `name:"ttl" help:"For how long the token is good from now on, such as 2h or 30d. Default: as it is, and 7 days for a new one." placeholder:"DURATION"`
+	Quiet  bool      `short:"q" help:"Print the token alone."`
+	Output string    `short:"o" enum:"pretty,json,yaml" default:"pretty" help:"How to show it: pretty, json or yaml." placeholder:"FORM"`
 }
 
 // Help is the text below the usage line.
@@ -259,8 +271,8 @@ func (c *ClusterJoinToken) Run(ctx context.Context, s *Session) error {
 		return failure.AsUsage(err)
 	}
 	req := &warrenv1.GetJoinTokenRequest{Role: role, Rotate: c.Rotate}
-	if c.TTL != 0 {
-		req.Ttl = durationpb.New(c.TTL)
+	if c.TTL != nil {
+		req.Ttl = durationpb.New(time.Duration(*c.TTL))
 	}
 	res, err := s.Members.GetJoinToken(ctx, connect.NewRequest(req))
 	if err != nil {

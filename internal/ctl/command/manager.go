@@ -17,7 +17,9 @@ type Manager struct {
 }
 
 // ManagerLs is `manager ls`.
-type ManagerLs struct{ output.ListFlags }
+type ManagerLs struct {
+	output.ListFlags `set:"columns={{.Hostname}}: {{.Status}}"`
+}
 
 // Run does it.
 func (c *ManagerLs) Run(ctx context.Context, s *Session) error {

@@ -33,8 +33,8 @@ type Node struct {
 
 // NodeLs is `node ls`.
 type NodeLs struct {
-	output.ListFlags
-	Filter []string `sep:"none" help:"Only nodes with this id, name (its beginning), status, availability or label." placeholder:"KEY=VALUE"`
+	output.ListFlags `set:"columns={{.Hostname}}: {{.Status}}"`
+	Filter           []string `sep:"none" help:"Only nodes with this id, name (its beginning), status, availability or label." placeholder:"KEY=VALUE"`
 }
 
 var nodeFilters = filters[*warrenv1.NodeEntry]{

@@ -30,8 +30,8 @@ type Service struct {
 
 // ServiceLs is `service ls`.
 type ServiceLs struct {
-	output.ListFlags
-	Filter []string `sep:"none" help:"Only services with this id, name (its beginning), mode or label." placeholder:"KEY=VALUE"`
+	output.ListFlags `set:"columns={{.Name}}: {{.Replicas}}"`
+	Filter           []string `sep:"none" help:"Only services with this id, name (its beginning), mode or label." placeholder:"KEY=VALUE"`
 }
 
 // Help is the text below the usage line.

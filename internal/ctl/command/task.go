@@ -23,8 +23,8 @@ type Task struct {
 
 // taskList are the flags of commands that list tasks.
 type taskList struct {
-	output.ListFlags
-	Filter []string `sep:"none" help:"Only tasks with this id, name (its beginning), node, service, state or desired-state." placeholder:"KEY=VALUE"`
+	output.ListFlags `set:"columns={{.Name}}: {{.CurrentState}}"`
+	Filter           []string `sep:"none" help:"Only tasks with this id, name (its beginning), node, service, state or desired-state." placeholder:"KEY=VALUE"`
 }
 
 var taskFilters = filters[*warrenv1.TaskEntry]{

@@ -137,8 +137,8 @@ func (c *UserCreate) create(ctx context.Context, s *Session) (*contexts.Context,
 
 // UserLs is `user ls`.
 type UserLs struct {
-	output.ListFlags
-	Filter []string `sep:"none" help:"Only users with this name (its beginning) or role." placeholder:"KEY=VALUE"`
+	output.ListFlags `set:"columns={{.Name}}: {{.Role}}"`
+	Filter           []string `sep:"none" help:"Only users with this name (its beginning) or role." placeholder:"KEY=VALUE"`
 }
 
 var userFilters = filters[*warrenv1.User]{

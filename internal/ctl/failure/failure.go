@@ -202,7 +202,7 @@ func unreachable(err error, op *net.OpError) string {
 	case errors.As(err, &dns):
 		return fmt.Sprintf("cannot reach the manager: no address is known for %s: check --host or the context", dns.Name)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("cannot reach the manager at %s: permission denied: run warrenctl as root (`sudo warrenctl …`), %s", at, other)
+		return fmt.Sprintf("cannot reach the manager at %s: permission denied: run warrenctl as root (`sudo warrenctl …`), join the group warren, %s", at, other)
 	case unix && errors.Is(err, fs.ErrNotExist):
 		return fmt.Sprintf("cannot reach the manager at %s: no such file: is warren-manager running? %s", at, start)
 	case unix && errors.Is(err, syscall.ECONNREFUSED):

@@ -36,7 +36,7 @@ func TestAManagerOutOfReachIsExplained(t *testing.T) {
 		want []string
 	}{
 		{dial("unix", "/run/m.sock", fs.ErrNotExist), []string{"cannot reach the manager at /run/m.sock: no such file", "systemctl start warren-manager", "--socket or --host"}},
-		{dial("unix", "/run/m.sock", fs.ErrPermission), []string{"permission denied", "sudo warrenctl"}},
+		{dial("unix", "/run/m.sock", fs.ErrPermission), []string{"permission denied", "sudo warrenctl", "group warren"}},
 		{dial("unix", "/run/m.sock", syscall.ECONNREFUSED), []string{"nothing listens there any more", "systemctl start"}},
 		{dial("tcp", "10.0.0.1", syscall.ECONNREFUSED), []string{"10.0.0.1:7400: connection refused", "check --host"}},
 		{dial("tcp", "10.0.0.1", &net.DNSError{Name: "nowhere.example", IsNotFound: true}), []string{"no address is known for nowhere.example"}},

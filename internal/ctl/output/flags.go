@@ -11,11 +11,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// ListFlags are the flags of commands that list.
+// ListFlags are the flags of commands that list. Who embeds them sets the variable columns to a template over
+// the columns there are, as the example.
 type ListFlags struct {
 	Output  string `short:"o" enum:"table,wide,json,yaml,name" default:"table" help:"How to show them: table, wide, json, yaml or name." placeholder:"FORM"`
 	Quiet   bool   `short:"q" help:"Print ids alone."`
-	Format  string `help:"Print each through a Go template over the columns, such as '{{.Name}}: {{.Replicas}}'; begin with 'table ' for titles." placeholder:"TEMPLATE"`
+	Format  string `help:"Print each through a Go template over the columns, such as '${columns}'; begin with 'table ' for titles." placeholder:"TEMPLATE"`
 	NoTrunc bool   `help:"Cut nothing to fit the terminal."`
 }
 

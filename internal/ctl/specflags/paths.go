@@ -55,6 +55,8 @@ var paths = map[string]string{
 	"spec.network.key_life":                 "--key-life",
 	"spec.wireguard_endpoint":               "--wireguard-endpoint",
 	"spec.task_history":                     "--task-history",
+	"ttl":                                   "--ttl",
+	"life":                                  "--ttl",
 }
 
 // FlagOf returns the flag that a field of a request comes from, followed by what the field's path

@@ -24,12 +24,25 @@ type permission struct {
 	store *state.Store
 }
 
+// check tells whether the RPC lets the caller's role. Who is not known either is told that instead.
 func (p permission) check(ctx context.Context, procedure string) error {
-	who := caller.From(ctx)
-	if err := p.known(who); err != nil && !p.rules[procedure].GetLocal() {
+	denied := p.rules.Check(caller.From(ctx), procedure)
+	if denied == nil {
+		return nil
+	}
+	if err := p.recognize(ctx, procedure); err != nil {
 		return err
 	}
-	return p.rules.Check(who, procedure)
+	return denied
+}
+
+// recognize tells whether the caller is known still. It must come after readiness: the state of a manager that has
+// just been started or elected lags, and neither knows who was added nor that somebody was removed.
+func (p permission) recognize(ctx context.Context, procedure string) error {
+	if p.rules[procedure].GetLocal() {
+		return nil
+	}
+	return p.known(caller.From(ctx))
 }
 
 // known tells whether the state still knows a caller, and the manager that passed the call on. Accounts of a

@@ -32,9 +32,17 @@ import (
 )
 
 // member is a manager's part in the cluster that leads, unless it is told otherwise.
-type member struct{ ready error }
+type member struct {
+	ready error
+	learn func() // what was committed before it was elected, which it then knows; nil for nothing
+}
 
-func (m *member) Ready(context.Context) error { return m.ready }
+func (m *member) Ready(context.Context) error {
+	if m.learn != nil {
+		m.learn()
+	}
+	return m.ready
+}
 
 func (m *member) Initialize(_ context.Context, spec *warrenv1.ClusterSpec, _ api.Addresses) (*warrenv1.Cluster, error) {
 	return &warrenv1.Cluster{Meta: &warrenv1.Meta{Id: "c"}, Spec: spec}, nil

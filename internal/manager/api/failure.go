@@ -25,6 +25,7 @@ type problem struct {
 	code       connect.Code
 	text       string
 	violations []*validate.Violation
+	unexecuted bool // nothing was done, and another manager may be asked
 }
 
 // Error implements error.
@@ -36,8 +37,11 @@ func Refuse(format string, args ...any) error {
 	return problemf(connect.CodeFailedPrecondition, format, args...)
 }
 
-// Unavailable makes an error that says to the user what must be back before an answer is possible.
-func Unavailable(text string) error { return &problem{code: connect.CodeUnavailable, text: text} }
+// Unavailable makes an error that says to the user what must be back before this manager can answer. Nothing
+// was done, and the caller may ask another.
+func Unavailable(text string) error {
+	return &problem{code: connect.CodeUnavailable, text: text, unexecuted: true}
+}
 
 // NotFound makes an error that says to the user what there is none of.
 func NotFound(format string, args ...any) error {
@@ -108,6 +112,8 @@ func tell(err error) *connect.Error {
 	var broken *protovalidate.ValidationError
 	var already *connect.Error
 	switch {
+	case errors.As(err, &told) && told.unexecuted:
+		return unexecuted(told)
 	case errors.As(err, &told):
 		return withViolations(connect.NewError(told.code, told), told.violations)
 	case errors.As(err, &broken):

@@ -40,13 +40,15 @@ func NewLocked(o LockedOptions) (http.Handler, error) {
 		return nil, err
 	}
 	nothing := state.NewStore() // whom it knows is behind the lock: only callers of its machine are heard
+	permitted := permission{access.NewRules(), nothing}
 	options := connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(maxRequestBytes),
 		connect.WithCodec(strictJSON{"json"}),
 		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
 		connect.WithInterceptors(
 			outcome{o.Logger},
-			guard(permission{access.NewRules(), nothing}.check),
+			guard(permitted.check),
+			guard(permitted.recognize),
 			guard(whileLocked),
 			validate.NewInterceptor(validate.WithValidator(validator)),
 		),

@@ -14,8 +14,8 @@
 //
 // TestUsersSeeOneManagerThatNeverFails is about three managers: real raft, state and API, on a network that
 // loses and delays messages, one way and both, with managers killed, disks full and the lead handed over.
-// Users create, change, scale, remove and get services meanwhile, and porcupine looks for an order of
-// all they asked for that explains all they were told, as if by one manager that never fails. Each seed
+// Users create, change, scale, remove and get services meanwhile, and package test/history looks for an
+// order of all they asked for that explains all they were told, as if by one manager that never fails. Each seed
 // runs many schedules of faults; more of them with
 //
 //	go test ./internal/manager/simulation -run NeverFails -seeds 100 -schedules 100 -timeout 1h

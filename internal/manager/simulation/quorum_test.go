@@ -6,20 +6,15 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"connectrpc.com/connect"
-	"github.com/anishathalye/porcupine"
-
 	"github.com/cuemby/warren/internal/manager/consensus"
 	"github.com/cuemby/warren/internal/manager/consensus/consensustest"
-	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
+	"github.com/cuemby/warren/test/history"
 )
 
 var (
@@ -28,10 +23,9 @@ var (
 )
 
 const (
-	users       = 5
-	names       = 3
-	faultsFor   = 4 * time.Second
-	callTimeout = 8 * time.Second
+	users     = 5
+	names     = 3
+	faultsFor = 4 * time.Second
 )
 
 func TestUsersSeeOneManagerThatNeverFails(t *testing.T) {
@@ -42,7 +36,7 @@ func TestUsersSeeOneManagerThatNeverFails(t *testing.T) {
 	for i := range uint64(*seeds) {
 		seed := first + i
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			var histories []*history
+			var histories []*history.History
 			synctest.Test(t, func(t *testing.T) {
 				q := newQuorum(t, seed, reads(*howRead))
 				defer q.stop()
@@ -57,12 +51,12 @@ func TestUsersSeeOneManagerThatNeverFails(t *testing.T) {
 			})
 			operations, open := 0, 0
 			for n, h := range histories {
-				operations += len(h.operations)
-				open += h.unknown
-				if info, err := h.check(); err != nil {
+				some, unknown := h.Count()
+				operations += some
+				open += unknown
+				if err := h.Check(); err != nil {
 					t.Errorf("schedule %d: %v", n, err)
-					h.tell(t)
-					draw(t, info)
+					draw(t, err)
 					break
 				}
 			}
@@ -77,17 +71,16 @@ func TestUsersSeeOneManagerThatNeverFails(t *testing.T) {
 }
 
 // draw keeps a picture of a history that cannot be explained.
-func draw(t *testing.T, info porcupine.LinearizationInfo) {
-	f, err := os.CreateTemp("", "warren-history-*.html") //nolint:usetesting // it is to be there when the test has ended
-	if err != nil {
-		t.Error(err)
+func draw(t *testing.T, err error) {
+	unexplained := new(history.UnexplainedError)
+	if !errors.As(err, &unexplained) {
 		return
 	}
-	defer f.Close()
-	if err := porcupine.Visualize(model, info, f); err != nil {
+	path, err := unexplained.Draw()
+	if err != nil {
 		t.Error(err)
 	}
-	t.Logf("a picture of it is in %s", f.Name())
+	t.Logf("a picture of it is in %s", path)
 }
 
 // quorum is three managers and what happens to them.
@@ -97,7 +90,6 @@ type quorum struct {
 	network *consensustest.Network
 	peers   []*peer
 	values  int // of which there are no two
-	history *history
 	mu      sync.Mutex
 	slow    time.Duration // the longest that a message takes
 	late    string        // the manager that hears everything late
@@ -196,14 +188,13 @@ func (q *quorum) upTo(d time.Duration) time.Duration { return time.Duration(q.ra
 
 // schedule has users at work while things go wrong, and returns what they were told. Everything is mended
 // at the end, when the managers must be of one mind.
-func (q *quorum) schedule() *history {
-	h := &history{}
-	q.history = h
+func (q *quorum) schedule() *history.History {
+	h := &history.History{}
 	stop := make(chan struct{})
 	var working sync.WaitGroup
 	for i := range users {
-		u := &user{q: q, h: h, id: i, random: rand.New(rand.NewPCG(q.random.Uint64(), 0)), seen: map[string]*warrenv1.Service{}}
-		working.Go(func() { u.work(stop) })
+		u := q.user(h, i)
+		working.Go(func() { u.Work(stop, func(r *rand.Rand) string { return nameOf(r.IntN(names)) }) })
 	}
 	for began := time.Now(); time.Since(began) < faultsFor; {
 		time.Sleep(50*time.Millisecond + q.upTo(time.Second))
@@ -214,9 +205,9 @@ func (q *quorum) schedule() *history {
 	q.mend()
 	time.Sleep(2 * time.Second) // in which what is on its way arrives
 	q.leader()
-	last := &user{q: q, h: h, id: users, random: rand.New(rand.NewPCG(q.random.Uint64(), 0)), seen: map[string]*warrenv1.Service{}}
+	last := q.user(h, users)
 	for i := range names {
-		last.get(nameOf(i))
+		last.Get(nameOf(i))
 	}
 	// The next schedule begins with nothing. What somebody gave up waiting for may yet be done.
 	q.await("all that was removed to be gone, everywhere", func() bool {
@@ -225,7 +216,7 @@ func (q *quorum) schedule() *history {
 			for s := range p.store.Snapshot().Services() {
 				left++
 				if p.leading.Load() && !s.GetRemoving() {
-					last.delete(s.GetSpec().GetName())
+					last.Delete(s.GetSpec().GetName())
 				}
 			}
 		}
@@ -293,180 +284,27 @@ func (q *quorum) mend() {
 }
 
 // value returns a value that no other write makes.
-func (q *quorum) value() value {
+func (q *quorum) value() history.Value {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.values++
-	return value{q.values, q.values}
+	return history.Value{Label: q.values, Replicas: q.values}
 }
 
-// user is somebody who asks managers for things, one after the other.
-type user struct {
-	q      *quorum
-	h      *history
-	id     int
-	random *rand.Rand
-	seen   map[string]*warrenv1.Service // as last read
+// user is somebody who asks any of the managers for things.
+func (q *quorum) user(h *history.History, id int) *history.User {
+	return &history.User{ID: id, History: h, Random: rand.New(rand.NewPCG(q.random.Uint64(), 0)), Value: q.value, Manager: q.manager}
 }
 
-func (u *user) work(stop <-chan struct{}) {
-	for {
-		select {
-		case <-stop:
-			return
-		case <-time.After(time.Duration(u.random.Int64N(int64(200 * time.Millisecond)))):
-		}
-		name := nameOf(u.random.IntN(names))
-		switch u.random.IntN(12) {
-		case 0, 1:
-			u.create(name)
-		case 2, 3, 4:
-			u.update(name)
-		case 5, 6:
-			u.scale(name)
-		case 7:
-			u.delete(name)
-		default:
-			u.get(name)
-		}
+// manager draws a manager.
+func (q *quorum) manager(random *rand.Rand) (warrenv1connect.ServiceServiceClient, context.Context) {
+	p := q.peers[random.IntN(len(q.peers))]
+	node, alive := p.running()
+	if node == nil {
+		return nil, nil
 	}
-}
-
-func (u *user) create(name string) {
-	want := u.q.value()
-	r, _ := ask(u, request{kind: createService, name: name, want: want}, func(ctx context.Context, p *peer) (*connect.Response[warrenv1.CreateServiceResponse], error) {
-		return p.services.CreateService(ctx, connect.NewRequest(&warrenv1.CreateServiceRequest{Spec: spec(name, want)}))
-	})
-	if r != nil {
-		u.seen[name] = r.GetService()
-	}
-}
-
-func (u *user) update(name string) {
-	read := u.seen[name]
-	if read == nil {
-		u.get(name)
-		return
-	}
-	want := u.q.value()
-	_, v := ask(u, request{kind: updateService, name: name, read: valueOf(read), want: want}, func(ctx context.Context, p *peer) (*connect.Response[warrenv1.UpdateServiceResponse], error) {
-		return p.services.UpdateService(ctx, connect.NewRequest(&warrenv1.UpdateServiceRequest{Ref: name, Version: read.GetMeta().GetVersion(), Spec: spec(name, want)}))
-	})
-	if v != unknown {
-		delete(u.seen, name)
-	}
-}
-
-func (u *user) scale(name string) {
-	want := u.q.value()
-	ask(u, request{kind: scaleService, name: name, want: want}, func(ctx context.Context, p *peer) (*connect.Response[warrenv1.ScaleServiceResponse], error) {
-		return p.services.ScaleService(ctx, connect.NewRequest(&warrenv1.ScaleServiceRequest{Ref: name, Replicas: uint32(want.replicas)}))
-	})
-}
-
-func (u *user) delete(name string) {
-	ask(u, request{kind: deleteService, name: name}, func(ctx context.Context, p *peer) (*connect.Response[warrenv1.DeleteServiceResponse], error) {
-		return p.services.DeleteService(ctx, connect.NewRequest(&warrenv1.DeleteServiceRequest{Ref: name}))
-	})
-}
-
-func (u *user) get(name string) verdict {
-	r, v := ask(u, request{kind: getService, name: name}, func(ctx context.Context, p *peer) (*connect.Response[warrenv1.GetServiceResponse], error) {
-		return p.services.GetService(ctx, connect.NewRequest(&warrenv1.GetServiceRequest{Ref: name}))
-	})
-	if r != nil {
-		u.seen[name] = r.GetEntry().GetService()
-	}
-	return v
-}
-
-func spec(name string, v value) *warrenv1.ServiceSpec {
-	return &warrenv1.ServiceSpec{
-		Name: name, Labels: map[string]string{"value": strconv.Itoa(v.label)},
-		Mode: &warrenv1.ServiceSpec_Replicated{Replicated: &warrenv1.ReplicatedMode{Replicas: uint32(v.replicas)}},
-		Task: &warrenv1.TaskSpec{Container: &warrenv1.ContainerSpec{Image: "image"}},
-	}
+	return p.services, alive
 }
 
 // nameOf returns a name that no id begins with.
 func nameOf(i int) string { return fmt.Sprintf("app-%d", i) }
-
-func valueOf(s *warrenv1.Service) value {
-	label, _ := strconv.Atoi(s.GetSpec().GetLabels()["value"])
-	return value{label, int(s.GetSpec().GetReplicated().GetReplicas())}
-}
-
-// ask asks one manager after the other until one gives an answer, and puts it into the history. Where a
-// manager says that nothing came of it, that is believed; where it says that something may have, or
-// says nothing, nobody else is asked.
-func ask[R any](u *user, q request, call func(context.Context, *peer) (*connect.Response[R], error)) (*R, verdict) {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	began := u.h.begin()
-	for ctx.Err() == nil {
-		p := u.q.peers[u.random.IntN(len(u.q.peers))]
-		_, alive := p.running()
-		if node, _ := p.running(); node == nil {
-			time.Sleep(10 * time.Millisecond) // nobody listens there
-			continue
-		}
-		res, err := call(merge(ctx, alive), p)
-		verdict, sure := judge(err)
-		if !sure {
-			if q.kind != getService {
-				u.h.end(u.id, q, began, reply{verdict: unknown})
-				return nil, unknown
-			}
-			continue
-		}
-		if verdict < 0 {
-			time.Sleep(10 * time.Millisecond)
-			continue
-		}
-		r := reply{verdict: verdict}
-		var message *R
-		if res != nil {
-			message = res.Msg
-			if got, ok := any(message).(*warrenv1.GetServiceResponse); ok {
-				r.seen, r.removing = valueOf(got.GetEntry().GetService()), got.GetEntry().GetService().GetRemoving()
-			}
-		}
-		u.h.end(u.id, q, began, r)
-		return message, verdict
-	}
-	return nil, unknown // nothing came of it
-}
-
-// merge returns a context that ends with either.
-func merge(ctx, other context.Context) context.Context {
-	ctx, cancel := context.WithCancel(ctx)
-	context.AfterFunc(other, cancel)
-	return ctx
-}
-
-// judge tells what an answer means; -1 that nothing was done. It is not sure where the caller does not know
-// whether anything was.
-func judge(err error) (v verdict, sure bool) {
-	var told *connect.Error
-	if err == nil {
-		return done, true
-	}
-	if !errors.As(err, &told) {
-		return unknown, false
-	}
-	switch told.Code() {
-	case connect.CodeAlreadyExists:
-		return taken, true
-	case connect.CodeNotFound:
-		return missing, true
-	case connect.CodeFailedPrecondition:
-		return removing, true
-	case connect.CodeAborted:
-		return changed, true
-	case connect.CodeUnavailable:
-		if connect.IsWireError(err) && !strings.Contains(told.Message(), consensus.ErrUnknownOutcome.Error()) {
-			return -1, true
-		}
-	}
-	return unknown, false
-}
