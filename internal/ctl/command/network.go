@@ -71,6 +71,8 @@ func (c *NetworkCreate) refuse() error {
 		return failure.Usagef("--ipv6: addresses inside the cluster are IPv4, whatever lies below")
 	case c.Scope != "":
 		return failure.Usagef("--scope: every network is the whole cluster's")
+	case c.Name == "host", c.Name == "none":
+		return failure.Usagef("%s cannot name a network, as `--network %s` means that a service is on none: choose another name", c.Name, c.Name)
 	case !networkName.MatchString(c.Name):
 		return failure.Usagef("%q cannot name a network: it must be a DNS label: 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit", c.Name)
 	}

@@ -108,11 +108,12 @@ func Start(socket string) (*Manager, error) {
 	mux.Handle(warrenv1connect.NewMembershipServiceHandler(membershipService{m: m}, options))
 	m.server = &http.Server{Handler: mux, Protocols: new(http.Protocols)}
 	m.server.Protocols.SetUnencryptedHTTP2(true)
-	m.serving.Go(func() { _ = m.server.Serve(listener) }) // ends with Close
+	// Before anybody can call, as handlers look at where it listens.
 	if err := m.serveTLS(mux); err != nil {
-		m.Close()
+		_ = listener.Close()
 		return nil, err
 	}
+	m.serving.Go(func() { _ = m.server.Serve(listener) }) // ends with Close
 	return m, nil
 }
 
