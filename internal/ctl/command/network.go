@@ -104,7 +104,7 @@ func (c *NetworkCreate) Run(ctx context.Context, s *Session) error {
 
 // NetworkLs is `network ls`.
 type NetworkLs struct {
-	output.ListFlags
+	output.ListFlags `set:"columns={{.Name}}: {{.Services}}"`
 	Filter []string `sep:"none" help:"Only networks with this name (its beginning) or label." placeholder:"KEY=VALUE"`
 }
 
