@@ -151,6 +151,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	supervisor, err := supervisor.Start(supervising, supervisor.Options{
 		Runtime:           engine,
 		Output:            output,
+		Network:           places{network},
 		Journal:           state,
 		NodeID:            member.NodeID,
 		Hostname:          machine.Name(),

@@ -35,6 +35,7 @@ func (c containers) Create(ctx context.Context, container supervisor.Container) 
 		Slot:         container.Slot,
 		Attempt:      container.Attempt,
 		Image:        image,
+		Place:        runtime.Place(container.Place),
 		Spec:         container.Spec,
 	})
 	return supervisor.Process(process), err

@@ -23,7 +23,7 @@ func (v *Overlay) replaceLocked(ctx context.Context, up *network) error {
 		return err
 	}
 	v.broken = false
-	v.force(version)
+	v.applyVersion(version)
 	return nil
 }
 
@@ -49,14 +49,38 @@ func (v *Overlay) enforce(ctx context.Context) error {
 			return err
 		}
 	}
-	v.force(version)
+	v.applyVersion(version)
 	return nil
 }
 
-// force notes that the node acts by the endpoints of that version.
-func (v *Overlay) force(version uint64) {
-	if v.inForce.Swap(version) != version {
-		token(v.applied)
+// applyVersion notes that new connections go by the endpoints of that version.
+func (v *Overlay) applyVersion(version uint64) {
+	if v.steering.Swap(version) != version {
+		token(v.unsettled)
+	}
+}
+
+// acknowledge has the managers told which endpoints this node acts by: once what cannot go on by them, such as UDP to a
+// task that has left, has been cut as well. That takes the kernel a while, which no change of the rules waits for.
+func (v *Overlay) acknowledge(ctx context.Context) {
+	for {
+		select {
+		case <-v.unsettled:
+		case <-ctx.Done():
+			return
+		}
+		version := v.steering.Load()
+		v.mu.Lock()
+		up := v.net
+		v.mu.Unlock()
+		if up != nil {
+			if err := up.rules.Settle(ctx); err != nil && ctx.Err() == nil {
+				v.Logger.Warn("connections to tasks that have left could not be cut", "error", err)
+			}
+		}
+		if v.inForce.Swap(version) != version {
+			token(v.applied)
+		}
 	}
 }
 

@@ -75,6 +75,8 @@ type Overlay struct {
 	changed   chan struct{} // holds a token when Status has changed
 	applied   chan struct{} // holds a token when InForce has changed
 	inForce   atomic.Uint64
+	steering  atomic.Uint64 // the version of the endpoints that new connections go by
+	unsettled chan struct{} // holds a token when that has changed
 
 	mu     sync.Mutex
 	config *warrenv1.NetworkConfig
@@ -107,7 +109,7 @@ func Open(o Options) (*Overlay, error) {
 	v := &Overlay{
 		Options: o, wires: wires, catalog: catalog.New(), peers: map[string]*warrenv1.Peer{},
 		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), applied: make(chan struct{}, 1),
-		settle: make(chan struct{}), removals: make(chan removal),
+		settle: make(chan struct{}), unsettled: make(chan struct{}, 1), removals: make(chan removal),
 	}
 	if err := v.recall(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the overlay: %w", err), wires.Close())
@@ -216,6 +218,7 @@ func (v *Overlay) Run(ctx context.Context) {
 			v.Logger.Error("changes of this machine's links go unseen", "error", err)
 		}
 	})
+	v.running.Go(func() { v.acknowledge(ctx) })
 	retry, record := newAlarm(), newAlarm()
 	defer retry.stop()
 	defer record.stop()

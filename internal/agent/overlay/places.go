@@ -11,13 +11,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cuemby/warren/internal/agent/overlay/lease"
 	"github.com/cuemby/warren/internal/agent/overlay/listening"
 	"github.com/cuemby/warren/internal/agent/overlay/names"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-// ErrDown is in the chain of an error when the same call may well succeed later: this node's overlay is not up.
-var ErrDown = errors.New("the node's overlay network is not up")
+var (
+	// ErrDown tells that this node's overlay is not up.
+	ErrDown = errors.New("the node's overlay network is not up")
+	// ErrExhausted tells that the node has no address left for a task.
+	ErrExhausted = lease.ErrExhausted
+)
 
 // missingPause is how long a task may not listen before that is told, and between one telling and the next.
 const missingPause = 3 * time.Second

@@ -350,7 +350,9 @@ func (b *bench) container(taskID string, args ...string) Container {
 	return Container{
 		ID: taskID + "-1", TaskID: taskID, TaskName: "web.3", ServiceID: "service", ServiceName: "web",
 		NodeID: "node1", NodeHostname: "machine", Slot: 3, Attempt: 1, Image: b.image,
-		Spec: &warrenv1.TaskSpec{Container: &warrenv1.ContainerSpec{Image: b.image.Name, Args: args}},
+		Spec: &warrenv1.TaskSpec{
+			Container: &warrenv1.ContainerSpec{Image: b.image.Name, Args: args}, Network: warrenv1.NetworkMode_NETWORK_MODE_NONE,
+		},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -33,7 +34,18 @@ type Container struct {
 	Slot, Attempt          uint32
 	// Image is what Pull returned.
 	Image Image
+	// Place is where it is on the overlay; zero on another network.
+	Place Place
 	Spec  *warrenv1.TaskSpec
+}
+
+// Place is a task's place on the overlay, made before any container of the task and there after it.
+type Place struct {
+	// Namespace is the path of the network namespace, whose links are up, loopback with them.
+	Namespace string
+	Address   netip.Addr
+	// ResolvConf is the content of /etc/resolv.conf; the image's own is left where there is none.
+	ResolvConf []byte
 }
 
 // Process is a container's first process, in the node's process namespace.
@@ -116,6 +128,7 @@ func (r *Runtime) createFrom(ctx context.Context, c Container, config *imageConf
 			NodeID: c.NodeID, NodeHostname: c.NodeHostname,
 		},
 		Spec: c.Spec, Image: config.ImageConfig, Host: r.host, CgroupParent: r.options.CgroupParent,
+		NetworkNamespace: c.Place.Namespace,
 	}
 	if c.Spec.GetContainer().GetInit() {
 		in.Files.Init = r.options.InitBinary
@@ -123,7 +136,7 @@ func (r *Runtime) createFrom(ctx context.Context, c Container, config *imageConf
 	if in.User, err = r.resolveUser(ctx, c, config); err != nil {
 		return Process{}, err
 	}
-	if in.Files, err = r.writeFiles(in); err != nil {
+	if in.Files, err = r.writeFiles(in, c.Place); err != nil {
 		return Process{}, err
 	}
 	spec, err := ocispec.Build(in)

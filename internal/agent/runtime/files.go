@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -11,7 +12,7 @@ import (
 
 // writeFiles makes the files to be mounted into a container and returns all of them, in.Files' init
 // included. On the node's network the node's own files serve.
-func (r *Runtime) writeFiles(in ocispec.Input) (ocispec.Files, error) {
+func (r *Runtime) writeFiles(in ocispec.Input, place Place) (ocispec.Files, error) {
 	files := in.Files
 	hostname, err := ocispec.Hostname(in.Names, in.Spec.GetContainer())
 	if err != nil {
@@ -30,11 +31,26 @@ func (r *Runtime) writeFiles(in ocispec.Input) (ocispec.Files, error) {
 		return files, nil
 	}
 	files.Hosts = r.containerPath(in.ID, "hosts")
-	hosts := fmt.Sprintf("127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname)
-	if err := os.WriteFile(files.Hosts, []byte(hosts), 0o644); err != nil {
+	if err := os.WriteFile(files.Hosts, []byte(hostsFile(hostname, place.Address)), 0o644); err != nil {
 		return files, fmt.Errorf("write hosts file: %w", err)
 	}
+	if len(place.ResolvConf) > 0 {
+		files.ResolvConf = r.containerPath(in.ID, "resolv.conf")
+		if err := os.WriteFile(files.ResolvConf, place.ResolvConf, 0o644); err != nil {
+			return files, fmt.Errorf("write resolv.conf: %w", err)
+		}
+	}
 	return files, nil
+}
+
+// hostsFile has the container's name mean the address that others reach it by, where there is one: a program
+// that tells others where it is looks there.
+func hostsFile(hostname string, address netip.Addr) string {
+	const loopback = "127.0.0.1\tlocalhost%s\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	if !address.IsValid() {
+		return fmt.Sprintf(loopback, " "+hostname)
+	}
+	return fmt.Sprintf(loopback, "") + fmt.Sprintf("%s\t%s\n", address, hostname)
 }
 
 // existing returns the file a path leads to, or nothing.

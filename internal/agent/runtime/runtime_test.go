@@ -31,6 +31,7 @@ type seen struct {
 	Status     map[string]string
 	Core       struct{ Cur, Max uint64 }
 	Hosts      string
+	ResolvConf string
 	Mounts     string
 	Interfaces []string
 	Sysctl     string

@@ -17,6 +17,7 @@ import (
 type fakeRuntime struct {
 	// stepTime is how long creating and starting take each.
 	stepTime time.Duration
+	network  *fakeNetwork
 
 	mu         sync.Mutex
 	containers map[string]*fakeContainer
@@ -92,8 +93,12 @@ func (r *fakeRuntime) Create(ctx context.Context, c Container) (Process, error) 
 	if err := errors.Join(r.step(ctx), r.fails("create")); err != nil {
 		return Process{}, err
 	}
+	placed := r.network.has(c)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !placed {
+		r.violate("container %s was made at %v, which is not its task's place", c.ID, c.Place)
+	}
 	if old := r.containers[c.ID]; old != nil && old.state == "running" {
 		r.violate("container %s was made anew while it ran", c.ID)
 	}
@@ -126,6 +131,7 @@ func (r *fakeRuntime) Start(ctx context.Context, id string) (Process, error) {
 }
 
 func (r *fakeRuntime) Signal(_ context.Context, id string, signal syscall.Signal) error {
+	r.mustBeWithdrawn(id)
 	r.mu.Lock()
 	c := r.containers[id]
 	if c == nil || c.state != "running" {
@@ -149,6 +155,7 @@ func (r *fakeRuntime) Remove(_ context.Context, id string) error {
 	if err := r.fails("remove"); err != nil {
 		return err
 	}
+	r.mustBeWithdrawn(id)
 	r.end(id, 137, false)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -245,6 +252,21 @@ func (r *fakeRuntime) inState(state string) []string {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// mustBeWithdrawn notes it if a program is ended that connections are sent to.
+func (r *fakeRuntime) mustBeWithdrawn(id string) {
+	if slices.Contains(r.running(), id) && r.network.serves(taskOf(id)) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.violate("container %s was ended while connections were sent to it", id)
+	}
+}
+
+// taskOf is the task of a container.
+func taskOf(id string) string {
+	task, _, _ := strings.Cut(id, "-")
+	return task
 }
 
 // violate notes what never must happen. The mutex is held.

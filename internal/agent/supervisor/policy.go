@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/cuemby/warren/internal/lifecycle"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -130,6 +131,19 @@ func stopGrace(spec *warrenv1.TaskSpec) time.Duration {
 		return grace.AsDuration()
 	}
 	return defaultStopGrace
+}
+
+// drainLeft is how long an attempt that is told to stop goes on for the connections it has. Where an earlier agent
+// began to stop it, that time counts. What the manager has given up has no time: another may run in its place.
+func drainLeft(spec *warrenv1.TaskSpec, status *warrenv1.TaskStatus, attempt uint32, now time.Time) time.Duration {
+	drain := spec.GetContainer().GetDrainPeriod().AsDuration()
+	switch {
+	case lifecycle.Ended(status.GetState()):
+		return 0
+	case status.GetState() == warrenv1.TaskState_TASK_STATE_STOPPING && status.GetAttempt() == attempt:
+		return max(0, min(drain, drain-now.Sub(status.GetSince().AsTime())))
+	}
+	return drain
 }
 
 // retryDelay is the wait after so many failed tries of what may succeed later.

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +15,8 @@ import (
 )
 
 // Whatever happens in whatever order, (attempt, state) never decreases, what has ended never runs
-// again, no two containers of a task run at once, and in the end there is what should be.
+// again, no two containers of a task run at once, connections go to no program that does not run or is being
+// ended, and in the end there is what should be.
 func TestNoOrderOfEventsBreaksTheLaws(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(struct{ testing.TB }{t}, func(r *rapid.T) {
@@ -25,10 +25,12 @@ func TestNoOrderOfEventsBreaksTheLaws(t *testing.T) {
 			n.t = r
 			w := &world{node: n, wanted: map[string]*warrenv1.Assignment{}}
 			n.runtime.stepTime = rapid.SampledFrom([]time.Duration{0, time.Millisecond}).Draw(r, "step time")
+			n.network.attachTime = rapid.SampledFrom([]time.Duration{0, 700 * time.Millisecond}).Draw(r, "attach time")
+			n.network.size = rapid.IntRange(1, 20).Draw(r, "addresses")
 			r.Repeat(map[string]func(*rapid.T){
 				"assign": w.assign, "shutdown": w.shutdown, "remove": w.remove, "lose": w.lose,
 				"exit": w.exit, "trouble": w.trouble, "pass": w.pass, "resync": w.resync,
-				"kill": w.kill, "reboot": w.reboot, "full": w.full,
+				"kill": w.kill, "reboot": w.reboot, "full": w.full, "listen": w.listen, "overlay": w.overlay,
 				"": w.check,
 			})
 			w.calmDown()
@@ -69,6 +71,11 @@ func (w *world) assign(r *rapid.T) {
 		a.Spec.Restart.MaxAttempts = new(uint32(rapid.IntRange(0, 2).Draw(r, "attempts")))
 	}
 	a.Spec.Container.StopGracePeriod = durationpb.New(time.Second)
+	a.Spec.Network = warrenv1.NetworkMode(rapid.IntRange(0, 3).Draw(r, "network"))
+	a.Spec.Container.DrainPeriod = durationpb.New(time.Duration(rapid.IntRange(0, 1).Draw(r, "drain")) * time.Second)
+	if rapid.Bool().Draw(r, "declares ports") {
+		w.network.change(func() { w.network.declaring[a.Task.Meta.Id] = true })
+	}
 	w.wanted[a.Task.Meta.Id] = a
 	w.node.assign(a)
 }
@@ -105,12 +112,37 @@ func (w *world) exit(r *rapid.T) {
 }
 
 func (w *world) trouble(r *rapid.T) {
-	method := rapid.SampledFrom([]string{"create", "start", "remove", "list"}).Draw(r, "method")
+	method := rapid.SampledFrom(troublesome).Draw(r, "method")
 	var err error
 	if rapid.Bool().Draw(r, "on") {
 		err = Transient(fmt.Errorf("%s does not work now", method))
 	}
+	w.setTrouble(method, err)
+}
+
+// troublesome are the methods of the runtime, and then of the network, that may fail.
+var troublesome = []string{"create", "start", "remove", "list", "attach", "detach", "attached"}
+
+func (w *world) setTrouble(method string, err error) {
 	w.runtime.setTrouble(method, err)
+	w.network.setTrouble(method, err)
+}
+
+// listen has a program listen on its ports.
+func (w *world) listen(r *rapid.T) {
+	ids := w.runtime.running()
+	if len(ids) == 0 {
+		r.Skip("nothing runs")
+	}
+	id := rapid.SampledFrom(ids).Draw(r, "container")
+	w.network.change(func() { w.network.listens[id] = true })
+	w.settle()
+}
+
+// overlay has the overlay come up, or not be up yet for who asks from now on.
+func (w *world) overlay(r *rapid.T) {
+	w.network.setUp(rapid.Bool().Draw(r, "up"))
+	w.settle()
 }
 
 func (w *world) pass(r *rapid.T) {
@@ -130,6 +162,7 @@ func (w *world) kill(*rapid.T) {
 func (w *world) reboot(*rapid.T) {
 	w.node.kill()
 	w.runtime.reboot()
+	w.network.reboot()
 	w.node.start()
 }
 
@@ -142,39 +175,69 @@ func (w *world) full(*rapid.T) {
 }
 
 func (w *world) check(r *rapid.T) {
-	w.runtime.mu.Lock()
-	defer w.runtime.mu.Unlock()
-	if len(w.runtime.violations) > 0 {
-		r.Fatalf("%q", w.runtime.violations)
+	if violations := w.violations(); len(violations) > 0 {
+		r.Fatalf("%q", violations)
+	}
+	select {
+	case <-w.supervisor.listed:
+	default:
+		return // it does not know yet what there is
+	}
+	alive := map[string]bool{}
+	for _, id := range w.runtime.running() {
+		alive[taskOf(id)] = true
+	}
+	w.supervisor.mu.Lock()
+	defer w.supervisor.mu.Unlock()
+	for id := range w.supervisor.tasks {
+		if w.network.serves(id) && !alive[id] {
+			r.Fatalf("connections are sent to %s, which does not run", id)
+		}
 	}
 }
 
 // calmDown ends all trouble and checks that what is, is what should be.
 func (w *world) calmDown() {
-	for _, method := range []string{"create", "start", "remove", "list"} {
-		w.runtime.setTrouble(method, nil)
+	for _, method := range troublesome {
+		w.setTrouble(method, nil)
 	}
+	w.network.setUp(true)
 	w.runtime.tell(Resync{})
 	w.full(nil)
 	w.node.pass(10 * time.Minute)
-	var want []string
+	w.network.change(func() {
+		for _, id := range w.runtime.running() {
+			w.network.listens[id] = true
+		}
+	})
+	w.settle()
+	want, placed := []string{}, []string{}
 	for _, id := range w.ids() {
 		switch status := w.reported[id]; {
 		case w.wanted[id].GetTask().GetStatus().GetState() == lost:
 			// It has ended for the manager, and is not reported any more.
 		case status.GetState() == running:
 			want = append(want, id)
+			on := onOverlay(w.wanted[id].GetSpec())
+			if on {
+				placed = append(placed, id)
+			}
+			if !status.GetServing() || status.GetMessage() != "" || (status.GetAddress() != "") != on || w.network.serves(id) != on {
+				w.t.Fatalf("task %s came to rest as %v, served %v", id, status, w.network.serves(id))
+			}
 		case status.GetState() < complete:
 			w.t.Fatalf("task %s came to rest as %v", id, status)
 		}
 	}
-	var got []string
+	got := []string{}
 	for _, id := range w.runtime.all() {
-		task, _, _ := strings.Cut(id, "-")
-		got = append(got, task)
+		got = append(got, taskOf(id))
 	}
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		w.t.Fatalf("containers of %q are there, want %q", got, want)
+	}
+	if attached, err := w.network.Attached(w.supervisor.ctx); err != nil || !slices.Equal(attached, placed) {
+		w.t.Fatalf("attached are %q (%v), want %q", attached, err, placed)
 	}
 }

@@ -18,6 +18,8 @@ import (
 // Options says what a supervisor works with.
 type Options struct {
 	Runtime Runtime
+	// Network may be nil: tasks on the overlay are refused then.
+	Network Network
 	Output  Output
 	Journal Journal
 	// NodeID is this node's; it changes when the node leaves its cluster and joins one again.
@@ -50,6 +52,7 @@ type Supervisor struct {
 	unclaimed map[string][]Found // by task: containers no task has asked for yet
 	listing   map[string]Exit    // ends seen during a listing; nil when there is none
 	gathering map[string]bool    // tasks of a full set of assignments that is still coming; nil else
+	tidied    bool               // places of tasks that are not this node's have been looked for
 	whole     bool               // a full set of assignments has come since this process began
 	connected chan struct{}      // closed, and made anew, when the runtime has been reached again
 	emptied   chan struct{}      // closed when no task is left; nil when nobody waits for that
@@ -67,6 +70,9 @@ func Start(ctx context.Context, o Options) (*Supervisor, error) {
 	recorded, err := o.Journal.Tasks()
 	if err != nil {
 		return nil, err
+	}
+	if o.Network == nil {
+		o.Network = noOverlay{}
 	}
 	s := &Supervisor{
 		Options:   o,
@@ -162,8 +168,8 @@ func (s *Supervisor) begin(t *task) {
 	s.running.Go(t.run)
 }
 
-// purgeUnclaimed removes the containers of tasks that are not this node's, once both what there is
-// and what there should be are known.
+// purgeUnclaimed removes the containers and places of tasks that are not this node's, once both what there
+// is and what there should be are known.
 func (s *Supervisor) purgeUnclaimed() {
 	select {
 	case <-s.listed:
@@ -180,6 +186,10 @@ func (s *Supervisor) purgeUnclaimed() {
 			t.purge()
 			s.begin(t)
 		}
+	}
+	if !s.tidied {
+		s.tidied = true
+		s.purgePlaces()
 	}
 }
 

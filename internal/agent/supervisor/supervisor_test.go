@@ -29,6 +29,7 @@ type node struct {
 	}
 	dir     string
 	runtime *fakeRuntime
+	network *fakeNetwork // nil for a node without an overlay
 	output  *fakeOutput
 	starts  int // bound of the next supervisor
 
@@ -43,6 +44,7 @@ func makeNode(t *testing.T) *node {
 	t.Helper()
 	n := &node{t: t, dir: t.TempDir(), runtime: newFakeRuntime(), output: newFakeOutput(), starts: 8,
 		reported: map[string]*warrenv1.TaskStatus{}}
+	n.network = newFakeNetwork(n.runtime)
 	n.start()
 	return n
 }
@@ -52,11 +54,23 @@ func newNode(t *testing.T) *node {
 	n := makeNode(t)
 	t.Cleanup(func() {
 		n.stop()
-		if violations := n.runtime.violations; len(violations) > 0 {
+		if violations := n.violations(); len(violations) > 0 {
 			t.Errorf("this must never happen: %q", violations)
 		}
 	})
 	return n
+}
+
+// violations are what has happened that never must.
+func (n *node) violations() []string {
+	n.runtime.mu.Lock()
+	defer n.runtime.mu.Unlock()
+	if n.network == nil {
+		return n.runtime.violations
+	}
+	n.network.mu.Lock()
+	defer n.network.mu.Unlock()
+	return slices.Concat(n.runtime.violations, n.network.violations)
 }
 
 func (n *node) start() {
@@ -69,10 +83,14 @@ func (n *node) start() {
 	n.told = map[string]*warrenv1.TaskStatus{}
 	var ctx context.Context
 	ctx, n.leave = context.WithCancel(context.Background())
-	n.supervisor, err = Start(ctx, Options{
+	o := Options{
 		Runtime: n.runtime, Output: n.output, Journal: n.store,
 		NodeID: func() string { return "node" }, Hostname: "host", MaxParallelStarts: n.starts, Logger: logger,
-	})
+	}
+	if n.network != nil {
+		o.Network = n.network
+	}
+	n.supervisor, err = Start(ctx, o)
 	if err != nil {
 		n.t.Fatalf("%v", err)
 	}
@@ -116,6 +134,9 @@ func (n *node) settle() {
 		before := n.reported[id]
 		if lifecycle.Ended(before.GetState()) && !proto.Equal(before, after) {
 			n.t.Fatalf("task %s had ended as %v and changed to %v", id, before, after)
+		}
+		if after.GetServing() && after.GetState() != running {
+			n.t.Fatalf("task %s serves and does not run: %v", id, after)
 		}
 		if lifecycle.Compare(after, before) >= 0 {
 			n.reported[id] = after
@@ -171,7 +192,10 @@ func assignment(id string, change ...func(*warrenv1.Assignment)) *warrenv1.Assig
 			Desired: warrenv1.DesiredState_DESIRED_STATE_RUNNING,
 			Status:  &warrenv1.TaskStatus{State: warrenv1.TaskState_TASK_STATE_ASSIGNED},
 		},
-		Spec: &warrenv1.TaskSpec{Container: &warrenv1.ContainerSpec{Image: "img"}, Restart: &warrenv1.RestartPolicy{}},
+		Spec: &warrenv1.TaskSpec{
+			Container: &warrenv1.ContainerSpec{Image: "img"}, Restart: &warrenv1.RestartPolicy{},
+			Network: warrenv1.NetworkMode_NETWORK_MODE_HOST,
+		},
 	}
 	for _, f := range change {
 		f(a)

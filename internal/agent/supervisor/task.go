@@ -46,6 +46,11 @@ type task struct {
 	progress   store.Progress
 	erased     bool
 
+	// rotation is held while connections are begun or ceased to be sent to the task.
+	rotation sync.Mutex
+	// entering are those that wait to have connections sent to the current attempt.
+	entering sync.WaitGroup
+
 	swept chan struct{} // closed when the last discarded container is gone; nil if none was
 }
 
@@ -97,11 +102,25 @@ type container struct {
 	attempt uint32
 	started time.Time
 	ended   <-chan Exit
+
+	overlay bool
+	// serving ends when it shall be sent no connections (any more); nil off the overlay.
+	serving context.Context
+	cease   context.CancelFunc
+}
+
+func (t *task) newContainer(id string, attempt uint32, a *warrenv1.Assignment) *container {
+	c := &container{id: id, attempt: attempt, overlay: onOverlay(a.GetSpec())}
+	if c.overlay {
+		c.serving, c.cease = context.WithCancel(t.wanted)
+	}
+	return c
 }
 
 // run is the task's life. It returns early when the agent leaves, from anywhere, and leaves all as it
 // is: the next agent takes it up from there.
 func (t *task) run() {
+	defer t.entering.Wait()
 	defer t.unwant()
 	if !t.waitForList() {
 		return
@@ -128,6 +147,9 @@ func (t *task) run() {
 	// Wanted no more before it came to run (again).
 	t.advance(func(s *warrenv1.TaskStatus) { s.State, s.Message = warrenv1.TaskState_TASK_STATE_SHUTDOWN, "" })
 
+	if !t.waitForSweep() || !t.leaveOverlay() {
+		return
+	}
 	select {
 	case <-t.purged:
 		t.erase()
@@ -174,6 +196,9 @@ func (t *task) takeUp() (*container, beginning) {
 		t.discard(id, counted)
 	}
 	if b.adopt == nil {
+		if onOverlay(assignment.GetSpec()) {
+			t.Network.Withdraw(t.id) // the node may still send it connections, as it did before
+		}
 		return nil, b
 	}
 	f := b.adopt
@@ -184,7 +209,16 @@ func (t *task) takeUp() (*container, beginning) {
 	if f.StartedAt.IsZero() {
 		f.StartedAt = time.Now()
 	}
+	c := t.newContainer(f.ID, f.Attempt, assignment)
+	c.started, c.ended = f.StartedAt, w.ended
+	served := false
 	if _, running := t.advance(func(s *warrenv1.TaskStatus) {
+		defer func() {
+			if !c.overlay && f.Running {
+				s.Serving = true
+			}
+			served = s.GetServing()
+		}()
 		if s.GetAttempt() == f.Attempt && s.GetState() >= warrenv1.TaskState_TASK_STATE_RUNNING {
 			return // as recorded
 		}
@@ -197,7 +231,10 @@ func (t *task) takeUp() (*container, beginning) {
 	}); running || f.Running {
 		t.log().Info("took up a container", "attempt", f.Attempt, "running", f.Running)
 	}
-	return &container{id: f.ID, attempt: f.Attempt, started: f.StartedAt, ended: w.ended}, b
+	if c.overlay && f.Running && t.wanted.Err() == nil {
+		t.entering.Go(func() { t.reenter(c, assignment, served) })
+	}
+	return c, b
 }
 
 // start makes the next attempt's container and starts it. It returns nil if the task cannot run or is
@@ -215,7 +252,7 @@ func (t *task) start(next beginning) *container {
 		return nil
 	}
 	assignment, _ := t.now()
-	c := &container{id: containerID(t.id, next.attempt), attempt: next.attempt}
+	c := t.newContainer(containerID(t.id, next.attempt), next.attempt, assignment)
 	w := t.watch(c.id)
 	c.ended = w.ended
 	err := t.retryTelling(t.wanted, func() error { return t.tryStart(c, w, assignment) }, func(tries int, err error) {
@@ -265,6 +302,11 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	if err != nil {
 		return err
 	}
+	// Before its turn to start: who waits for the overlay keeps nobody from starting.
+	place, err := t.place(c, a)
+	if err != nil {
+		return err
+	}
 	if !t.starts.TryAcquire(1) {
 		t.prepare(c, "waiting for its turn to start")
 		if err := t.starts.Acquire(t.wanted, 1); err != nil {
@@ -275,7 +317,7 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	slow.Reset(slowStart)
 	// From here on the steps are short, and half of one is worth less than all of it: only the agent's
 	// leaving interrupts them.
-	if _, err := t.Runtime.Create(t.ctx, t.container(c, a, pulled)); err != nil {
+	if _, err := t.Runtime.Create(t.ctx, t.container(c, a, pulled, place)); err != nil {
 		return err
 	}
 	if err := t.wanted.Err(); err != nil {
@@ -283,7 +325,7 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	}
 	t.note(func(s *warrenv1.TaskStatus) {
 		s.Attempt, s.State, s.Message = c.attempt, warrenv1.TaskState_TASK_STATE_STARTING, ""
-		s.ContainerId, s.ImageDigest = c.id, pulled.Digest
+		s.ContainerId, s.ImageDigest, s.Address = c.id, pulled.Digest, place.address()
 	})
 	process, err := t.Runtime.Start(t.ctx, c.id)
 	if err != nil {
@@ -291,12 +333,25 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	}
 	t.started(w)
 	c.started = time.Now()
+	serving := t.entersAtOnce(c)
 	t.advance(func(s *warrenv1.TaskStatus) {
 		s.State, s.Pid, s.StartedAt = warrenv1.TaskState_TASK_STATE_RUNNING, process.Pid, timestamppb.New(c.started)
-		s.Message = ""
+		s.Message, s.Serving = "", serving
 	})
+	if !serving {
+		t.entering.Go(func() { t.enter(c) })
+	}
 	t.log().Debug("running", "attempt", c.attempt, "pid", process.Pid)
 	return nil
+}
+
+// place gives the task its place on the overlay; none on another network.
+func (t *task) place(c *container, a *warrenv1.Assignment) (Place, error) {
+	if !c.overlay {
+		return Place{}, nil
+	}
+	t.entering.Wait() // of an attempt before, which may yet be about its place
+	return t.Network.Attach(t.wanted, a, func(progress string) { t.prepare(c, progress) })
 }
 
 // begun notes that the attempt is under way. A restarted task is starting all the while, for its state
@@ -321,7 +376,7 @@ func underWay(s *warrenv1.TaskStatus, attempt uint32, message string) {
 	s.Message = message
 }
 
-func (t *task) container(c *container, a *warrenv1.Assignment, image Image) Container {
+func (t *task) container(c *container, a *warrenv1.Assignment, image Image, place Place) Container {
 	task := a.GetTask()
 	return Container{
 		ID:           c.id,
@@ -334,6 +389,7 @@ func (t *task) container(c *container, a *warrenv1.Assignment, image Image) Cont
 		Slot:         task.GetSlot(),
 		Attempt:      c.attempt,
 		Image:        image,
+		Place:        place,
 		Spec:         a.GetSpec(),
 	}
 }
@@ -343,6 +399,7 @@ func (t *task) container(c *container, a *warrenv1.Assignment, image Image) Cont
 func (t *task) await(c *container) (Exit, bool) {
 	select {
 	case exit := <-c.ended:
+		t.withdraw(c)
 		return exit, true
 	case <-t.wanted.Done():
 	}
@@ -352,12 +409,33 @@ func (t *task) await(c *container) (Exit, bool) {
 	return t.stop(c)
 }
 
-// stop asks the program to end, gives it its time, and then ends it.
+// stop lets the program drain, asks it to end, gives it its time, and then ends it.
 func (t *task) stop(c *container) (Exit, bool) {
+	t.withdraw(c)
+	assignment, progress := t.now()
+	drain := time.Duration(0)
+	if c.overlay {
+		drain = drainLeft(assignment.GetSpec(), progress.Status, c.attempt, time.Now())
+	}
 	t.advance(func(s *warrenv1.TaskStatus) {
 		s.State, s.Message = warrenv1.TaskState_TASK_STATE_STOPPING, ""
+		if drain > 0 {
+			period := assignment.GetSpec().GetContainer().GetDrainPeriod().AsDuration()
+			s.Message = "drains: goes on for " + words(period) + " for the connections it has, before it is told to stop"
+		}
 	})
-	assignment, _ := t.now()
+	if drain > 0 {
+		timer := time.NewTimer(drain)
+		defer timer.Stop()
+		select {
+		case exit := <-c.ended:
+			return exit, true
+		case <-t.ctx.Done():
+			return Exit{}, false
+		case <-timer.C:
+			t.advance(func(s *warrenv1.TaskStatus) { s.Message = "" })
+		}
+	}
 	grace := stopGrace(assignment.GetSpec())
 	if grace > 0 {
 		t.signal(c, 0)
@@ -426,6 +504,10 @@ func (t *task) follow(c *container, exit Exit) (beginning, bool) {
 	t.log().Info("the program ended", "attempt", c.attempt, "code", exit.Code, "oom", exit.OOMKilled,
 		"restart", !lifecycle.Ended(v.state), "delay", v.delay)
 	next := beginning{attempt: c.attempt + 1, delay: v.delay}
+	if c.overlay && !t.clean() {
+		// Other nodes must not send it connections for as long as that takes.
+		t.advance(func(s *warrenv1.TaskStatus) { s.Serving = false })
+	}
 	t.waitForSweep() // one discarded container at a time, however fast a program crashes
 	t.mu.Lock()
 	t.progress.Restarts = v.restarts
@@ -502,6 +584,9 @@ func (t *task) change(change func(*warrenv1.TaskStatus)) (*warrenv1.TaskStatus, 
 		after = proto.CloneOf(before)
 	}
 	change(after)
+	if after.GetState() != warrenv1.TaskState_TASK_STATE_RUNNING {
+		after.Serving = false
+	}
 	order := lifecycle.Compare(after, before)
 	if order < 0 || proto.Equal(after, before) {
 		return before, false
@@ -555,10 +640,7 @@ func (t *task) discard(id string, after *store.Commit) {
 		}
 		defer t.removals.Release(1)
 		err := t.retry(t.ctx, "remove container "+id, func() error {
-			if err := t.Runtime.Remove(t.ctx, id); err != nil {
-				return Transient(err) // whatever it is: nothing is left behind
-			}
-			return nil
+			return Transient(t.Runtime.Remove(t.ctx, id)) // whatever it is: nothing is left behind
 		})
 		if err == nil {
 			close(swept)
@@ -579,11 +661,31 @@ func (t *task) waitForSweep() bool {
 	}
 }
 
-// erase removes what is left of a task that has ended.
-func (t *task) erase() {
-	if !t.waitForSweep() {
-		return
+// clean tells whether the discarded containers are gone.
+func (t *task) clean() bool {
+	if t.swept == nil {
+		return true
 	}
+	select {
+	case <-t.swept:
+		return true
+	default:
+		return false
+	}
+}
+
+// leaveOverlay gives up the place of a task that has ended, of which nothing is there any more; false if the agent
+// leaves first. That the task had left may be known of an earlier agent: it leaves again.
+func (t *task) leaveOverlay() bool {
+	if assignment, _ := t.now(); !onOverlay(assignment.GetSpec()) {
+		return true
+	}
+	t.entering.Wait() // what gives it its place again
+	return t.detach(t.id) == nil
+}
+
+// erase removes what is left of a task that has ended and whose containers and place are gone.
+func (t *task) erase() {
 	if err := t.Output.Remove(t.id); err != nil {
 		t.log().Error("cannot remove the task's output", "error", err)
 	}

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -14,8 +15,13 @@ import (
 // runtime cannot be reached, a registry's connection broke. Any other error is for good.
 var ErrTransient = errors.New("may succeed later")
 
-// Transient puts ErrTransient into an error's chain and leaves its words alone.
-func Transient(err error) error { return transientError{err} }
+// Transient puts ErrTransient into an error's chain and leaves its words alone; nil stays nil.
+func Transient(err error) error {
+	if err == nil {
+		return nil
+	}
+	return transientError{err}
+}
 
 type transientError struct{ error }
 
@@ -43,6 +49,48 @@ type Runtime interface {
 	Reattach(ctx context.Context, id string) error
 	// Events tells what happens until ctx ends; it fails for no other reason.
 	Events(ctx context.Context, on func(Event)) error
+}
+
+// Network is what the supervisor needs of the node's overlay. Every method may be called again for what is
+// already done, of many tasks at once, and of one task one at a time but for Serve, Withdraw and Declares.
+// The place belongs to the task, not to an attempt: it outlives containers, agents and, but for the
+// namespace, the machine's running.
+type Network interface {
+	// Attach gives a task its place: the same as before where it has one, with a namespace made anew where
+	// that is gone. It waits for the overlay to come up, which progress is told in words, and fails with
+	// ErrTransient while the overlay has failed; any other error is for good, and the task's owner reads it.
+	Attach(ctx context.Context, a *warrenv1.Assignment, progress func(string)) (Place, error)
+	// Declares tells whether the task's service declares ports, so that the task takes no connections before
+	// Listening has returned.
+	Declares(task string) bool
+	// Listening returns nil when the task listens on every port that its service declares, at once where it
+	// declares none, and else ctx's error. missing is told, at most every few seconds, of ports that have
+	// not come to listen for a while, in words: 8080/tcp.
+	Listening(ctx context.Context, task string, missing func(ports string)) error
+	// Serve has this node send connections to the task.
+	Serve(task string)
+	// Withdraw has this node send it no new ones, from now on, if it did. Established ones stay.
+	Withdraw(task string)
+	// Detach takes the task off the overlay, at once where it is not on it.
+	Detach(ctx context.Context, task string) error
+	// Attached lists the tasks that have a place or anything left of one.
+	Attached(ctx context.Context) ([]string, error)
+}
+
+// Place is a task's place on the overlay; zero on another network.
+type Place struct {
+	// Namespace is the path of the network namespace, whose links are up, loopback with them.
+	Namespace string
+	Address   netip.Addr
+	// ResolvConf is the content of the task's /etc/resolv.conf.
+	ResolvConf []byte
+}
+
+func (p Place) address() string {
+	if !p.Address.IsValid() {
+		return ""
+	}
+	return p.Address.String()
 }
 
 // Output is what the supervisor needs of the kept output of tasks.
@@ -79,6 +127,7 @@ type Container struct {
 	NodeID, NodeHostname   string
 	Slot, Attempt          uint32
 	Image                  Image
+	Place                  Place
 	Spec                   *warrenv1.TaskSpec
 }
 

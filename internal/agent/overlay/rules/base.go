@@ -86,9 +86,9 @@ func (b *base) hooks() []hook {
 	return []hook{forwardHook}
 }
 
-// ensure makes what is missing of the chains for nftables. It does nothing where there is no iptables: then
-// nobody can have set FORWARD's policy with it.
-func (b *base) ensure(ctx context.Context) error {
+// ensure makes what is missing. It does nothing where there is no iptables: then nobody can have set FORWARD's
+// policy with it.
+func (b *base) ensure(context.Context) error {
 	if b == nil {
 		return nil
 	}
@@ -96,10 +96,12 @@ func (b *base) ensure(ctx context.Context) error {
 		if err := b.ensureChain(userChain); err != nil {
 			return err
 		}
-		if err := b.ensureForward(); err != nil {
-			return err
+		if !b.filters {
+			if err := b.ensureForward(); err != nil {
+				return err
+			}
 		}
-		return b.ensureHooks(ctx)
+		return b.ensureHooks()
 	})
 }
 
@@ -158,7 +160,7 @@ func (b *base) ensureForward() error {
 
 // ensureHooks sees to the jumps. Once in the life of this process each is moved to the first place; later it
 // only has to be there, or two programs that both want to be first would never end.
-func (b *base) ensureHooks(context.Context) error {
+func (b *base) ensureHooks() error {
 	for _, h := range b.hooks() {
 		at, err := b.find(h)
 		if err != nil {
@@ -292,7 +294,7 @@ func (b *base) stands(table string) (bool, error) {
 	return slices.Contains(strings.Fields(string(names)), table), err
 }
 
-// clear removes every jump and chain of ours but those named; keep has the operator's chain stay too.
+// clear removes every jump and chain of ours; with keep, those only that the backend in use does not want.
 func (b *base) clear(ctx context.Context, keep bool) error {
 	if b == nil {
 		return nil

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // patience bounds every wait of these tests.
@@ -433,13 +434,21 @@ func (w *world) replace(services ...Service) {
 	w.t.Helper()
 	w.node.must(w.rules.Replace(context.Background(), Set{services, everyTask(w.nodeIs)}))
 	w.other.must(w.remote.Replace(context.Background(), Set{services, everyTask(w.farsIs)}))
+	w.settle()
 }
 
-// apply makes a change on both nodes, but for tasks, which differ.
-func (w *world) apply(services ...Service) {
+// apply makes a change on both nodes that is the same for both.
+func (w *world) apply(change Change) {
 	w.t.Helper()
-	w.node.must(w.rules.Apply(context.Background(), Change{Services: services}))
-	w.other.must(w.remote.Apply(context.Background(), Change{Services: services}))
+	w.node.must(w.rules.Apply(context.Background(), change))
+	w.other.must(w.remote.Apply(context.Background(), change))
+	w.settle()
+}
+
+func (w *world) settle() {
+	w.t.Helper()
+	w.node.must(w.rules.Settle(context.Background()))
+	w.other.must(w.remote.Settle(context.Background()))
 }
 
 func mustAddr(cidr string) *netlink.Addr {
@@ -448,4 +457,25 @@ func mustAddr(cidr string) *netlink.Addr {
 		panic(err)
 	}
 	return a
+}
+
+// hammer connects again and again from the calling thread's namespace.
+func hammer(b *testing.B, to string) error {
+	addr := netip.MustParseAddrPort(to)
+	for b.Loop() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		// Closing sends a reset, or ports run out.
+		err = errors.Join(
+			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
+			unix.Connect(fd, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}),
+			unix.Close(fd))
+		if err != nil {
+			return err
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "connections/s")
+	return nil
 }

@@ -55,7 +55,7 @@ func (b *iptablesBackend) replace(ctx context.Context, f *facts) error {
 		return err
 	}
 	b.wants = wants
-	return b.base.node.run(func() error { return b.base.ensureHooks(ctx) })
+	return b.base.ensure(ctx)
 }
 
 func (b *iptablesBackend) apply(ctx context.Context, f *facts, _ delta) error {

@@ -23,9 +23,10 @@ import (
 //	remote     tasks of other nodes     a set
 //	net-H      members of a network     a set each
 //
-// As there is a chain for every number of endpoints, every endpoint has its exact share, and neither a new
-// connection nor a change costs more with more services (measured: 0.1 ms to change one of 5,000 where a chain
-// per service takes 40).
+// As there is a chain for every number of endpoints, every endpoint has its exact share, and a new connection
+// costs the same with any number of services. So does a change (measured: 0.1 ms to change one of 5,000 where a
+// chain per service takes 40), but for one of the number: with each new way to a chain the kernel looks for
+// loops in all the ways there are, 0.9 ms at 5,000 VIPs.
 const (
 	vipsMap      = "vips"
 	endpointsMap = "endpoints"
@@ -37,21 +38,28 @@ const (
 	remoteSet    = "remote"
 )
 
+// slotsAhead is up to which number of endpoints there are chains from the start.
+const slotsAhead = 16
+
 // element is an element of a set; of a map if it has a value or leads to a chain.
 type element struct {
 	set, key     string
 	value, chain string
 }
 
-// chain is a chain that stands while something leads to it.
+// chain is a chain that the facts call for.
 type chain struct {
 	name     string
-	slots    uint32   // of vip-N and port-N: N
+	slots    uint32   // of vip-N and port-N: N, the number of endpoints
 	networks []string // of from-H and to-H: the sets of their members
 }
 
 // script is what turns the sets and chains before a change into those after, in this order.
 type script struct {
+	// ahead are chains for numbers of endpoints that there were not yet. They have to stand before the change: a
+	// packet that is on its way through the rules while a chain is made may come to it and find it empty.
+	ahead []chain
+
 	newSets    []string // net-H
 	newChains  []chain
 	drop, add  []element
@@ -59,13 +67,23 @@ type script struct {
 	goneSets   []string
 }
 
-// layout keeps count of what leads to the chains and who is in the networks' sets.
+// layout keeps count of what leads to the chains of networks and who is in the networks' sets.
 type layout struct {
 	uses   map[string]int // by name of the chain or the set
 	chains map[string]chain
+	slots  map[string]chain // vip-N and port-N; they stay as long as the table does
 }
 
-func newLayout() *layout { return &layout{uses: map[string]int{}, chains: map[string]chain{}} }
+func newLayout() *layout {
+	l := &layout{uses: map[string]int{}, chains: map[string]chain{}, slots: map[string]chain{}}
+	for n := 1; n <= slotsAhead; n++ {
+		for _, kind := range []string{"vip-", "port-"} {
+			c := slotsChain(kind, n)
+			l.slots[c.name] = c
+		}
+	}
+	return l
+}
 
 // change turns changed facts into changed sets and chains.
 func (l *layout) change(d delta) script {
@@ -80,32 +98,12 @@ func (l *layout) change(d delta) script {
 	}
 
 	for vip, t := range d.vips {
-		key := addrKey(vip)
-		if n := len(t.before); n != len(t.after) {
-			if n > 0 {
-				name := slotsChain("vip-", n).name
-				l.uses[name]--
-				s.drop = append(s.drop, element{set: vipsMap, key: key, chain: name})
-			}
-			if n := len(t.after); n > 0 {
-				s.add = append(s.add, element{set: vipsMap, key: key, chain: use(slotsChain("vip-", n))})
-			}
-		}
-		slots(&s, endpointsMap, key, t.before, t.after, addrKey)
+		l.number(&s, vipsMap, "vip-", addrKey(vip), len(t.before), len(t.after))
+		slots(&s, endpointsMap, addrKey(vip), t.before, t.after, addrKey)
 	}
 	for p, t := range d.ports {
-		key := portKey(p)
-		if n := len(t.before); n != len(t.after) {
-			if n > 0 {
-				name := slotsChain("port-", n).name
-				l.uses[name]--
-				s.drop = append(s.drop, element{set: portsMap, key: key, chain: name})
-			}
-			if n := len(t.after); n > 0 {
-				s.add = append(s.add, element{set: portsMap, key: key, chain: use(slotsChain("port-", n))})
-			}
-		}
-		slots(&s, targetsMap, key, t.before, t.after, func(a netip.AddrPort) string {
+		l.number(&s, portsMap, "port-", portKey(p), len(t.before), len(t.after))
+		slots(&s, targetsMap, portKey(p), t.before, t.after, func(a netip.AddrPort) string {
 			return addrKey(a.Addr()) + numberKey(a.Port())
 		})
 	}
@@ -144,6 +142,25 @@ func (l *layout) change(d delta) script {
 		}
 	}
 	return s
+}
+
+// number leads to the chain for the number of endpoints, if that differs.
+func (l *layout) number(s *script, set, kind, key string, before, after int) {
+	if before == after {
+		return
+	}
+	if before > 0 {
+		s.drop = append(s.drop, element{set: set, key: key, chain: slotsChain(kind, before).name})
+	}
+	if after == 0 {
+		return
+	}
+	c := slotsChain(kind, after)
+	s.add = append(s.add, element{set: set, key: key, chain: c.name})
+	if _, stands := l.slots[c.name]; !stands {
+		l.slots[c.name] = c
+		s.ahead = append(s.ahead, c)
+	}
 }
 
 func (l *layout) enter(set string) {

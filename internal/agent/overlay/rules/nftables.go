@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 
@@ -30,6 +31,7 @@ var tables = [2]string{"warren-a", "warren-b"}
 type nftablesBackend struct {
 	node namespaceNode
 	base *base
+	log  *slog.Logger
 
 	conn   *nftables.Conn
 	socket atomic.Uint32 // by which the kernel tells our changes from others'
@@ -47,8 +49,8 @@ type namespaceNode struct {
 	namespace
 }
 
-func newNftables(node namespaceNode, b *base) *nftablesBackend {
-	return &nftablesBackend{node: node, base: b}
+func newNftables(node namespaceNode, b *base, log *slog.Logger) *nftablesBackend {
+	return &nftablesBackend{node: node, base: b, log: log}
 }
 
 // connect opens the connection if there is none.
@@ -74,7 +76,7 @@ func (b *nftablesBackend) connect() error {
 
 func (b *nftablesBackend) disconnect() {
 	if b.conn != nil {
-		b.conn.CloseLasting()
+		_ = b.conn.CloseLasting()
 		b.conn = nil
 	}
 }
@@ -96,10 +98,8 @@ func (b *nftablesBackend) probe() error {
 		return err
 	}
 	table := b.conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "warren-probe"})
-	b.build(table, []string{"net-probe"}, []chain{
-		slotsChain("vip-", 1), slotsChain("port-", 1),
-		{name: "from-probe", networks: []string{"net-probe"}}, {name: "to-probe", networks: []string{"net-probe"}},
-	})
+	networks := []string{"net-probe"}
+	b.build(table, newLayout(), networks, []chain{{name: "from-probe", networks: networks}, {name: "to-probe", networks: networks}})
 	b.hook(table)
 	b.conn.DelTable(table)
 	if err := b.flush(); err != nil {
@@ -109,9 +109,6 @@ func (b *nftablesBackend) probe() error {
 }
 
 func (b *nftablesBackend) replace(ctx context.Context, f *facts) error {
-	if err := b.base.ensure(ctx); err != nil {
-		return err
-	}
 	if err := b.connect(); err != nil {
 		return err
 	}
@@ -120,7 +117,7 @@ func (b *nftablesBackend) replace(ctx context.Context, f *facts) error {
 		return err
 	}
 	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: tables[0]}
-	if stands == tables[0] {
+	if len(stands) > 0 && stands[0].Table.Name == tables[0] {
 		table.Name = tables[1]
 	}
 
@@ -129,7 +126,7 @@ func (b *nftablesBackend) replace(ctx context.Context, f *facts) error {
 	b.conn.AddTable(table) // what an earlier try has left of it
 	b.conn.DelTable(table)
 	b.conn.AddTable(table)
-	sets := b.build(table, s.newSets, s.newChains)
+	sets := b.build(table, l, s.newSets, s.newChains)
 	if err := b.flush(); err != nil {
 		return fmt.Errorf("make nftables table %s: %w", table.Name, err)
 	}
@@ -147,34 +144,50 @@ func (b *nftablesBackend) replace(ctx context.Context, f *facts) error {
 			return fmt.Errorf("fill nftables table %s: %w", table.Name, err)
 		}
 	}
-	b.hook(table)
-	if stands != "" {
-		b.conn.DelTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: stands})
-	}
-	if err := b.flush(); err != nil {
+	if err := b.swap(table, stands); err != nil {
 		return fmt.Errorf("put nftables table %s in force: %w", table.Name, err)
 	}
 	b.table, b.layout, b.sets = table, l, sets
 	b.named.Store(&table.Name)
-	return nil
+	return b.base.ensure(ctx) // only now: it accepts what the table does not refuse
 }
 
-// standing is the name of the table that packets pass, whoever made it; empty if there is none.
-func (b *nftablesBackend) standing() (string, error) {
+// standing is the chains that packets come to of the table in force, whoever made it; none if there is none.
+func (b *nftablesBackend) standing() ([]*nftables.Chain, error) {
 	chains, err := b.conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
 	if err != nil {
-		return "", fmt.Errorf("list nftables chains: %w", err)
+		return nil, fmt.Errorf("list nftables chains: %w", err)
 	}
+	var hooked []*nftables.Chain
 	for _, c := range chains {
-		if c.Hooknum != nil && slices.Contains(tables[:], c.Table.Name) {
-			return c.Table.Name, nil
+		if c.Hooknum != nil && slices.Contains(tables[:], c.Table.Name) && (len(hooked) == 0 || c.Table.Name == hooked[0].Table.Name) {
+			hooked = append(hooked, c)
 		}
 	}
-	return "", nil
+	return hooked, nil
+}
+
+// swap puts a table in force in place of another. The other's NAT stays for one transaction more: a packet
+// that has passed our chain when it was not in force yet would pass the other when it no longer is.
+func (b *nftablesBackend) swap(table *nftables.Table, stands []*nftables.Chain) error {
+	b.hook(table)
+	for _, c := range stands {
+		if c.Type != nftables.ChainTypeNAT {
+			b.conn.DelChain(c)
+		}
+	}
+	if err := b.flush(); err != nil || len(stands) == 0 {
+		return err
+	}
+	if err := b.connect(); err != nil {
+		return err
+	}
+	b.conn.DelTable(stands[0].Table)
+	return b.flush()
 }
 
 // build gathers a table's sets and chains, but for those that packets come to.
-func (b *nftablesBackend) build(table *nftables.Table, networks []string, chains []chain) map[string]*nftables.Set {
+func (b *nftablesBackend) build(table *nftables.Table, l *layout, networks []string, chains []chain) map[string]*nftables.Set {
 	fixed := schemaOf(b.node.Node)
 	sets := map[string]*nftables.Set{}
 	for _, set := range fixed.sets {
@@ -187,14 +200,14 @@ func (b *nftablesBackend) build(table *nftables.Table, networks []string, chains
 	for _, c := range fixed.inner {
 		b.conn.AddChain(&nftables.Chain{Name: c.name, Table: table})
 	}
-	for _, c := range chains {
-		b.conn.AddChain(&nftables.Chain{Name: c.name, Table: table})
-	}
 	for _, c := range fixed.inner {
 		b.addRules(table, c.name, c.rules)
 	}
 	for _, c := range chains {
-		b.addRules(table, c.name, rulesOf(c))
+		b.addChain(table, c)
+	}
+	for _, c := range l.slots {
+		b.addChain(table, c)
 	}
 	return sets
 }
@@ -218,6 +231,11 @@ func (b *nftablesBackend) addSet(table *nftables.Table, set *nftables.Set) *nfta
 	return set
 }
 
+func (b *nftablesBackend) addChain(table *nftables.Table, c chain) {
+	b.conn.AddChain(&nftables.Chain{Name: c.name, Table: table})
+	b.addRules(table, c.name, rulesOf(c))
+}
+
 func (b *nftablesBackend) addRules(table *nftables.Table, chain string, list []rule) {
 	for _, r := range list {
 		b.conn.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: chain, Table: table}, Exprs: r})
@@ -228,24 +246,32 @@ func (b *nftablesBackend) apply(ctx context.Context, f *facts, d delta) error {
 	err := b.change(d)
 	if err != nil {
 		// The table is not what we took it for. What should stand is known: build it anew.
+		b.log.WarnContext(ctx, "a change does not fit the packet rules, all are made anew", "error", err)
 		b.disconnect()
 		err = b.replace(ctx, f)
 	}
 	return err
 }
 
-// change makes a change in one transaction.
+// change makes a change in one transaction, but for chains that have to stand before.
 func (b *nftablesBackend) change(d delta) error {
 	if err := b.connect(); err != nil {
 		return err
 	}
 	s := b.layout.change(d)
+	if len(s.ahead) > 0 {
+		for _, c := range s.ahead {
+			b.addChain(b.table, c)
+		}
+		if err := b.flush(); err != nil {
+			return err
+		}
+	}
 	for _, network := range s.newSets {
 		b.sets[network] = b.addSet(b.table, &nftables.Set{Name: network, KeyType: nftables.TypeIPAddr})
 	}
 	for _, c := range s.newChains {
-		b.conn.AddChain(&nftables.Chain{Name: c.name, Table: b.table})
-		b.addRules(b.table, c.name, rulesOf(c))
+		b.addChain(b.table, c)
 	}
 	if err := elements(b.conn.SetDeleteElements, b.sets, s.drop); err != nil {
 		return err
@@ -306,8 +332,10 @@ func (b *nftablesBackend) intact(context.Context) (bool, error) {
 	for _, c := range fixed.hooked {
 		want[c.name] = len(c.rules)
 	}
-	for name, c := range b.layout.chains {
-		want[name] = len(rulesOf(c))
+	for _, called := range []map[string]chain{b.layout.chains, b.layout.slots} {
+		for name, c := range called {
+			want[name] = len(rulesOf(c))
+		}
 	}
 	have, err := countRules(b.node.namespace, b.table.Name)
 	if err != nil {

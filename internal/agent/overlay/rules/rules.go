@@ -46,9 +46,11 @@ type Rules struct {
 	node    namespaceNode
 	base    *base // nil where there is no iptables
 	kind    Backend
+	cutter  *cutter
 
 	mu      sync.Mutex
 	facts   *facts // nil before the first full set
+	failed  bool   // what is in force may not be what is known: the next to come makes all anew
 	backend backend
 	other   backend // whatever may be left of the other kind, until it was cleared
 }
@@ -90,6 +92,7 @@ func Open(ctx context.Context, node Node, options Options) (*Rules, error) {
 	if err := r.choose(ctx, options); err != nil {
 		return nil, errors.Join(err, where.close())
 	}
+	r.cutter = startCutter(r)
 	r.log.InfoContext(ctx, "packet rules are kept", "backend", string(r.kind), "iptables", r.base.describe())
 	return r, nil
 }
@@ -101,7 +104,7 @@ func (r *Rules) choose(ctx context.Context, options Options) error {
 	}
 	var noTables error
 	r.base, noTables = newBase(ctx, r.node, program)
-	nftables := newNftables(r.node, r.base)
+	nftables := newNftables(r.node, r.base, r.log)
 	switch options.Backend {
 	case Auto, Nftables, "":
 		err := nftables.probe()
@@ -140,8 +143,9 @@ func (b *base) describe() string {
 // Backend is the backend that was chosen.
 func (r *Rules) Backend() Backend { return r.kind }
 
-// Replace puts a full set in force in place of all there is. Established connections go on; what cannot go on,
-// UDP to an endpoint that is gone and anything of a task that is dead, is cut.
+// Replace puts a full set in force in place of all there is. Established connections go on, but for what cannot,
+// UDP to an endpoint that is gone and anything of a task that is dead: that is cut within some 20 ms, for which
+// Settle waits.
 func (r *Rules) Replace(ctx context.Context, set Set) error {
 	all := Change{Services: set.Services, Tasks: set.Tasks}
 	if err := all.valid(r.node.Node); err != nil {
@@ -152,13 +156,21 @@ func (r *Rules) Replace(ctx context.Context, set Set) error {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.backend.replace(ctx, next); err != nil {
+	if err := r.renew(ctx, next); err != nil {
 		return fmt.Errorf("replace packet rules: %w", err)
 	}
 	before := r.facts
 	r.facts = next
 	r.clearOther(ctx)
-	return r.cut(ctx, next.staleSince(before))
+	r.cutter.cut(cutsBetween(before, next))
+	return nil
+}
+
+// renew makes all anew.
+func (r *Rules) renew(ctx context.Context, f *facts) error {
+	err := r.backend.replace(ctx, f)
+	r.failed = err != nil
+	return err
 }
 
 // clearOther removes what an earlier process may have left in the other backend. It is no failure of the
@@ -178,8 +190,9 @@ func (r *Rules) clearOther(ctx context.Context) {
 	}
 }
 
-// Apply puts a change in force, whole and at once. It returns when no new connection goes where it should not
-// any more, and what cannot go on was cut, as with Replace.
+// Apply puts a change in force, whole and at once. When it returns no new connection goes where it should not any
+// more; what cannot go on is cut as with Replace. A change that fails is known all the same, and in force with
+// the next Apply or Repair that does not fail.
 func (r *Rules) Apply(ctx context.Context, change Change) error {
 	if err := change.valid(r.node.Node); err != nil {
 		return fmt.Errorf("change packet rules: %w", err)
@@ -190,13 +203,22 @@ func (r *Rules) Apply(ctx context.Context, change Change) error {
 		return errors.New("change packet rules: there are none yet: replace them with a full set first")
 	}
 	d := r.facts.apply(change)
-	if !d.empty() {
-		if err := r.backend.apply(ctx, r.facts, d); err != nil {
-			return fmt.Errorf("change packet rules: %w", err)
-		}
+	var err error
+	if r.failed {
+		err = r.renew(ctx, r.facts)
+	} else if !d.empty() {
+		err = r.backend.apply(ctx, r.facts, d)
+		r.failed = err != nil
 	}
-	return r.cut(ctx, r.facts.stale(d))
+	if err != nil {
+		return fmt.Errorf("change packet rules: %w", err)
+	}
+	r.cutter.cut(cutsOf(d))
+	return nil
 }
+
+// Settle waits until what could not go on is cut of all that Replace and Apply have put in force so far.
+func (r *Rules) Settle(ctx context.Context) error { return r.cutter.settle(ctx) }
 
 // Repair looks whether all stands and makes anew what does not. It tells whether anything was missing.
 func (r *Rules) Repair(ctx context.Context) (bool, error) { return r.repair(ctx, "") }
@@ -208,7 +230,7 @@ func (r *Rules) repair(ctx context.Context, spoilt string) (bool, error) {
 	if r.facts == nil {
 		return false, nil
 	}
-	broken := spoilt != "" && r.backend.owns(spoilt)
+	broken := r.failed || spoilt != "" && r.backend.owns(spoilt)
 	if !broken {
 		intact, err := r.backend.intact(ctx)
 		if err != nil {
@@ -216,20 +238,22 @@ func (r *Rules) repair(ctx context.Context, spoilt string) (bool, error) {
 		}
 		broken = !intact
 	}
-	if !broken {
-		hooked, err := r.base.intact(ctx)
-		if err != nil {
-			return false, fmt.Errorf("look after packet rules: %w", err)
+	if broken {
+		if err := r.renew(ctx, r.facts); err != nil {
+			return true, fmt.Errorf("repair packet rules: %w", err)
 		}
-		broken = !hooked
+		return true, nil
 	}
-	if !broken {
-		return false, nil
+	whole, err := r.base.intact(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look after packet rules: %w", err)
 	}
-	if err := r.backend.replace(ctx, r.facts); err != nil {
-		return true, fmt.Errorf("repair packet rules: %w", err)
+	if !whole {
+		if err := r.base.ensure(ctx); err != nil {
+			return true, fmt.Errorf("repair packet rules: %w", err)
+		}
 	}
-	return true, nil
+	return !whole, nil
 }
 
 // Remove removes everything of ours, the operator's chain too, and whatever stands only because of it.
@@ -249,6 +273,7 @@ func (r *Rules) Remove(ctx context.Context) error {
 
 // Close lets go of the kernel and leaves the rules in force.
 func (r *Rules) Close() error {
+	r.cutter.close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.facts = nil

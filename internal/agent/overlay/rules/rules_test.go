@@ -2,14 +2,19 @@ package rules
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 func commandContext(ctx context.Context, command ...string) *exec.Cmd {
@@ -40,9 +45,9 @@ func TestAVIPWithoutAnEndpointIsRefusedAtOnce(t *testing.T) {
 			w.node.refused(network, vip1+":80")
 			w.a.refused(network, vip2+":80") // nobody's
 		}
-		w.apply(service("one", vip1, bAddr))
+		w.apply(Change{Services: []Service{service("one", vip1, bAddr)}})
 		w.a.reaches("tcp4", vip1+":80", aAddr, "b")
-		w.apply(service("one", vip1))
+		w.apply(Change{Services: []Service{service("one", vip1)}})
 		w.a.refused("tcp4", vip1+":80")
 	})
 }
@@ -92,7 +97,7 @@ func TestAPublishedPortIsOpenOnEveryAddressOfEveryNode(t *testing.T) {
 			w.outside.refused(network, near+":8081")
 		}
 		one.Published = nil
-		w.apply(one)
+		w.apply(Change{Services: []Service{one}})
 		w.outside.refused("tcp4", near+":8080")
 		w.outside.refused("udp4", near+":8080")
 	})
@@ -209,14 +214,7 @@ func TestTasksSpeakOnlyToMembersOfTheirNetworks(t *testing.T) {
 }
 
 func share(some, others []string) bool {
-	for _, one := range some {
-		for _, other := range others {
-			if one == other {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(some, func(one string) bool { return slices.Contains(others, one) })
 }
 
 func TestWhereAPacketArrivesStrangersPassAndKnownOutsidersDoNot(t *testing.T) {
@@ -291,9 +289,9 @@ func TestEstablishedConnectionsOutliveChanges(t *testing.T) {
 		}
 		still("nothing")
 		s.Endpoints = addrs(aAddr, dAddr)
-		w.apply(s)
+		w.apply(Change{Services: []Service{s}})
 		still("its endpoint left rotation")
-		w.apply(service("more", vip2, aAddr))
+		w.apply(Change{Services: []Service{service("more", vip2, aAddr)}})
 		still("another service came")
 		w.replace(s)
 		still("everything was replaced")
@@ -302,6 +300,68 @@ func TestEstablishedConnectionsOutliveChanges(t *testing.T) {
 		still("another process came")
 		w.node.must(again.Replace(t.Context(), Set{[]Service{s}, everyTask(w.nodeIs)}))
 		still("another process replaced everything")
+	})
+}
+
+func TestNoNewConnectionIsLostInAChange(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		s := service("one", vip1, aAddr, bAddr, cAddr)
+		s.Published = []Published{{8080, 80, TCP}}
+		w.replace(s)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		lost := make(chan error, 2)
+		for _, from := range []struct {
+			*host
+			to string
+		}{{w.a, vip1 + ":80"}, {w.outside, near + ":8080"}} {
+			go func() {
+				for ctx.Err() == nil {
+					if _, _, err := from.ask("tcp4", from.to); err != nil {
+						lost <- err
+						return
+					}
+				}
+				lost <- nil
+			}()
+		}
+		for i := 0; ctx.Err() == nil; i++ {
+			s.Endpoints = [][]netip.Addr{addrs(aAddr), addrs(bAddr, cAddr), addrs(cAddr), addrs(aAddr, bAddr, cAddr)}[i%4]
+			w.node.must(w.rules.Apply(t.Context(), Change{Services: []Service{s}}))
+			if i%10 == 0 {
+				w.node.must(w.rules.Replace(t.Context(), Set{[]Service{s}, everyTask(w.nodeIs)}))
+			}
+		}
+		for range 2 {
+			if err := <-lost; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestTheKernelTakesEveryChangeAsItIs(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		drawn := rapid.Custom(func(t *rapid.T) Change { return drawChange(t, w.nodeIs) })
+		w.node.must(w.rules.Replace(t.Context(), Set{}))
+		table := regexp.MustCompile(`warren-[ab]`)
+		first := table.FindString(w.what(w.node))
+		for seed := range 40 {
+			change := drawn.Example(seed)
+			if err := w.rules.Apply(t.Context(), change); err != nil {
+				t.Fatalf("%+v: %v", change, err)
+			}
+			if now := table.FindString(w.node.run("nft", "list", "tables")); now != first {
+				t.Fatalf("%+v: did not fit, all was made anew", change)
+			}
+		}
+		one := w.what(w.node)
+		known := w.rules.facts
+		all := Set{slices.Collect(maps.Values(known.services)), slices.Collect(maps.Values(known.tasks))}
+		w.node.must(w.rules.Replace(t.Context(), all))
+		if now := w.what(w.node); !sameLines(table.ReplaceAllString(now, ""), table.ReplaceAllString(one, "")) {
+			t.Errorf("one by one:\n%s\nall at once:\n%s", one, now)
+		}
 	})
 }
 
@@ -321,7 +381,7 @@ func TestUDPLeavesAnEndpointAtOnce(t *testing.T) {
 			defer c.Close()
 			for _, want := range []string{"b", "a", "d", "b"} {
 				s.Endpoints = addrs(map[string]string{"a": aAddr, "b": bAddr, "d": dAddr}[want])
-				w.apply(s)
+				w.apply(Change{Services: []Service{s}})
 				if who, _, err := say(c); err != nil || who != want {
 					t.Errorf("%s: answers %q, %v, want %s", from.to, who, err, want)
 				}
@@ -341,7 +401,7 @@ func TestUDPThatKnockedBeforeThePortWasPublishedIsLetIn(t *testing.T) {
 		if _, _, err := say(c); err == nil {
 			t.Fatal("somebody answers on a port that is not published")
 		}
-		w.apply(Service{ID: "one", Endpoints: addrs(bAddr), Published: []Published{{8080, 80, UDP}}})
+		w.apply(Change{Services: []Service{{ID: "one", Endpoints: addrs(bAddr), Published: []Published{{8080, 80, UDP}}}}})
 		if who, _, err := say(c); err != nil || who != "b" {
 			t.Errorf("answers %q, %v", who, err)
 		}
@@ -368,11 +428,10 @@ func TestConnectionsOfADeadTaskAreReset(t *testing.T) {
 		}
 		w.node.must(w.node.link.LinkDel(w.node.get("veth-b")))
 		dies := Change{Services: []Service{service("one", vip1, aAddr)}, RemovedTasks: addrs(bAddr)}
-		w.node.must(w.rules.Apply(t.Context(), dies))
-		w.other.must(w.remote.Apply(t.Context(), dies))
+		w.apply(dies)
 		for _, c := range open {
 			_, _, err := say(c)
-			if slow, ok := err.(net.Error); err == nil || ok && slow.Timeout() {
+			if slow := net.Error(nil); err == nil || errors.As(err, &slow) && slow.Timeout() {
 				t.Errorf("%s to %s: %v, want it reset", c.LocalAddr(), c.RemoteAddr(), err)
 			}
 		}
@@ -415,7 +474,7 @@ func TestRemoveLeavesNothing(t *testing.T) {
 				s.Published = []Published{{8080, 80, TCP}}
 				w.replace(s)
 				w.node.run(w.variant.program, "-A", "WARREN-USER", "-s", "203.0.113.9", "-j", "DROP")
-				w.apply(service("two", vip2, bAddr))
+				w.apply(Change{Services: []Service{service("two", vip2, bAddr)}})
 				next := w.open(w.node, w.nodeIs) // it is not the process that made it which removes it
 				w.node.must(next.Replace(t.Context(), Set{Tasks: everyTask(w.nodeIs)}))
 				if w.what(w.node) == before {
@@ -573,6 +632,53 @@ func TestTheOtherBackendsRulesAreClearedAway(t *testing.T) {
 			}
 			w.a.reaches("tcp4", vip1+":80", aAddr, "b")
 		})
+	}
+}
+
+func TestOurOwnChangesAreNotTakenForOthers(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		set := crowd(w.nodeIs, 300)
+		w.node.must(w.rules.Replace(t.Context(), set))
+		restored := make(chan struct{}, 16)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- w.rules.Watch(ctx, func() { restored <- struct{}{} }) }()
+		for i := range 3 {
+			w.node.must(w.rules.Replace(t.Context(), set))
+			w.node.must(w.rules.Apply(t.Context(), Change{Services: []Service{service("one", vip1, addrs(aAddr, bAddr)[i%2].String())}}))
+		}
+		w.node.run(w.variant.program, "-F", "FORWARD") // news of this come after all others
+		<-restored
+		cancel()
+		<-ended
+		if len(restored) > 0 {
+			t.Errorf("restored %d times more than was taken away", len(restored))
+		}
+	})
+}
+
+func TestAHostWithoutIptablesNeedsNone(t *testing.T) {
+	needsRoot(t)
+	t.Parallel()
+	w := newWorld(t, variant{"", Auto, "no-such-iptables"})
+	if w.rules.Backend() != Nftables {
+		t.Errorf("chose %s", w.rules.Backend())
+	}
+	w.replace(service("one", vip1, bAddr))
+	w.a.reaches("tcp4", vip1+":80", aAddr, "b")
+	if missing, err := w.rules.Repair(t.Context()); err != nil || missing {
+		t.Errorf("repair: %t, %v", missing, err)
+	}
+	w.node.must(w.rules.Remove(t.Context()))
+	if left := w.node.run("nft", "list", "ruleset"); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+	err := w.node.do(func() error {
+		_, err := Open(t.Context(), w.nodeIs, Options{Backend: IPTables, Program: "no-such-iptables"})
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "install the package iptables") {
+		t.Errorf("iptables where there are none: %v", err)
 	}
 }
 

@@ -148,7 +148,7 @@ func schemaOf(n Node) schema {
 	}
 }
 
-// rulesOf are the rules of a chain that stands while something leads to it.
+// rulesOf are the rules of a chain that the facts call for.
 func rulesOf(c chain) []rule {
 	switch {
 	case c.name == slotsChain("vip-", int(c.slots)).name:
@@ -268,10 +268,10 @@ func established() rule {
 // dnatted holds for packets of connections whose destination was changed.
 func dnatted() rule { return bits(expr.CtKeySTATUS, 1<<5 /* IPS_DST_NAT */) }
 
-func bits(key expr.CtKey, any uint32) rule {
+func bits(key expr.CtKey, wanted uint32) rule {
 	return rule{
 		&expr.Ct{Register: reg1, Key: key},
-		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(any), Xor: make([]byte, 4)},
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(wanted), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: make([]byte, 4)},
 	}
 }

@@ -25,6 +25,8 @@ type Input struct {
 	Host         Host
 	CgroupParent string
 	Files        Files
+	// NetworkNamespace is the path of the one that was made for the task; used on the overlay alone, and needed there.
+	NetworkNamespace string
 }
 
 // User is who the program runs as, looked up in the image's passwd and group files.
@@ -69,6 +71,10 @@ func Build(in Input) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	namespaces, err := buildNamespaces(in)
+	if err != nil {
+		return nil, err
+	}
 	return &specs.Spec{
 		Version:  "1.0.2",
 		Process:  process,
@@ -77,7 +83,7 @@ func Build(in Input) (*specs.Spec, error) {
 		Mounts:   mounts,
 		Linux: &specs.Linux{
 			CgroupsPath:   path.Join("/", in.CgroupParent, in.ID),
-			Namespaces:    buildNamespaces(in.Spec.GetNetwork()),
+			Namespaces:    namespaces,
 			Resources:     buildResources(in.Spec.GetLimits(), in.Spec.GetReservations(), in.Host),
 			Sysctl:        sysctls,
 			MaskedPaths:   maskedPaths,
@@ -149,7 +155,7 @@ func buildArgs(in Input) ([]string, error) {
 	return line, nil
 }
 
-func buildNamespaces(network warrenv1.NetworkMode) []specs.LinuxNamespace {
+func buildNamespaces(in Input) ([]specs.LinuxNamespace, error) {
 	namespaces := []specs.LinuxNamespace{
 		{Type: specs.PIDNamespace},
 		{Type: specs.IPCNamespace},
@@ -160,11 +166,18 @@ func buildNamespaces(network warrenv1.NetworkMode) []specs.LinuxNamespace {
 		// 1.1.5, 8 ms less processor time at a start.
 		{Type: specs.CgroupNamespace},
 	}
-	if network != warrenv1.NetworkMode_NETWORK_MODE_HOST {
+	switch in.Spec.GetNetwork() {
+	case warrenv1.NetworkMode_NETWORK_MODE_HOST:
+	case warrenv1.NetworkMode_NETWORK_MODE_NONE:
 		// runc brings up the loopback device of a network namespace it makes.
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
+	default:
+		if in.NetworkNamespace == "" {
+			return nil, errors.New("network: the task has no place on the overlay; give it network host or none if it needs none")
+		}
+		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: in.NetworkNamespace})
 	}
-	return namespaces
+	return namespaces, nil
 }
 
 // What of /proc and /sys tells about, or changes, the whole machine. The lists are those that users of

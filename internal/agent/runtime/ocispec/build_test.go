@@ -18,7 +18,7 @@ func input(change func(*Input, *warrenv1.ContainerSpec)) Input {
 	in := Input{
 		ID:           "task-1",
 		Names:        Names{ServiceName: "web", TaskID: "task", Slot: 3, NodeID: "node", NodeHostname: "machine"},
-		Spec:         &warrenv1.TaskSpec{Container: container},
+		Spec:         &warrenv1.TaskSpec{Container: container, Network: warrenv1.NetworkMode_NETWORK_MODE_NONE},
 		Image:        imagespec.ImageConfig{Entrypoint: []string{"/entry"}, Cmd: []string{"arg"}, WorkingDir: "work"},
 		Host:         Host{LastCapability: 40, MaxFiles: 1 << 20, LimitsSwap: true},
 		CgroupParent: "/warren",
@@ -140,14 +140,27 @@ func TestTheUsersMountsComeLastOuterFirstAndReplaceOurs(t *testing.T) {
 }
 
 func TestTheNetworkModeChoosesTheNamespace(t *testing.T) {
-	for mode, own := range map[warrenv1.NetworkMode]bool{
-		warrenv1.NetworkMode_NETWORK_MODE_UNSPECIFIED: true, warrenv1.NetworkMode_NETWORK_MODE_NONE: true, warrenv1.NetworkMode_NETWORK_MODE_HOST: false,
+	for mode, want := range map[warrenv1.NetworkMode][]specs.LinuxNamespace{
+		warrenv1.NetworkMode_NETWORK_MODE_UNSPECIFIED: {{Type: specs.NetworkNamespace, Path: "/run/netns/task"}},
+		warrenv1.NetworkMode_NETWORK_MODE_OVERLAY:     {{Type: specs.NetworkNamespace, Path: "/run/netns/task"}},
+		warrenv1.NetworkMode_NETWORK_MODE_NONE:        {{Type: specs.NetworkNamespace}},
+		warrenv1.NetworkMode_NETWORK_MODE_HOST:        {},
 	} {
-		spec := build(t, func(in *Input, _ *warrenv1.ContainerSpec) { in.Spec.Network = mode })
-		has := slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
-		if has != own {
-			t.Errorf("%v: own network namespace %v", mode, has)
-		}
+		spec := build(t, func(in *Input, _ *warrenv1.ContainerSpec) {
+			in.Spec.Network, in.NetworkNamespace = mode, "/run/netns/task"
+		})
+		others := func(n specs.LinuxNamespace) bool { return n.Type != specs.NetworkNamespace }
+		same(t, mode.String(), slices.DeleteFunc(spec.Linux.Namespaces, others), want)
+	}
+}
+
+func TestSysctlsOfTheNetworkAreForEveryNamespaceOfATasksOwn(t *testing.T) {
+	for _, mode := range []warrenv1.NetworkMode{warrenv1.NetworkMode_NETWORK_MODE_OVERLAY, warrenv1.NetworkMode_NETWORK_MODE_NONE} {
+		spec := build(t, func(in *Input, c *warrenv1.ContainerSpec) {
+			in.Spec.Network, in.NetworkNamespace = mode, "/run/netns/task"
+			c.Sysctls = map[string]string{"net/core/somaxconn": "99"}
+		})
+		same(t, mode.String(), spec.Linux.Sysctl, map[string]string{"net.core.somaxconn": "99"})
 	}
 }
 
@@ -178,6 +191,7 @@ func TestWhatCannotBeIsRefusedByTheFieldsName(t *testing.T) {
 			host(in)
 			c.Sysctls = map[string]string{"net/ipv4/ip_forward": "1"}
 		}, "with network host"},
+		"no place":        {func(in *Input, _ *warrenv1.ContainerSpec) { in.Spec.Network = 0 }, "network: the task has no place on the overlay"},
 		"relative source": {func(_ *Input, c *warrenv1.ContainerSpec) { c.Mounts = bind("{{.Service.Name}}", "/x") }, "mount /x: source"},
 		"root":            {func(_ *Input, c *warrenv1.ContainerSpec) { c.Mounts = bind("/x", "/..") }, "mount /..: target"},
 		"our path":        {func(_ *Input, c *warrenv1.ContainerSpec) { c.Mounts = bind("/x", InitTarget) }, "Warren's own"},

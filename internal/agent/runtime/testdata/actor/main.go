@@ -128,6 +128,7 @@ type Seen struct {
 	Status     map[string]string
 	Core       syscall.Rlimit
 	Hosts      string
+	ResolvConf string
 	Mounts     string
 	Interfaces []string
 	Sysctl     string
@@ -138,11 +139,12 @@ func show() {
 	hostname, _ := os.Hostname()
 	groups, _ := os.Getgroups()
 	hosts, _ := os.ReadFile("/etc/hosts")
+	resolvConf, _ := os.ReadFile("/etc/resolv.conf")
 	mounts, _ := os.ReadFile("/proc/self/mounts")
 	somaxconn, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
 	seen := Seen{
 		Args: os.Args, Env: os.Environ(), Cwd: cwd, UID: os.Getuid(), GID: os.Getgid(), Groups: groups,
-		Hostname: hostname, Hosts: string(hosts), Mounts: string(mounts), Status: map[string]string{},
+		Hostname: hostname, Hosts: string(hosts), ResolvConf: string(resolvConf), Mounts: string(mounts), Status: map[string]string{},
 		Sysctl: strings.TrimSpace(string(somaxconn)),
 	}
 	_ = syscall.Getrlimit(syscall.RLIMIT_CORE, &seen.Core)
