@@ -71,7 +71,8 @@ func TestCommands(t *testing.T) {
 
 // manage steers the manager in memory: manager release | lock | page N | conflict N | break |
 // write TASK stdout|stderr LINE… | rotate | rotated | issued-ago DURATION | fail-renewals TEXT | renewals N, which
-// checks how many there were | renew HOST | lose HOST.
+// checks how many there were | renew HOST | lose HOST | cut HOST | mend HOST | silence HOST |
+// take HOST PORT.
 func manage(ts *testscript.TestScript, _ bool, args []string) {
 	m := ts.Value(managerKey{}).(*fakemanager.Manager)
 	number := func(i int) int {
@@ -92,6 +93,12 @@ func manage(ts *testscript.TestScript, _ bool, args []string) {
 		m.BreakStreams()
 	case "renew":
 		m.Renew(args[1])
+	case "cut", "mend":
+		m.Cut(args[1], args[0] == "cut")
+	case "take":
+		m.Take(args[1], uint32(number(2)))
+	case "silence":
+		m.Silence(args[1])
 	case "lose":
 		m.Lose(args[1])
 	case "write":

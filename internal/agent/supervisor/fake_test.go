@@ -235,6 +235,13 @@ func (r *fakeRuntime) reboot() {
 	}
 }
 
+// signalled are the signals that programs got.
+func (r *fakeRuntime) signalled() []syscall.Signal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.signals)
+}
+
 // running lists the containers that run.
 func (r *fakeRuntime) running() []string { return r.inState("running") }
 

@@ -254,6 +254,7 @@ func TestOtherNodesLearnOfACrashAlsoWhereTheRestartHasToWaitForARemoval(t *testi
 func TestATaskThatIsToStopIsWithdrawnThenDrainsAndThenGetsItsSignal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t)
+		n.runtime.stubborn = true
 		n.assign(assignment("a", overlaid, draining(20*time.Second)))
 		n.assign(assignment("a", overlaid, draining(20*time.Second), desired(wantShutdown)))
 		const message = "drains: goes on for 20s for the connections it has, before it is told to stop"
@@ -264,15 +265,14 @@ func TestATaskThatIsToStopIsWithdrawnThenDrainsAndThenGetsItsSignal(t *testing.T
 		n.start()
 		n.pass(5*time.Second - time.Millisecond)
 		n.expect("a", 1, stopping)
-		if len(n.runtime.signals) > 0 {
-			t.Fatalf("it got %v before it had drained", n.runtime.signals)
+		if got := n.runtime.signalled(); len(got) > 0 {
+			t.Fatalf("it got %v before it had drained", got)
 		}
-		n.runtime.stubborn = true
 		n.pass(time.Millisecond)
 		n.expect("a", 1, stopping)
 		n.expectServing("a", false, "")
-		if want := []syscall.Signal{syscall.SIGTERM}; !slices.Equal(n.runtime.signals, want) {
-			t.Fatalf("it got %v, want %v", n.runtime.signals, want)
+		if got, want := n.runtime.signalled(), []syscall.Signal{syscall.SIGTERM}; !slices.Equal(got, want) {
+			t.Fatalf("it got %v, want %v", got, want)
 		}
 		n.pass(defaultStopGrace)
 		n.expect("a", 1, shutdown)

@@ -115,3 +115,30 @@ func TestWhereATaskIsTakenUp(t *testing.T) {
 		}
 	}
 }
+
+func TestTheTimeToDrainGoesOnOverRestartsOfTheAgentAndEndsWithTheTask(t *testing.T) {
+	now := time.Now()
+	status := func(state warrenv1.TaskState, attempt uint32, ago time.Duration) *warrenv1.TaskStatus {
+		return &warrenv1.TaskStatus{State: state, Attempt: attempt, Since: timestamppb.New(now.Add(-ago))}
+	}
+	for name, test := range map[string]struct {
+		status *warrenv1.TaskStatus
+		want   time.Duration
+	}{
+		"told to stop now":         {status(running, 2, time.Hour), 20 * time.Second},
+		"begun by another agent":   {status(stopping, 2, 15*time.Second), 5 * time.Second},
+		"over when it was killed":  {status(stopping, 2, time.Minute), 0},
+		"the clock was set back":   {status(stopping, 2, -time.Minute), 20 * time.Second},
+		"an earlier attempt's":     {status(stopping, 1, time.Minute), 20 * time.Second},
+		"given up by the manager":  {status(lost, 2, time.Second), 0},
+		"never heard of, no state": {nil, 20 * time.Second},
+	} {
+		spec := &warrenv1.TaskSpec{Container: &warrenv1.ContainerSpec{DrainPeriod: durationpb.New(20 * time.Second)}}
+		if got := drainLeft(spec, test.status, 2, now); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+	if got := drainLeft(nil, nil, 1, now); got != 0 {
+		t.Errorf("without a period: %v", got)
+	}
+}

@@ -71,7 +71,8 @@ type Network interface {
 	Serve(task string)
 	// Withdraw has this node send it no new ones, from now on, if it did. Established ones stay.
 	Withdraw(task string)
-	// Detach takes the task off the overlay, at once where it is not on it.
+	// Detach takes the task off the overlay, which need not be up, and returns at once where it is not on it: an agent
+	// that begins calls it for every ended task whose output it keeps.
 	Detach(ctx context.Context, task string) error
 	// Attached lists the tasks that have a place or anything left of one.
 	Attached(ctx context.Context) ([]string, error)

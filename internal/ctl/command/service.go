@@ -122,8 +122,34 @@ func inspectServices(ctx context.Context, s *Session, f output.InspectFlags, ref
 	}
 	err := output.Inspect(f, s.Out, entries,
 		func(e *warrenv1.ServiceEntry) any { return subject{e.GetService(), e.GetProgress()} },
-		func(e *warrenv1.ServiceEntry) string { return view.Service(e, s.Now()) })
+		func(e *warrenv1.ServiceEntry) string { return view.Service(e, s.taken(ctx, e.GetService()), s.Now()) })
 	return errors.Join(failed, err)
+}
+
+// taken says which ports of a service's lead elsewhere on some nodes. It is only to be shown along: where it cannot
+// be had it is left out.
+func (s *Session) taken(ctx context.Context, svc *warrenv1.Service) []string {
+	if !view.Publishes(svc) {
+		return nil
+	}
+	nodes, err := s.ListNodes(ctx)
+	if err != nil {
+		return nil
+	}
+	return view.Taken(svc, nodes)
+}
+
+// warnOfPorts tells what a service, once it is there, was not given of what it publishes.
+func (s *Session) warnOfPorts(ctx context.Context, svc *warrenv1.Service) {
+	if !view.Publishes(svc) {
+		return
+	}
+	if e, err := s.service(ctx, svc.GetMeta().GetId()); err == nil {
+		s.warn(e.GetService().GetEndpoint().GetProblems())
+		for _, port := range s.taken(ctx, e.GetService()) {
+			s.warn([]string{"a published port is taken: " + port + ", so that it leads there and not to " + e.GetService().GetSpec().GetName()})
+		}
+	}
 }
 
 func (s *Session) service(ctx context.Context, ref string) (*warrenv1.ServiceEntry, error) {

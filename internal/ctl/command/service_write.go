@@ -60,7 +60,7 @@ func (c *ServiceCreate) Run(ctx context.Context, s *Session, parsed *kong.Contex
 	if err := s.print(res.GetService().GetMeta().GetId()); err != nil {
 		return err
 	}
-	return c.follow(ctx, s, []progress.Target{target(res.GetService())})
+	return c.followPorts(ctx, s, res.GetService())
 }
 
 // namesTried bounds the search for a name that is not taken.
@@ -143,5 +143,14 @@ func (c *ServiceUpdate) Run(ctx context.Context, s *Session) error {
 	if err := s.print(written.GetSpec().GetName()); err != nil {
 		return err
 	}
-	return c.follow(ctx, s, []progress.Target{target(written)})
+	return c.followPorts(ctx, s, written)
+}
+
+// followPorts looks on until a service is there, and then at its ports.
+func (l LookOn) followPorts(ctx context.Context, s *Session, svc *warrenv1.Service) error {
+	if err := l.follow(ctx, s, []progress.Target{target(svc)}); err != nil || l.Detach {
+		return err
+	}
+	s.warnOfPorts(ctx, svc)
+	return nil
 }

@@ -23,11 +23,22 @@ func (m *Manager) Cut(hostname string, cut bool) {
 	m.severed[hostname] = cut
 }
 
-// Silence has a node's agent not answer, or answer again.
-func (m *Manager) Silence(hostname string, silent bool) {
+// Silence has a node's agent not answer any more.
+func (m *Manager) Silence(hostname string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.silent[hostname] = silent
+	m.silent[hostname] = true
+}
+
+// Take has another program have a TCP port on a node.
+func (m *Manager) Take(hostname string, port uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.nodes {
+		if n.GetFacts().GetHostname() == hostname {
+			n.Status.Overlay.TakenPorts = append(n.Status.Overlay.TakenPorts, &warrenv1.TakenPort{Port: port, By: "sshd"})
+		}
+	}
 }
 
 // errSilent is why an agent has not answered.

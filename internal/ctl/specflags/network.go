@@ -10,8 +10,8 @@ import (
 
 // attachment reads the value of --network: a network's name, or comma-separated KEY=VALUE as Docker has them.
 func attachment(flag, value string) (*warrenv1.NetworkAttachment, error) {
-	fail := func(format string, args ...any) (*warrenv1.NetworkAttachment, error) {
-		return nil, fmt.Errorf("%s %s: %s", flag, value, fmt.Sprintf(format, args...))
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("%s %s: %s", flag, value, fmt.Sprintf(format, args...))
 	}
 	if !strings.ContainsAny(value, "=,") {
 		if value == "" {
@@ -23,7 +23,7 @@ func attachment(flag, value string) (*warrenv1.NetworkAttachment, error) {
 	for part := range strings.SplitSeq(value, ",") {
 		key, v, ok := strings.Cut(part, "=")
 		if !ok || v == "" {
-			return fail("%q is not KEY=VALUE, such as name=shop,alias=db", part)
+			return nil, fail("%q is not KEY=VALUE, such as name=shop,alias=db", part)
 		}
 		switch strings.ToLower(strings.TrimSpace(key)) {
 		case "name":
@@ -31,11 +31,11 @@ func attachment(flag, value string) (*warrenv1.NetworkAttachment, error) {
 		case "alias":
 			a.Aliases = append(a.Aliases, v)
 		default:
-			return fail("%s is not known: name and alias are", key)
+			return nil, fail("%s is not known: name and alias are", key)
 		}
 	}
 	if a.Network == "" {
-		return fail("name is missing")
+		return nil, fail("name is missing")
 	}
 	return a, nil
 }

@@ -64,6 +64,9 @@ func TestEveryFlagOfCreateSetsItsField(t *testing.T) {
 		{[]string{"--stop-signal", "sigquit", "--stop-grace-period", "90s"}, `container { stop_signal: "SIGQUIT" stop_grace_period { seconds: 90 } }`},
 		{[]string{"--seccomp", "unconfined"}, `container { seccomp: SECCOMP_PROFILE_UNCONFINED }`},
 		{[]string{"--network", "host"}, `network: NETWORK_MODE_HOST`},
+		{[]string{"--network", "none"}, `network: NETWORK_MODE_NONE`},
+		{[]string{"--drain-period", "20s"}, `container { drain_period { seconds: 20 } }`},
+		{[]string{"--publish", "mode=host,target=80"}, `host_ports { target: 80 }`},
 		{[]string{"--limit-cpu", "0.5", "--limit-memory", "512MiB", "--limit-pids", "100"}, `limits { nano_cpus: 500000000 memory_bytes: 536870912 pids: 100 }`},
 		{[]string{"--reserve-cpu", "1.25", "--reserve-memory", "1g"}, `reservations { nano_cpus: 1250000000 memory_bytes: 1073741824 }`},
 		{[]string{"--restart-condition", "on-failure", "--restart-delay", "2s", "--restart-max-delay", "30s", "--restart-max-attempts", "0", "--restart-window", "1m"}, `restart { condition: RESTART_CONDITION_ON_FAILURE delay { seconds: 2 } max_delay { seconds: 30 } max_attempts: 0 window { seconds: 60 } }`},
@@ -104,6 +107,105 @@ func TestPlacementAndUpdateFlagsStandOutsideTheTask(t *testing.T) {
 		update { parallelism: 3 delay { seconds: 10 } order: UPDATE_ORDER_STOP_FIRST }`)
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestNetworksAndPortsStandOutsideTheTask(t *testing.T) {
+	for _, c := range []struct{ flags, want string }{
+		{"-p 8080:80", `endpoint { ports { target: 80 published: 8080 } }`},
+		{"-p 80", `endpoint { ports { target: 80 } }`},
+		{"-p 0:80 -p :81", `endpoint { ports { target: 80 } ports { target: 81 } }`},
+		{"-p 53:53/UDP -p 53:53/tcp", `endpoint { ports { target: 53 published: 53 protocol: PROTOCOL_UDP } ports { target: 53 published: 53 protocol: PROTOCOL_TCP } }`},
+		{"-p 8000-8001:80-81", `endpoint { ports { target: 80 published: 8000 } ports { target: 81 published: 8001 } }`},
+		{"-p 80-81", `endpoint { ports { target: 80 } ports { target: 81 } }`},
+		{"--publish published=8080,target=80,protocol=udp,mode=ingress,name=http", `endpoint { ports { name: "http" target: 80 published: 8080 protocol: PROTOCOL_UDP } }`},
+		{"--network a --network name=b,alias=x,alias=y", `networks { network: "a" } networks { network: "b" aliases: "x" aliases: "y" }`},
+		{"--endpoint-mode dnsrr", `endpoint { mode: ENDPOINT_MODE_DNSRR }`},
+	} {
+		got, err := parse(t, &Create{}, strings.Fields(c.flags)...).Spec("nginx", nil)
+		if err != nil {
+			t.Errorf("%s: %v", c.flags, err)
+			continue
+		}
+		want := spec(t, `replicated { replicas: 1 } task { container { image: "nginx" } } `+c.want)
+		if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+			t.Errorf("%s: %s", c.flags, diff)
+		}
+	}
+}
+
+func TestWhatCannotBePublishedOrJoinedIsExplained(t *testing.T) {
+	for flags, want := range map[string]string{
+		"-p 127.0.0.1:80:80":                "an address, here 127.0.0.1, cannot be chosen",
+		"-p 127.0.0.1::80":                  "an address, here 127.0.0.1, cannot be chosen",
+		"-p [::1]:80:80":                    "an address, here ::1, cannot be chosen",
+		"-p ::1:80":                         "an address, here",
+		"-p 80:80/sctp":                     `the protocol is "sctp", but can be tcp or udp`,
+		"-p 8000-8001:80":                   "8000-8001 and 80 are not equally many ports",
+		"-p 81-80":                          "the range 81-80 goes backwards",
+		"-p 1-60000":                        "the range 1-60000 has 60000 ports; a service can have 256",
+		"-p 70000":                          `"70000" is not a port from 1 to 65535`,
+		"-p http":                           `"http" is not a port from 1 to 65535`,
+		"-p published=80":                   "target is missing",
+		"-p target=80,mode=both":            `the mode is "both", but can be ingress (open on every node) or host`,
+		"-p target=80,ip=1.2.3.4":           "ip is not known: published, target, protocol, mode and name are",
+		"--network host --network a":        "--network host cannot go with other networks",
+		"--network name=host,alias=a":       "there are no aliases outside",
+		"--network alias=a":                 "name is missing",
+		"--network name=a,driver-opt=b":     "driver-opt is not known: name and alias are",
+		"--endpoint-mode round-robin -p 80": `--endpoint-mode is "round-robin", but can be vip or dnsrr`,
+	} {
+		if _, err := parse(t, &Create{}, strings.Fields(flags)...).Spec("nginx", nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", flags, err)
+		}
+	}
+}
+
+func TestAnUpdateChangesNetworksAndPorts(t *testing.T) {
+	const task = `task { container { image: "nginx" } } `
+	for _, c := range []struct{ before, flags, after string }{
+		{``, "--network-add a", `networks { network: "default" } networks { network: "a" }`},
+		{``, "--network-add default", ``},
+		{``, "--network-add name=default,alias=x", `networks { network: "default" aliases: "x" }`},
+		{`networks { network: "a" } networks { network: "b" }`, "--network-rm a --network-add c", `networks { network: "b" } networks { network: "c" }`},
+		{`networks { network: "a" aliases: "x" } networks { network: "b" }`, "--network-add a", `networks { network: "a" } networks { network: "b" }`},
+		{`networks { network: "a" }`, "--network none", `task { network: NETWORK_MODE_NONE }`},
+		{`task { network: NETWORK_MODE_HOST }`, "--network a", `networks { network: "a" }`},
+		{`task { network: NETWORK_MODE_OVERLAY }`, "--network a", `task { network: NETWORK_MODE_OVERLAY } networks { network: "a" }`},
+		{``, "--publish-add 80:80", `endpoint { ports { target: 80 published: 80 } }`},
+		{`endpoint { ports { target: 80 published: 8080 } }`, "--publish 8080:81", `endpoint { ports { target: 81 published: 8080 } }`},
+		{`endpoint { ports { target: 80 published: 8080 } }`, "-p 80", `endpoint { ports { target: 80 published: 8080 } }`},
+		{`endpoint { ports { target: 80 published: 8080 } }`, "-p target=80,name=http", `endpoint { ports { target: 80 published: 8080 name: "http" } }`},
+		{`endpoint { ports { target: 80 published: 8080 protocol: PROTOCOL_TCP } ports { target: 80 protocol: PROTOCOL_UDP } }`, "--publish-rm 80", `endpoint { ports { target: 80 protocol: PROTOCOL_UDP } }`},
+		{`endpoint { ports { target: 80 published: 8080 } ports { target: 80 published: 8081 } }`, "--publish-rm 8081:80", `endpoint { ports { target: 80 published: 8080 } }`},
+		{`endpoint { ports { target: 80 } ports { target: 81 } ports { target: 82 } }`, "--publish-rm 80-81", `endpoint { ports { target: 82 } }`},
+		{`task { host_ports { target: 80 published: 80 } } endpoint { ports { target: 80 published: 81 } }`, "--publish-rm 80", `endpoint {}`},
+		{`endpoint { ports { target: 80 published: 80 } }`, "--publish-rm 80 --publish-add published=80,target=80,mode=host", `task { host_ports { target: 80 published: 80 } }`},
+	} {
+		got, want := spec(t, task), spec(t, task)
+		proto.Merge(got, spec(t, c.before))
+		proto.Merge(want, spec(t, c.after))
+		if err := parse(t, &Update{}, strings.Fields(c.flags)...).Apply(got); err != nil {
+			t.Errorf("%s: %v", c.flags, err)
+		}
+		if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreEmptyMessages()); diff != "" {
+			t.Errorf("%s: %s", c.flags, diff)
+		}
+	}
+}
+
+func TestAnUpdateThatWouldRemoveWhatIsNotThereIsExplained(t *testing.T) {
+	for _, c := range []struct{ before, flags, want string }{
+		{`networks { network: "a" }`, "--network-rm a", "would be on no network: add one with --network-add, or use --network none"},
+		{``, "--network-rm default", "would be on no network"},
+		{``, "--network-add host", "host is no network"},
+		{`task { network: NETWORK_MODE_HOST }`, "--network-add a", "use --network NAME"},
+		{`endpoint { ports { target: 80 published: 8080 } }`, "--publish-rm 8080", "to end publishing 8080 write 80, where it leads"},
+		{``, "--publish-rm 80", "no such port is published"},
+	} {
+		if err := parse(t, &Update{}, strings.Fields(c.flags)...).Apply(spec(t, c.before)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.flags, err)
+		}
 	}
 }
 
@@ -261,6 +363,8 @@ func TestAFieldIsNamedByItsFlag(t *testing.T) {
 		"spec.task.container.mounts[0].target": "--mount [0].target",
 		`spec.labels["a.b"]`:                   `--label ["a.b"]`,
 		"spec.task.force":                      "",
+		"spec.networks[1].aliases[0]":          "--network [1].aliases[0]",
+		"spec.network.vip_range":               "--vip-range",
 		"":                                     "",
 	} {
 		if got := FlagOf(path); got != want {
@@ -270,7 +374,7 @@ func TestAFieldIsNamedByItsFlag(t *testing.T) {
 }
 
 func FuzzFlagValues(f *testing.F) {
-	for _, seed := range []string{"type=bind,source=/a,target=/b", "nofile=1:2", "64m", "1.5", `a "b c"`, "max-size=10m", "\"", "spread=x"} {
+	for _, seed := range []string{"type=bind,source=/a,target=/b", "nofile=1:2", "64m", "1.5", `a "b c"`, "max-size=10m", "\"", "spread=x", "1-3:4-6/udp", "target=1,mode=host", "name=a,alias=b"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
@@ -282,6 +386,13 @@ func FuzzFlagValues(f *testing.F) {
 		_, _ = mount(value)
 		_, _ = ulimit(value)
 		_, _ = spread(value)
+		_, _ = attachment("--network", value)
+		ports, err := publish("--publish", value)
+		for _, p := range ports {
+			if err == nil && (p.GetTarget() == 0 || p.GetTarget() > 65535 || p.GetPublished() > 65535) {
+				t.Errorf("%q is %v", value, p)
+			}
+		}
 		var m Memory
 		if err := m.UnmarshalText([]byte(value)); err == nil && m < 0 {
 			t.Errorf("%q is %d bytes", value, m)

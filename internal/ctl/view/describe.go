@@ -12,8 +12,8 @@ import (
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-// Service describes a service in full.
-func Service(e *warrenv1.ServiceEntry, now time.Time) string {
+// Service describes a service in full. taken are the ports of its that Taken tells of.
+func Service(e *warrenv1.ServiceEntry, taken []string, now time.Time) string {
 	s, spec, progress := e.GetService(), e.GetService().GetSpec(), e.GetProgress()
 	p := &page{}
 	p.say("Name", spec.GetName())
@@ -26,7 +26,7 @@ func Service(e *warrenv1.ServiceEntry, now time.Time) string {
 	p.say("Reason", progress.GetReason())
 	p.say("Revision", strconv.FormatUint(s.GetRevision(), 10))
 	p.pairs("Labels", spec.GetLabels())
-	p.connections(s)
+	p.connections(s, taken)
 	p.under("Placement", func() {
 		p.list("Constraints", spec.GetPlacement().GetConstraints())
 		p.list("Spread over", spec.GetPlacement().GetSpread())

@@ -127,8 +127,32 @@ func Ports(s *warrenv1.Service) string {
 	return strings.Join(said, ", ")
 }
 
-// connections adds how a service is reached.
-func (p *page) connections(s *warrenv1.Service) {
+// Publishes tells whether a service publishes ports.
+func Publishes(s *warrenv1.Service) bool { return len(publishedBy(s)) > 0 }
+
+// Taken says which of the ports that a service publishes another program has, on which nodes.
+func Taken(s *warrenv1.Service, nodes []*warrenv1.NodeEntry) []string {
+	var said []string
+	for _, e := range nodes {
+		for _, t := range e.GetNode().GetStatus().GetOverlay().GetTakenPorts() {
+			if slices.ContainsFunc(publishedBy(s), func(p published) bool { return p.from == t.GetPort() && p.protocol == Protocol(t.GetProtocol()) }) {
+				said = append(said, fmt.Sprintf("%s on %s", takenPort(t), nodeName(e.GetNode().GetFacts().GetHostname(), e.GetNode().GetMeta().GetId())))
+			}
+		}
+	}
+	return said
+}
+
+func takenPort(t *warrenv1.TakenPort) string {
+	said := fmt.Sprintf("%d/%s", t.GetPort(), Protocol(t.GetProtocol()))
+	if t.GetBy() != "" {
+		said += " by " + t.GetBy()
+	}
+	return said
+}
+
+// connections adds how a service is reached. taken are ports that lead elsewhere on some nodes.
+func (p *page) connections(s *warrenv1.Service, taken []string) {
 	p.under("Endpoint", func() {
 		overlay := s.GetSpec().GetTask().GetNetwork() == warrenv1.NetworkMode_NETWORK_MODE_UNSPECIFIED || s.GetSpec().GetTask().GetNetwork() == warrenv1.NetworkMode_NETWORK_MODE_OVERLAY
 		if !overlay {
@@ -161,6 +185,7 @@ func (p *page) connections(s *warrenv1.Service) {
 			open = append(open, said)
 		}
 		p.list("Ports", open)
+		p.list("Taken ports", taken)
 		p.list("Problems", s.GetEndpoint().GetProblems())
 	})
 }
@@ -194,11 +219,7 @@ func (p *page) overlay(n *warrenv1.Node, peers []*warrenv1.OverlayPeer, problem 
 		p.amount("MTU", int64(o.GetMtu()))
 		var taken []string
 		for _, t := range o.GetTakenPorts() {
-			said := fmt.Sprintf("%d/%s", t.GetPort(), Protocol(t.GetProtocol()))
-			if t.GetBy() != "" {
-				said += " by " + t.GetBy()
-			}
-			taken = append(taken, said)
+			taken = append(taken, takenPort(t))
 		}
 		p.list("Taken ports", taken)
 		if problem != "" {

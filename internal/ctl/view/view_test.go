@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,8 +93,14 @@ func TestServicesAsPeopleSeeThem(t *testing.T) {
 		},
 		connected,
 	}, now))
-	golden(t, "service", Service(web, now))
-	golden(t, "connected", Service(connected, now))
+	golden(t, "service", Service(web, nil, now))
+	taken := Taken(connected.GetService(), []*warrenv1.NodeEntry{{Node: &warrenv1.Node{
+		Facts: &warrenv1.NodeFacts{Hostname: "n1"},
+		Status: &warrenv1.NodeStatus{Overlay: &warrenv1.OverlayStatus{TakenPorts: []*warrenv1.TakenPort{
+			{Port: 8081, By: "nginx"}, {Port: 8081, Protocol: warrenv1.Protocol_PROTOCOL_UDP}, {Port: 30000, Protocol: warrenv1.Protocol_PROTOCOL_UDP}, {Port: 80},
+		}}},
+	}}})
+	golden(t, "connected", Service(connected, taken, now))
 }
 
 // connected is a service with all that one can be reached by.
@@ -211,11 +218,7 @@ func TestTheOverlayAsPeopleSeeIt(t *testing.T) {
 	})
 	table(t, "check", check.Matrix())
 	table(t, "pairs", check.Pairs())
-	said := check.Summary() + "\n"
-	for _, hole := range check.Holes() {
-		said += hole + "\n"
-	}
-	golden(t, "check-summary", said)
+	golden(t, "check-summary", strings.Join(append([]string{check.Summary()}, check.Holes()...), "\n")+"\n")
 	if got := NewCheck([]*warrenv1.CheckNetworkResponse{{NodeId: "n1", Hostname: "n1"}}); got.Summary() != "1 node: there is nothing to ping." || len(got.Holes()) > 0 {
 		t.Errorf("of one node: %s %v", got.Summary(), got.Holes())
 	}

@@ -47,7 +47,7 @@ func checkNetworks(spec *warrenv1.ServiceSpec) []*validate.Violation {
 		}
 		taken[a.GetNetwork()] = true
 		for j, alias := range a.GetAliases() {
-			message := ""
+			var message string
 			switch {
 			case alias == spec.GetName():
 				message = "is the service's own name, which it has in any case: leave it out"

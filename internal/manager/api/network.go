@@ -107,8 +107,8 @@ func (h *networkService) DeleteNetwork(ctx context.Context, req *connect.Request
 			return Refuse("the network %s cannot be removed: services that name no network are on it", DefaultNetwork)
 		}
 		if on := servicesOn(s, name); len(on) > 0 {
-			return Refuse("network %s cannot be removed: %s on it: remove them, or take them off with `warrenctl service update --network-rm %s`",
-				name, someOf(on, "a service is", "services are"), name)
+			return Refuse("network %s cannot be removed: %s on it: remove what is, or take it off with `warrenctl service update --network-rm %s`",
+				name, areOn(on), name)
 		}
 		t.Delete(n)
 		return nil
@@ -207,16 +207,13 @@ func servicesOn(s state.Snapshot, network string) []string {
 	return names
 }
 
-// someOf words a list of names, of which a long one is cut: services are (web, api).
-func someOf(names []string, one, many string) string {
-	what := many
+// areOn words which services there are, of many the first few: services api, web are.
+func areOn(names []string) string {
 	if len(names) == 1 {
-		what = one
+		return "service " + names[0] + " is"
 	}
-	more := ""
-	if shown := min(len(names), maxNamed); shown < len(names) {
-		more = ", …"
-		names = slices.Clone(names[:shown])
+	if len(names) > maxNamed {
+		names = append(slices.Clone(names[:maxNamed]), "…")
 	}
-	return what + " (" + strings.Join(names, ", ") + more + ")"
+	return "services " + strings.Join(names, ", ") + " are"
 }
