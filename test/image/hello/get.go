@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -25,6 +31,39 @@ func get(ctx context.Context, w io.Writer, args []string) error {
 		started := time.Now()
 		if err := getOnce(ctx, w, client, args[0]); err != nil {
 			return fmt.Errorf("after %v: %w", time.Since(started).Round(time.Millisecond), err)
+		}
+	}
+	return nil
+}
+
+// getEach asks every address that the name in the URL stands for, and wants to be seen as who it is.
+func getEach(ctx context.Context, w io.Writer, args []string) error {
+	if err := required(args, "the URL"); err != nil {
+		return err
+	}
+	asked, err := url.Parse(args[0])
+	if err != nil {
+		return err
+	}
+	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", asked.Hostname())
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(addresses, netip.Addr.Compare)
+	var own string
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		own, _, _ = net.SplitHostPort(info.Conn.LocalAddr().String())
+	}})
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: answerAtMost}
+	for _, address := range addresses {
+		asked.Host = net.JoinHostPort(address.Unmap().String(), asked.Port())
+		var answer bytes.Buffer
+		if err := getOnce(ctx, &answer, client, asked.String()); err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%s: %s", address.Unmap(), answer.Bytes())
+		if !bytes.HasSuffix(answer.Bytes(), []byte("from="+own+"\n")) {
+			return fmt.Errorf("%s does not see that it is asked from %s", address.Unmap(), own)
 		}
 	}
 	return nil

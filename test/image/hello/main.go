@@ -11,6 +11,8 @@
 // It is a client, with the container's resolver:
 //
 //	hello get URL [N]      N times, on a connection of its own each, print what is answered
+//	hello get-each URL     do so once at each address that the name in the URL stands for, and see that the
+//	                       server sees this one's own address
 //	hello dns NAME [TYPE]  print what a name stands for, in order: A, SRV, or PTR of an address
 //	hello udp-get HOST:PORT [N]
 //	                       N times, from a port of its own each, print what is answered
@@ -95,6 +97,7 @@ var commands = map[string]func(ctx context.Context, w io.Writer, args []string) 
 	"udp":         echoPackets,
 	"sink":        sink,
 	"get":         get,
+	"get-each":    getEach,
 	"dns":         lookUp,
 	"udp-get":     getPackets,
 	"udp-talk":    talk,

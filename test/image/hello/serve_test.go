@@ -57,6 +57,19 @@ func TestAServerTellsItsClientsTheirAddress(t *testing.T) {
 	}
 }
 
+func TestWhoAsksEveryAddressWantsToBeSeenAsItself(t *testing.T) {
+	t.Parallel()
+	listener := listen(t)
+	startServing(t, listener, "web.1")
+	var output bytes.Buffer
+	if err := getEach(t.Context(), &output, []string{"http://" + listener.Addr().String()}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "127.0.0.1: hello from web.1, version 1, from=127.0.0.1\n"; output.String() != want {
+		t.Errorf("the answers are %q, want %q", output.String(), want)
+	}
+}
+
 func TestClientsLoseNothingWhileAServerStops(t *testing.T) {
 	t.Parallel()
 	for _, keep := range []string{"true", "false"} {
