@@ -40,9 +40,9 @@ import (
 //	on M COMMAND...        run a command on a machine; stdout, stderr and ! work as for exec
 //	exits N on M COMMAND...
 //	                       run a command on a machine that ends with that exit status
-//	in M TASK ARG...       run the image's program with these arguments inside the container of a task that
-//	                       runs on the machine, such as web.1; "in M TASK" can stand wherever "on M" can,
-//	                       and the program's arguments then in the place of a command
+//	in M TASK ARG...       run the image's program with these arguments inside the container of a task on
+//	                       that machine, web.1 or any of web; "in M TASK" can stand wherever "on M" can,
+//	                       and the arguments then in the place of a command
 //	put FILE on M PATH     give a machine a file of the script
 //	until RE on M COMMAND...
 //	                       run a command on a machine until its output matches the regular

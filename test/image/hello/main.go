@@ -7,6 +7,8 @@
 //	hello listen-late D    do nothing for the duration D, then serve
 //	hello udp PORT         answer UDP packets, saying as much
 //	hello sink PORT        take what send sends
+//	hello names PORT NAME=ADDRESS...
+//	                       answer DNS queries for the addresses of those names
 //
 // It is a client, with the container's resolver:
 //
@@ -96,6 +98,7 @@ var commands = map[string]func(ctx context.Context, w io.Writer, args []string) 
 	"listen-late": listenLate,
 	"udp":         echoPackets,
 	"sink":        sink,
+	"names":       serveNames,
 	"get":         get,
 	"get-each":    getEach,
 	"dns":         lookUp,
