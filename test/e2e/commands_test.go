@@ -40,6 +40,9 @@ import (
 //	on M COMMAND...        run a command on a machine; stdout, stderr and ! work as for exec
 //	exits N on M COMMAND...
 //	                       run a command on a machine that ends with that exit status
+//	in M TASK ARG...       run the image's program with these arguments inside the container of a task on
+//	                       that machine, web.1 or any of web; "in M TASK" can stand wherever "on M" can,
+//	                       and the arguments then in the place of a command
 //	put FILE on M PATH     give a machine a file of the script
 //	until RE on M COMMAND...
 //	                       run a command on a machine until its output matches the regular
@@ -69,6 +72,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"agent":     tell(startAgent),
 	"share":     tell(shareFile),
 	"on":        runOn,
+	"in":        runIn,
 	"exits":     runExiting,
 	"put":       putFile,
 	"until":     runUntil,
@@ -183,12 +187,19 @@ func runOn(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func runIn(ts *testscript.TestScript, neg bool, args []string) {
+	runOn(ts, neg, place(slices.Insert(args, 0, "in"))[1:])
+}
+
 func runExiting(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) < 2 || args[1] != "on" || neg {
+	if len(args) < 2 || neg {
 		ts.Fatalf("%v", errUsage)
 	}
 	wanted, err := strconv.Atoi(args[0])
 	ts.Check(err)
+	if args = slices.Insert(place(args[1:]), 0, args[0]); args[1] != "on" {
+		ts.Fatalf("%v", errUsage)
+	}
 	if status := runCommand(ts, args[2:]); status != wanted {
 		ts.Fatalf("%s: exit status %d, not %d", strings.Join(args[2:], " "), status, wanted)
 	}
@@ -270,6 +281,7 @@ func runUntil(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		source = source[2:]
 	}
+	source = place(source)
 	look, err := s.observer(source[0], source[1:])
 	ts.Check(err)
 	var seen string
@@ -304,10 +316,13 @@ func (s *story) observer(source string, args []string) (func(context.Context) st
 }
 
 func startInBackground(s *story, args []string) error {
-	if len(args) < 4 || args[1] != "on" {
+	if len(args) < 4 {
 		return errUsage
 	}
 	name := args[0]
+	if args = slices.Insert(place(args[1:]), 0, name); args[1] != "on" {
+		return errUsage
+	}
 	if slices.Contains(s.names(), name) {
 		return fmt.Errorf("there is a background command %q", name)
 	}

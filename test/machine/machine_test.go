@@ -104,7 +104,7 @@ func TestAContainerServedFromTheLabsRegistryIsSeenUntilItIsGone(t *testing.T) {
 	run(t, m1, "ctr -n warren images pull --plain-http "+reference)
 	run(t, m1, "ctr -n warren run --detach --net-host --cgroup /warren/web.1 "+reference+" web.1")
 	const ask = "curl --silent --show-error --retry 20 --retry-connrefused --retry-delay 1 http://m1:8080/"
-	if answer, want := run(t, m2, ask), "hello from m1, version 1"; answer != want {
+	if answer, want := run(t, m2, ask), "hello from m1, version 1, from="+m2.IP().String(); answer != want {
 		t.Errorf("the container on m1 answered %q, want %q", answer, want)
 	}
 

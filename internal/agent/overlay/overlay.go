@@ -126,6 +126,7 @@ func (v *Overlay) Configure(c *warrenv1.NetworkConfig) {
 	defer v.mu.Unlock()
 	if !proto.Equal(c, v.config) {
 		v.config = c
+		v.catalog.Own(subnet(c))
 		v.due.config = true
 		v.rouse()
 	}
@@ -352,6 +353,15 @@ func (v *Overlay) report(change func(*warrenv1.OverlayStatus)) {
 func (v *Overlay) settled() {
 	close(v.settle)
 	v.settle = make(chan struct{})
+}
+
+// subnet is this node's as a manager has sent it; the zero Prefix where it makes no sense.
+func subnet(c *warrenv1.NetworkConfig) netip.Prefix {
+	prefix, err := netip.ParsePrefix(c.GetSubnet())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return prefix.Masked()
 }
 
 // nodeAddr is the node's own address in its subnet: the first after the network's.

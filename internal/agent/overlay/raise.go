@@ -199,6 +199,7 @@ func (v *Overlay) begin(ctx context.Context, layout link.Node) (*network, error)
 	if err != nil {
 		return nil, errors.Join(err, device.Close())
 	}
+	v.catalog.Adopt(attached)
 	return up, nil
 }
 

@@ -33,6 +33,7 @@ func (v *Overlay) recall() error {
 	if config.GetSubnet() == "" {
 		return nil
 	}
+	v.catalog.Own(subnet(config))
 	endpoints.Full = true
 	v.catalog.Heed(endpoints)
 	v.config, v.due.config = config, true

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +13,7 @@ import (
 
 // describe prints the program's surroundings, one thing a line, so that a test can tell whether what
 // a container was asked to be is what it is.
-func describe(w io.Writer, dirs []string) error {
+func describe(ctx context.Context, w io.Writer, dirs []string) error {
 	environ := os.Environ()
 	slices.Sort(environ)
 	for _, variable := range environ {
@@ -45,6 +46,7 @@ func describe(w io.Writer, dirs []string) error {
 	for _, dir := range dirs {
 		describeDir(w, dir)
 	}
+	<-ctx.Done()
 	return nil
 }
 

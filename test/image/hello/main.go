@@ -1,26 +1,56 @@
 // Hello is the program in the image that the demo, the tests and the benchmarks run as a service.
+// It serves:
 //
-//	hello [serve]          serve HTTP on $PORT (8080): the machine's name and $VERSION; logs each request
-//	hello log [N] [EVERY]  print N numbered lines, alternately on stdout and stderr, then do nothing;
-//	                       without N, or with -1, print without end
+//	hello [serve]          serve HTTP on $PORT (8080): the machine's name, $VERSION and the client's
+//	                       address; logs each request, but for those of /quiet. On SIGTERM it goes on
+//	                       until its clients have heard that their connections are closing
+//	hello listen-late D    do nothing for the duration D, then serve
+//	hello udp PORT         answer UDP packets, saying as much
+//	hello sink PORT        take what send sends
+//	hello names PORT NAME=ADDRESS...
+//	                       answer DNS queries for the addresses of those names
+//
+// It is a client, with the container's resolver:
+//
+//	hello get URL [N]      N times, on a connection of its own each, print what is answered
+//	hello get-each URL     do so once at each address that the name in the URL stands for, and see that the
+//	                       server sees this one's own address
+//	hello dns NAME [TYPE]  print what a name stands for, in order: A, SRV, or PTR of an address
+//	hello udp-get HOST:PORT [N]
+//	                       N times, from a port of its own each, print what is answered
+//	hello udp-talk HOST:PORT D
+//	                       send from one port for the duration D, every 10 ms; print who answered and
+//	                       the longest silence
+//	hello send HOST:PORT BYTES
+//	                       send so many bytes to a sink, check that they arrived whole, print the rate
+//	hello load URL --for D --connections N --keepalive=true|false
+//	                       ask all the time; print the rate, what failed and who answered
+//
+// A client ends with status 1 when anything failed. It gets into difficulties:
+//
 //	hello exit N           end with status N
 //	hello crash D          run for the duration D, then end with status 1
 //	hello oom              take memory until the kernel ends it
 //	hello ignore-term      run, and do not end on SIGTERM
+//
+// And it tells what it sees:
+//
+//	hello log [N] [EVERY]  print N numbered lines, alternately on stdout and stderr, then do nothing;
+//	                       without N, or with -1, print without end
 //	hello sleep [D]        run for the duration D, or until told to stop
 //	hello env [DIR...]     print what it finds itself in (arguments, environment, names, user, limits;
 //	                       what each DIR holds, and whether it can be written to), then do nothing
 //
-// Except for ignore-term, SIGTERM and SIGINT end it at once with status 0.
+// Except for serve and ignore-term, SIGTERM and SIGINT end it at once, with status 0 unless it is a client
+// that something failed for.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"strconv"
@@ -51,57 +81,44 @@ func (s statusError) Error() string { return fmt.Sprintf("ending with status %d,
 func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	command := "serve"
+	name := "serve"
 	if len(args) > 0 {
-		command, args = args[0], args[1:]
+		name, args = args[0], args[1:]
 	}
-	switch command {
-	case "serve":
-		return serve(ctx)
-	case "log":
-		lines, err := optional(args, 0, -1, strconv.Atoi)
-		if err != nil {
-			return err
-		}
-		every, err := optional(args, 1, 0, time.ParseDuration)
-		if err != nil {
-			return err
-		}
-		return logLines(ctx, lines, every)
-	case "exit":
-		status, err := optional(args, 0, 0, strconv.Atoi)
-		if err != nil {
-			return err
-		}
-		return statusError(status)
-	case "crash":
-		after, err := optional(args, 0, 0, time.ParseDuration)
-		if err != nil {
-			return err
-		}
-		if wait(ctx, after) {
-			return errors.New("crashing, as asked")
-		}
-	case "oom":
-		return takeMemory(ctx)
-	case "ignore-term":
-		signal.Ignore(syscall.SIGTERM)
-		log.Print("not ending on SIGTERM")
-		select {}
-	case "sleep":
-		forever := time.Duration(1<<63 - 1)
-		length, err := optional(args, 0, forever, time.ParseDuration)
-		if err != nil {
-			return err
-		}
-		wait(ctx, length)
-	case "env":
-		if err := describe(os.Stdout, args); err != nil {
-			return err
-		}
-		<-ctx.Done()
-	default:
-		return fmt.Errorf("unknown command %q", command)
+	command, known := commands[name]
+	if !known {
+		return fmt.Errorf("unknown command %q", name)
+	}
+	return command(ctx, os.Stdout, args)
+}
+
+// commands print what they have to say; what they log is about themselves.
+var commands = map[string]func(ctx context.Context, w io.Writer, args []string) error{
+	"serve":       serve,
+	"listen-late": listenLate,
+	"udp":         echoPackets,
+	"sink":        sink,
+	"names":       serveNames,
+	"get":         get,
+	"get-each":    getEach,
+	"dns":         lookUp,
+	"udp-get":     getPackets,
+	"udp-talk":    talk,
+	"send":        send,
+	"load":        load,
+	"exit":        exit,
+	"crash":       crash,
+	"oom":         takeMemory,
+	"ignore-term": ignoreTerm,
+	"log":         logLines,
+	"sleep":       sleep,
+	"env":         describe,
+}
+
+// required says so where an argument is missing.
+func required(args []string, names ...string) error {
+	if len(args) < len(names) {
+		return fmt.Errorf("%s is missing", names[len(args)])
 	}
 	return nil
 }
@@ -126,36 +143,26 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func serve(ctx context.Context) error {
-	host, err := os.Hostname()
+func sleep(ctx context.Context, _ io.Writer, args []string) error {
+	const forever = time.Duration(1<<63 - 1)
+	length, err := optional(args, 0, forever, time.ParseDuration)
 	if err != nil {
 		return err
 	}
-	version, port := os.Getenv("VERSION"), os.Getenv("PORT")
-	if port == "" {
-		port = "8080"
-	}
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "hello from %s, version %s\n", host, version)
-		log.Printf("%s %s from %s", r.Method, r.URL.Path, r.RemoteAddr)
-	})
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+port)
-	if err != nil {
-		return err
-	}
-	log.Printf("version %s listening on port %s", version, port)
-	stopped := context.AfterFunc(ctx, func() { server.Close() })
-	defer stopped()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	log.Print("told to stop")
+	wait(ctx, length)
 	return nil
 }
 
-// logLines prints numbered lines, all at once when every is 0, and stays until told to stop.
-func logLines(ctx context.Context, lines int, every time.Duration) error {
+// logLines prints numbered lines, all at once when no interval is given, and stays until told to stop.
+func logLines(ctx context.Context, _ io.Writer, args []string) error {
+	lines, err := optional(args, 0, -1, strconv.Atoi)
+	if err != nil {
+		return err
+	}
+	every, err := optional(args, 1, 0, time.ParseDuration)
+	if err != nil {
+		return err
+	}
 	streams := []*os.File{os.Stdout, os.Stderr}
 	for i := 1; (lines < 0 || i <= lines) && ctx.Err() == nil; i++ {
 		if _, err := fmt.Fprintf(streams[(i+1)%2], "line %d\n", i); err != nil {
@@ -165,17 +172,4 @@ func logLines(ctx context.Context, lines int, every time.Duration) error {
 	}
 	<-ctx.Done()
 	return nil
-}
-
-func takeMemory(ctx context.Context) error {
-	const step = 8 << 20
-	var held [][]byte
-	for ctx.Err() == nil {
-		block := make([]byte, step)
-		for i := 0; i < step; i += os.Getpagesize() {
-			block[i] = 1
-		}
-		held = append(held, block)
-	}
-	return fmt.Errorf("told to stop while holding %d MiB", len(held)*step>>20)
 }

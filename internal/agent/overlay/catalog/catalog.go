@@ -15,6 +15,7 @@ type Catalog struct {
 	services map[string]*service
 	tasks    map[string]*task // of all nodes, by id
 	version  uint64           // of what managers have sent
+	own      netip.Prefix     // this node's subnet
 	// arriving are the services and tasks of a full set that is still coming; nil else.
 	arriving *arriving
 
@@ -55,6 +56,8 @@ type task struct {
 	here *local                 // nil of another node's
 	addr netip.Addr
 	of   *service
+	// barred from being adopted: it has been withdrawn.
+	barred bool
 }
 
 // local is what this node sees of a task of its own.
@@ -82,6 +85,7 @@ func (c *Catalog) Clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.services, c.tasks, c.version, c.arriving = map[string]*service{}, map[string]*task{}, 0, nil
+	c.own = netip.Prefix{}
 	c.byName, c.byAddr, c.byVIP = map[string]map[*service]struct{}{}, map[netip.Addr]string{}, map[netip.Addr]*service{}
 	c.taken, c.hostnames = map[Port]struct{}{}, map[string]string{}
 	c.forgetChanges()
@@ -92,6 +96,36 @@ func (c *Catalog) Hostnames(byID map[string]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hostnames = byID
+}
+
+// Own says what this node's subnet is. Of tasks with addresses in it this node knows better than any manager: it has
+// those that were placed here, and no others. What managers tell of others is out of date.
+func (c *Catalog) Own(subnet netip.Prefix) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own == subnet {
+		return
+	}
+	c.own = subnet
+	for _, t := range c.tasks {
+		c.believe(t)
+	}
+}
+
+// Adopt takes tasks that have a place on this node to take connections as managers were last told, until more is seen
+// of them: an earlier agent has seen to it.
+func (c *Catalog) Adopt(attached map[string]netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, addr := range attached {
+		t := c.tasks[id]
+		if t == nil || t.here != nil || t.barred || t.told.GetAddress() != addr.String() {
+			continue
+		}
+		t.here = &local{slot: t.told.GetSlot(), serving: t.told.GetServing()}
+		c.setAddr(t, addr)
+		c.touch(t)
+	}
 }
 
 // Heed takes what a manager has sent.
@@ -187,7 +221,12 @@ func (c *Catalog) Withdraw(id string) { c.serve(id, false) }
 func (c *Catalog) serve(id string, serving bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t := c.tasks[id]; t != nil && t.here != nil && t.here.serving != serving {
+	t := c.tasks[id]
+	switch {
+	case t == nil:
+	case t.here == nil:
+		t.barred = !serving
+	case t.here.serving != serving:
 		t.here.serving = serving
 		c.touch(t)
 	}
@@ -361,17 +400,26 @@ func (s *service) vip() netip.Addr {
 
 // tell notes what a manager tells of a task.
 func (c *Catalog) tell(e *warrenv1.TaskEndpoint) {
-	addr, err := netip.ParseAddr(e.GetAddress())
-	if err != nil {
+	if _, err := netip.ParseAddr(e.GetAddress()); err != nil {
 		c.untell(e.GetTaskId())
 		return
 	}
 	t := c.task(e.GetTaskId(), e.GetServiceId())
 	t.told = e
-	if t.here == nil { // of its own tasks this node knows better
-		c.setAddr(t, addr)
-	}
+	c.believe(t)
 	c.touch(t)
+}
+
+// believe has a task have the address that a manager tells, unless this node must know it.
+func (c *Catalog) believe(t *task) {
+	if t.here != nil {
+		return
+	}
+	if addr, err := netip.ParseAddr(t.told.GetAddress()); err == nil && !c.own.Contains(addr) {
+		c.setAddr(t, addr)
+	} else {
+		c.clearAddr(t)
+	}
 }
 
 // untell notes that managers do not know a task any more, or not with an address.

@@ -246,3 +246,67 @@ func follow(services map[string]rules.Service, tasks map[netip.Addr]rules.Task, 
 		tasks[t.Addr] = t
 	}
 }
+
+func TestOfAddressesOfItsOwnANodeBelievesOnlyItself(t *testing.T) {
+	c := New()
+	c.Own(netip.MustParsePrefix("10.208.0.0/24"))
+	c.Heed(&warrenv1.Endpoints{
+		Full: true, Version: 1, Services: []*warrenv1.ServiceFront{front("web", "10.224.0.1")},
+		Tasks: []*warrenv1.TaskEndpoint{endpoint("gone", "web", 2, true), endpoint("stays", "web", 3, true)},
+	})
+	if all, _ := c.All(); len(all.Tasks) != 0 || len(endpointsOf(c, "web")) != 0 {
+		t.Errorf("rules of tasks that are not here: %+v", all)
+	}
+	if told := c.Told(); len(told.GetTasks()) != 2 {
+		t.Errorf("of what managers tell, %v is recorded", told.GetTasks())
+	}
+
+	// Its new holder is not disturbed by news of the old one.
+	c.Place(mine("new", "web"), nil, addr(2))
+	c.Serve("new")
+	c.Heed(&warrenv1.Endpoints{Version: 2, Tasks: []*warrenv1.TaskEndpoint{endpoint("gone", "web", 2, true)}})
+	if got := endpointsOf(c, "web"); !slices.Equal(got, []netip.Addr{addr(2)}) {
+		t.Errorf("endpoints %v", got)
+	}
+
+	// When the node is given another subnet, the old one's addresses are others'.
+	c.Own(netip.MustParsePrefix("10.208.7.0/24"))
+	if got := endpointsOf(c, "web"); !slices.Equal(got, []netip.Addr{addr(2), addr(3)}) {
+		t.Errorf("endpoints %v", got)
+	}
+}
+
+func TestTasksOfAnEarlierAgentGoOnToTakeConnections(t *testing.T) {
+	c := New()
+	c.Own(netip.MustParsePrefix("10.208.0.0/24"))
+	c.Heed(&warrenv1.Endpoints{
+		Full: true, Version: 1, Services: []*warrenv1.ServiceFront{front("web", "10.224.0.1")},
+		Tasks: []*warrenv1.TaskEndpoint{
+			endpoint("serves", "web", 2, true), endpoint("starts", "web", 3, false),
+			endpoint("moved", "web", 4, true), endpoint("died", "web", 5, true),
+		},
+	})
+	c.Withdraw("died")
+	c.Adopt(map[string]netip.Addr{"serves": addr(2), "starts": addr(3), "moved": addr(9), "died": addr(5), "unknown": addr(6)})
+	if got := endpointsOf(c, "web"); !slices.Equal(got, []netip.Addr{addr(2)}) {
+		t.Errorf("endpoints %v", got)
+	}
+	all, _ := c.All()
+	want := []rules.Task{
+		{Addr: addr(2), Local: true, Networks: []string{"default"}}, {Addr: addr(3), Local: true, Networks: []string{"default"}},
+	}
+	if diff := cmp.Diff(want, all.Tasks, cmpopts.EquateComparable(netip.Addr{}), cmpopts.SortSlices(func(a, b rules.Task) bool { return a.Addr.Less(b.Addr) })); diff != "" {
+		t.Errorf("tasks (-want +got):\n%s", diff)
+	}
+
+	// What then is seen of them counts.
+	c.Place(mine("serves", "web"), nil, addr(2))
+	if got := endpointsOf(c, "web"); len(got) != 1 {
+		t.Errorf("endpoints %v of a task that is taken up again", got)
+	}
+	c.Withdraw("serves")
+	c.Release("starts")
+	if got := endpointsOf(c, "web"); len(got) != 0 {
+		t.Errorf("endpoints %v", got)
+	}
+}
