@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/cuemby/warren/internal/agent/overlay/catalog"
+	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -156,4 +158,42 @@ func TestARecordThatCannotBeReadIsNoReasonNotToStart(t *testing.T) {
 	if err := v.recall(); err != nil || v.config != nil {
 		t.Errorf("recalled %v, %v", v.config, err)
 	}
+}
+
+func TestAPeerWithTheKeyOfAnotherIsLeftOut(t *testing.T) {
+	v := shell(&memory{values: map[string][]byte{}})
+	own, other := draw(t), draw(t)
+	v.HeedPeers(&warrenv1.Peers{Full: true, Peers: []*warrenv1.Peer{
+		{NodeId: "a", PublicKey: other.String(), Subnet: "10.208.2.0/24"},
+		{NodeId: "b", PublicKey: other.String(), Subnet: "10.208.3.0/24"},
+		{NodeId: "c", PublicKey: own.String(), Subnet: "10.208.4.0/24"},
+		{NodeId: "d", PublicKey: "nonsense", Subnet: "10.208.5.0/24"},
+	}})
+	if got := v.wanted(own); len(got) != 1 || got[0].AllowedIPs[0].String() != "10.208.2.0/24" {
+		t.Errorf("wanted %v", got)
+	}
+}
+
+func TestOnlyPeersThatAreNewAreGreeted(t *testing.T) {
+	known, fresh, kept := draw(t), draw(t), draw(t)
+	at := netip.MustParseAddrPort("192.0.2.1:7421")
+	n := &network{known: map[wgtypes.Key]struct{}{known: {}}}
+	wanted := wireguard.Config{Peers: []wireguard.Peer{{PublicKey: known, Endpoint: at}, {PublicKey: fresh, Endpoint: at}, {PublicKey: kept, Endpoint: at, Keepalive: keepalive}}}
+	greeting, some := n.greet(wanted)
+	if !some || greeting.Peers[0].Keepalive != 0 || greeting.Peers[1].Keepalive != keepalive || wanted.Peers[1].Keepalive != 0 {
+		t.Errorf("greeting %v, wanted %v", greeting, wanted)
+	}
+	n.known[fresh] = struct{}{}
+	if _, some := n.greet(wanted); some {
+		t.Error("greeted again")
+	}
+}
+
+func draw(t *testing.T) wgtypes.Key {
+	t.Helper()
+	private, err := wgtypes.GeneratePrivateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private.PublicKey()
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -37,6 +38,7 @@ type network struct {
 	leases *lease.Leases
 	rules  *rules.Rules
 	names  *names.Server
+	known  map[wgtypes.Key]struct{} // peers that the device has been given
 
 	stop    context.CancelFunc // of what runs for it
 	running sync.WaitGroup
@@ -210,10 +212,18 @@ func (v *Overlay) adjust(ctx context.Context, up *network, layout link.Node, own
 			return err
 		}
 	}
-	if err := up.device.Apply(ctx, wireguard.Config{
-		PrivateKey: own.private, ListenPort: int(c.GetWireguardPort()), Peers: v.wanted(),
-	}); err != nil {
+	wanted := wireguard.Config{PrivateKey: own.private, ListenPort: int(c.GetWireguardPort()), Peers: v.wanted(own.private.PublicKey())}
+	if greeting, some := up.greet(wanted); some {
+		if err := up.device.Apply(ctx, greeting); err != nil {
+			return err
+		}
+	}
+	if err := up.device.Apply(ctx, wanted); err != nil {
 		return err
+	}
+	up.known = map[wgtypes.Key]struct{}{}
+	for _, p := range wanted.Peers {
+		up.known[p.PublicKey] = struct{}{}
 	}
 	if err := v.wires.Up(ctx, layout); err != nil {
 		return err
@@ -233,20 +243,43 @@ func (v *Overlay) nameNodes() {
 	v.catalog.Hostnames(hostnames)
 }
 
+// greet is a configuration by which the device says something to each peer that is new to it: to be kept alive begins
+// with a packet. A node that has just drawn another key is not understood until the others know of it, and would try
+// again only 5 s later (WireGuard's REKEY_TIMEOUT); so the others begin, as soon as they know.
+func (n *network) greet(wanted wireguard.Config) (greeting wireguard.Config, some bool) {
+	greeting = wanted
+	greeting.Peers = slices.Clone(wanted.Peers)
+	for i, p := range greeting.Peers {
+		if _, known := n.known[p.PublicKey]; !known && p.Keepalive == 0 && p.Endpoint.IsValid() {
+			greeting.Peers[i].Keepalive = keepalive
+			some = true
+		}
+	}
+	return greeting, some
+}
+
 // wanted are the device's peers. What a manager has sent and is no peer is left out, and told in the log: the others
-// must not suffer for it.
-func (v *Overlay) wanted() []wireguard.Peer {
+// must not suffer for it. So it is with a key that is this node's own or another peer's, which only a node could have
+// reported that means harm.
+func (v *Overlay) wanted(own wgtypes.Key) []wireguard.Peer {
 	inside := directlyConnected()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var wanted []wireguard.Peer
-	for id, p := range v.peers {
+	holders := map[wgtypes.Key]string{own: "this one"}
+	for _, id := range slices.Sorted(maps.Keys(v.peers)) {
+		p := v.peers[id]
 		public, err := wgtypes.ParseKey(p.GetPublicKey())
 		subnet, subnetErr := netip.ParsePrefix(p.GetSubnet())
 		if err := errors.Join(err, subnetErr); err != nil {
 			v.Logger.Error("a manager has sent a peer that makes no sense", "node", id, "error", err)
 			continue
 		}
+		if holder, held := holders[public]; held {
+			v.Logger.Error("a peer has the WireGuard key of another node and is left out", "node", id, "other", holder)
+			continue
+		}
+		holders[public] = id
 		peer := wireguard.Peer{PublicKey: public, Endpoint: endpoint(p, inside), AllowedIPs: []netip.Prefix{subnet}}
 		if p.GetKeepalive() {
 			peer.Keepalive = keepalive

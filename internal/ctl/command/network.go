@@ -105,7 +105,7 @@ func (c *NetworkCreate) Run(ctx context.Context, s *Session) error {
 // NetworkLs is `network ls`.
 type NetworkLs struct {
 	output.ListFlags `set:"columns={{.Name}}: {{.Services}}"`
-	Filter []string `sep:"none" help:"Only networks with this name (its beginning) or label." placeholder:"KEY=VALUE"`
+	Filter           []string `sep:"none" help:"Only networks with this name (its beginning) or label." placeholder:"KEY=VALUE"`
 }
 
 var networkFilters = filters[*warrenv1.NetworkEntry]{

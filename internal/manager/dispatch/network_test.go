@@ -13,7 +13,10 @@ import (
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-const someKey = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+const (
+	someKey  = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	otherKey = "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA="
+)
 
 // overlaid is a node that takes part in the overlay.
 func overlaid(id, subnet, addr string) *warrenv1.Node {
@@ -136,7 +139,7 @@ func TestWhatAnAgentSaysOfItsOverlayIsWrittenAndToldToOthers(t *testing.T) {
 		if a.learn(&k); len(k.peers) != 0 {
 			t.Fatalf("peers %v before n2 has a key", k.peers)
 		}
-		b.say(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Overlay{Overlay: &warrenv1.OverlayStatus{PublicKey: someKey, ListenPort: 99}}})
+		b.say(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Overlay{Overlay: &warrenv1.OverlayStatus{PublicKey: otherKey, ListenPort: 99}}})
 		if a.learn(&k); !maps.Equal(k.peers, map[string]string{"n2": "192.0.2.1:99"}) {
 			t.Errorf("peers %v", k.peers)
 		}
@@ -256,5 +259,16 @@ func TestPeersAndEndpointsComeInPiecesOfBoundedSize(t *testing.T) {
 	}
 	if tasks != 30 || pieces < 3 {
 		t.Errorf("%d tasks in %d pieces", tasks, pieces)
+	}
+}
+
+func TestAKeyIsOneNodesAlone(t *testing.T) {
+	s := statetest.New(t, statetest.Cluster(), overlaid("n1", "10.208.0.0/24", "192.0.2.1"), statetest.Node("n2")).Snapshot()
+	said := &warrenv1.OverlayStatus{State: warrenv1.OverlayState_OVERLAY_STATE_UP, PublicKey: someKey}
+	if got := ownKey(s, "n1", said); got != said {
+		t.Errorf("of its own key became %v", got)
+	}
+	if got := ownKey(s, "n2", said); got.GetPublicKey() != "" || got.GetState() != warrenv1.OverlayState_OVERLAY_STATE_FAILED {
+		t.Errorf("of another's key became %v", got)
 	}
 }

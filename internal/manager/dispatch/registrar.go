@@ -236,7 +236,7 @@ func decideNode(s state.Snapshot, id string, e *entry, now time.Time) *state.Tra
 		}
 		e.write(n.Status)
 		if e.overlay != nil {
-			n.Status.Overlay = e.overlay
+			n.Status.Overlay = ownKey(s, id, e.overlay)
 		}
 		if ready && was {
 			return
@@ -248,4 +248,22 @@ func decideNode(s state.Snapshot, id string, e *entry, now time.Time) *state.Tra
 		n.Status.State, n.Status.Since, n.Status.Message = e.state, timestamppb.New(since), e.message
 	})
 	return transaction
+}
+
+// ownKey is a node's word of its overlay, without a public key that another node has: nobody else could use either then.
+// Which of the two it is that means harm cannot be told; the one that came first keeps it.
+func ownKey(s state.Snapshot, node string, status *warrenv1.OverlayStatus) *warrenv1.OverlayStatus {
+	if status.GetPublicKey() == "" {
+		return status
+	}
+	for other := range s.Nodes() {
+		if other.GetMeta().GetId() != node && other.GetStatus().GetOverlay().GetPublicKey() == status.GetPublicKey() {
+			refused := proto.CloneOf(status)
+			refused.PublicKey = ""
+			refused.State = warrenv1.OverlayState_OVERLAY_STATE_FAILED
+			refused.Error = "its WireGuard key is that of node " + cmp.Or(other.GetFacts().GetHostname(), other.GetMeta().GetId()) + ": was this machine's data folder copied? Draw another key with `warrenctl node rotate-key`"
+			return refused
+		}
+	}
+	return status
 }

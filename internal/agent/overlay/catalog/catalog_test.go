@@ -108,6 +108,7 @@ func TestAFullSetThatComesInPiecesReplacesWhatIsNotInIt(t *testing.T) {
 
 func TestNamesAreForThoseWhoShareANetwork(t *testing.T) {
 	c := New()
+	c.Own(netip.MustParsePrefix("10.209.0.0/24"))
 	db := front("db", "10.224.0.2", &warrenv1.NetworkAttachment{Network: "back", Aliases: []string{"postgres"}})
 	c.Heed(&warrenv1.Endpoints{Full: true, Services: []*warrenv1.ServiceFront{
 		front("web", "10.224.0.1", on("default", "back")...), front("other", "10.224.0.3"), db,
@@ -118,7 +119,7 @@ func TestNamesAreForThoseWhoShareANetwork(t *testing.T) {
 		found bool
 	}{
 		{"db", 2, true}, {"postgres", 2, true}, {"db", 3, false}, {"postgres", 3, false}, {"other", 4, false}, {"web", 4, true}, {"web", 3, true},
-		{"db", 1, true}, // the node itself
+		{"web", 99, false}, // nobody that is known
 		{"none", 2, false},
 	} {
 		s, found := c.Service(q.name, addr(q.asker))
@@ -128,6 +129,9 @@ func TestNamesAreForThoseWhoShareANetwork(t *testing.T) {
 		if found && q.name == "postgres" && (s.Name != "db" || s.VIP != netip.MustParseAddr("10.224.0.2") || !slices.Equal(s.Tasks, []names.Task{{Slot: 1, Name: "db.1", Addr: addr(4)}})) {
 			t.Errorf("postgres: %+v", s)
 		}
+	}
+	if _, found := c.Service("db", netip.MustParseAddr("10.209.0.1")); !found {
+		t.Error("the node itself does not see db")
 	}
 	if name, ok := c.Name(netip.MustParseAddr("10.224.0.2"), addr(2)); !ok || name != "db" {
 		t.Errorf("the address of db is called %q", name)
@@ -142,12 +146,13 @@ func TestNamesAreForThoseWhoShareANetwork(t *testing.T) {
 
 func TestATaskOfAGlobalServiceIsCalledByItsNode(t *testing.T) {
 	c := New()
+	c.Own(netip.MustParsePrefix("10.209.0.0/24"))
 	e := endpoint("t", "log", 7, true)
 	e.Slot, e.NodeId = 0, "id"
 	c.Heed(&warrenv1.Endpoints{Full: true, Services: []*warrenv1.ServiceFront{front("log", "10.224.0.1")}, Tasks: []*warrenv1.TaskEndpoint{e}})
 	for want, hostnames := range map[string]map[string]string{"log.id": {}, "log.node-7": {"id": "node-7"}} {
 		c.Hostnames(hostnames)
-		if name, _ := c.Name(addr(7), addr(1)); name != want {
+		if name, _ := c.Name(addr(7), netip.MustParseAddr("10.209.0.1")); name != want {
 			t.Errorf("called %q instead of %q", name, want)
 		}
 	}

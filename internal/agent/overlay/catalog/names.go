@@ -37,6 +37,9 @@ func (c *Catalog) Service(name string, asker netip.Addr) (names.Service, bool) {
 // and among those the one that came to be named so first, by id.
 func (c *Catalog) find(name string, asker netip.Addr) *service {
 	task := c.tasks[c.byAddr[asker]]
+	if task == nil && !c.isNode(asker) {
+		return nil // nobody that is known here
+	}
 	var found *service
 	for s := range c.byName[name] {
 		if task != nil && !s.answers(name, task.of) {
@@ -48,6 +51,11 @@ func (c *Catalog) find(name string, asker netip.Addr) *service {
 		}
 	}
 	return found
+}
+
+// isNode tells whether an asker is this node itself.
+func (c *Catalog) isNode(asker netip.Addr) bool {
+	return asker.IsLoopback() || c.own.IsValid() && asker == c.own.Addr().Next()
 }
 
 // answers tells whether a service goes by that name for another.
@@ -74,7 +82,7 @@ func (c *Catalog) Name(addr, asker netip.Addr) (string, bool) {
 	} else {
 		return "", false
 	}
-	if task := c.tasks[c.byAddr[asker]]; task != nil && !slices.ContainsFunc(task.networks(), func(n string) bool { return slices.Contains(of.networks(), n) }) {
+	if task := c.tasks[c.byAddr[asker]]; task == nil && !c.isNode(asker) || task != nil && !slices.ContainsFunc(task.networks(), func(n string) bool { return slices.Contains(of.networks(), n) }) {
 		return "", false
 	}
 	return name, true
