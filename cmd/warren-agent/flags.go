@@ -62,7 +62,7 @@ type flags struct {
 func newParser(f *flags, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
 	return kong.New(f,
 		kong.Name("warren-agent"),
-		kong.Description("The Warren agent runs the containers that the managers assign to this machine. As \"warren-agent wireguard\" it is the process of the WireGuard device instead, which has a --help of its own."),
+		kong.Description("The Warren agent runs the containers that the managers assign to this machine. As \"warren-agent wireguard\" it is the process of the WireGuard device instead, which has a --help of its own; \"warren-agent disconnect\", with the agent stopped, takes down what agents have left up of the cluster's network."),
 		kong.DefaultEnvars("WARREN_AGENT"),
 		kong.Vars{
 			// 4 to 8 at a time is best on two processors; more of them bear more.

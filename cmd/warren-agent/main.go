@@ -41,6 +41,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == wireguardCommand {
 		return runWireguard(args[1:], stdout, stderr)
 	}
+	disconnect := len(args) > 0 && args[0] == disconnectCommand
+	if disconnect {
+		args = args[1:]
+	}
 	var f flags
 	exit := -1 // set when parsing itself was all there is to do, as with --help
 	parser, err := newParser(&f, stdout, stderr, func(code int) { exit = code })
@@ -59,6 +63,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 
 	tuneMemory()
+	if disconnect {
+		return runDisconnect(f.agent(f.Logger(stderr)))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	logger := f.Logger(stderr)
@@ -68,6 +75,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 	})
 	if err := agent.Run(ctx, f.agent(logger), func() { notify(logger, daemon.SdNotifyReady) }); err != nil {
 		logger.Error("the agent cannot run", "error", err)
+		return exitFailed
+	}
+	return exitDone
+}
+
+// disconnectCommand is the word after the program's name that has it take down what agents have left up in the network,
+// as before the package is removed for good. It takes the agent's flags.
+const disconnectCommand = "disconnect"
+
+func runDisconnect(c agent.Config) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := agent.Disconnect(ctx, c); err != nil {
+		c.Logger.Error("this machine is not disconnected from the cluster's network", "error", err)
 		return exitFailed
 	}
 	return exitDone

@@ -116,22 +116,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		return err
 	}
 
-	network, err := overlay.Open(overlay.Options{
-		Record:          state,
-		NodeID:          member.NodeID,
-		Hostname:        machine.Name(),
-		NamespaceDir:    filepath.Join(c.RunDir, "netns"),
-		WireGuardSocket: c.WireGuardSocket,
-		Kind:            wireguard.Kind(c.WireGuard),
-		Backend:         rules.Backend(c.PacketRules),
-		Manager: func() string {
-			if addrs := member.Addrs(); len(addrs) > 0 {
-				return addrs[0]
-			}
-			return ""
-		},
-		Logger: c.Logger,
-	})
+	network, err := overlay.Open(c.overlay(state, member, machine.Name()))
 	if err != nil {
 		return err
 	}
@@ -216,6 +201,49 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	serving.Wait()
 	c.Logger.Info("agent leaves; its tasks run on")
 	return served
+}
+
+// overlay says what the overlay works with.
+func (c Config) overlay(record overlay.Record, member *membership.Membership, hostname string) overlay.Options {
+	return overlay.Options{
+		Record:          record,
+		NodeID:          member.NodeID,
+		Hostname:        hostname,
+		NamespaceDir:    filepath.Join(c.RunDir, "netns"),
+		WireGuardSocket: c.WireGuardSocket,
+		Kind:            wireguard.Kind(c.WireGuard),
+		Backend:         rules.Backend(c.PacketRules),
+		Manager: func() string {
+			if addrs := member.Addrs(); len(addrs) > 0 {
+				return addrs[0]
+			}
+			return ""
+		},
+		Logger: c.Logger,
+	}
+}
+
+// Disconnect takes down what agents have left up of the cluster's network on this machine: links, rules, tasks' network
+// namespaces. It fails where an agent runs.
+func Disconnect(ctx context.Context, c Config) (err error) {
+	state, err := store.Open(c.DataDir, c.Logger)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, state.Close)
+	member, err := membership.Open(membership.Options{Dir: c.DataDir, Record: state, Logger: c.Logger})
+	if err != nil {
+		return err
+	}
+	network, err := overlay.Open(c.overlay(state, member, c.Hostname))
+	if err != nil {
+		return err
+	}
+	defer closing(&err, network.Close)
+	if err := network.TakeDown(ctx); err != nil {
+		return fmt.Errorf("take down the overlay network: %w", err)
+	}
+	return nil
 }
 
 // closing closes something at the end of a function that returns *err.

@@ -3,6 +3,12 @@ package overlay
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/cuemby/warren/internal/agent/overlay/rules"
+	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 )
 
 // removal asks Run to take the network down.
@@ -46,4 +52,46 @@ func (v *Overlay) remove(ctx context.Context) error {
 		err = errors.Join(err, v.Record.RecordNetwork(name, nil))
 	}
 	return err
+}
+
+// TakeDown takes down whatever agents have left up on this machine, tasks' places with it, and forgets the network. It is
+// for when no agent runs, nor ever may again: Run must not have been called.
+func (v *Overlay) TakeDown(ctx context.Context) error {
+	attached, err := v.wires.Attached(ctx)
+	for task := range attached {
+		err = errors.Join(err, v.wires.Detach(ctx, task))
+	}
+	err = errors.Join(err, v.removeRules(ctx), v.removeDevice(ctx), v.wires.Down(ctx))
+	for _, name := range []string{configRecord, peersRecord, endpointsRecord, keyRecord} {
+		err = errors.Join(err, v.Record.RecordNetwork(name, nil))
+	}
+	return err
+}
+
+// Close lets go of the machine's network where Run has not been called.
+func (v *Overlay) Close() error { return v.wires.Close() }
+
+func (v *Overlay) removeRules(ctx context.Context) error {
+	// They are found by their names, whatever addresses they are about.
+	node := rules.Node{
+		Bridge: Bridge, Device: Device, Addr: netip.AddrFrom4([4]byte{10, 208, 0, 1}), Subnet: netip.MustParsePrefix("10.208.0.0/24"),
+		NodeRange: netip.MustParsePrefix("10.208.0.0/12"), VIPRange: netip.MustParsePrefix("10.224.0.0/16"),
+	}
+	kept, err := rules.Open(ctx, node, rules.Options{Backend: v.Backend, Logger: v.Logger})
+	if err != nil {
+		return err
+	}
+	return errors.Join(kept.Remove(ctx), kept.Close())
+}
+
+func (v *Overlay) removeDevice(ctx context.Context) error {
+	there, err := net.InterfaceByName(Device)
+	if err != nil {
+		return nil //nolint:nilerr // there is none
+	}
+	device, err := wireguard.Open(ctx, wireguard.Options{Name: Device, MTU: there.MTU, Socket: v.WireGuardSocket, Kind: v.Kind, Logger: v.Logger})
+	if err != nil {
+		return fmt.Errorf("remove the WireGuard device: %w", err)
+	}
+	return device.Remove(ctx)
 }
