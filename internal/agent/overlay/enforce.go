@@ -84,10 +84,15 @@ func (v *Overlay) acknowledge(ctx context.Context) {
 	}
 }
 
-// keepPorts reserves the published ports, and has those left alone that other programs have.
-func (v *Overlay) keepPorts() error {
+// keepPorts reserves the published ports, and has those left alone that other programs have: where there are others
+// now, or it may be other programs that have them.
+func (v *Overlay) keepPorts(others bool) error {
+	ports, changed := v.catalog.Published()
+	if !changed && !others {
+		return nil
+	}
 	var wanted []port.Port
-	for _, p := range v.catalog.Published() {
+	for _, p := range ports {
 		wanted = append(wanted, reserved(p))
 	}
 	if err := v.ports.Set(wanted); err != nil {

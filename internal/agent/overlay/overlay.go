@@ -101,7 +101,7 @@ type Overlay struct {
 }
 
 // due is what Run has to see to.
-type due struct{ config, peers, wires, endpoints bool }
+type due struct{ config, peers, wires, endpoints, ports bool }
 
 // Open takes hold of this machine's network, of which it changes nothing, and recalls what was recorded.
 func Open(o Options) (*Overlay, error) {
@@ -236,7 +236,10 @@ func (v *Overlay) Run(ctx context.Context) {
 		rotation := v.rotationAlarm()
 		select {
 		case <-v.wake:
-		case <-v.ports.Changed(): // seen to with all else
+		case <-v.ports.Changed():
+			v.mu.Lock()
+			v.due.ports = true
+			v.mu.Unlock()
 		case r := <-v.removals:
 			r.done <- v.remove(r.ctx)
 		case <-retry.C:
@@ -277,25 +280,39 @@ func (a *alarm) stop() {
 // tend sees to what is due.
 func (v *Overlay) tend(ctx context.Context, record *alarm) error {
 	v.mu.Lock()
-	due, config := v.due, v.config
-	v.due.config, v.due.peers, v.due.wires, v.due.endpoints = false, false, false, false
+	now, config := v.due, v.config
+	v.due = due{}
 	net := v.net
 	v.mu.Unlock()
 	if config == nil {
 		return nil
 	}
-	if due.endpoints && record.timer == nil {
+	if now.endpoints && record.timer == nil {
 		record.set(recordDelay)
 	}
-	lost := net != nil && net.lost()
-	if net == nil || lost || due.config || due.peers || due.wires || v.keyIsOld(config) {
-		if err := v.raise(ctx, config); err != nil {
-			v.fail(ctx, err)
-			return err
-		}
+	// Where connections go is seen to first: it is what somebody waits for.
+	if err := v.steer(ctx, now.ports); err != nil {
+		return err
+	}
+	if net != nil && !net.lost() && !now.config && !now.peers && !now.wires && !v.keyIsOld(config) {
+		return nil
+	}
+	if err := v.raise(ctx, config); err != nil {
+		v.fail(ctx, err)
+		v.mu.Lock()
+		v.due.config, v.due.peers, v.due.wires = v.due.config || now.config, v.due.peers || now.peers, v.due.wires || now.wires
+		v.mu.Unlock()
+		return err
+	}
+	if now.config || now.peers {
 		v.recordLayout()
 	}
-	if err := v.keepPorts(); err != nil {
+	return v.steer(ctx, true)
+}
+
+// steer has connections go where they should now.
+func (v *Overlay) steer(ctx context.Context, ports bool) error {
+	if err := v.keepPorts(ports); err != nil {
 		v.Logger.Error("published ports could not be reserved; trying again", "error", err)
 		return err
 	}

@@ -33,7 +33,8 @@ const (
 
 // network is a network that is up.
 type network struct {
-	layout link.Node
+	layout link.Node // but for the MTU, which Run changes; others read it
+	mtu    int
 	device *wireguard.Device
 	leases *lease.Leases
 	rules  *rules.Rules
@@ -187,7 +188,7 @@ func (v *Overlay) begin(ctx context.Context, layout link.Node) (*network, error)
 	if err != nil {
 		return nil, err
 	}
-	up := &network{layout: layout, device: device, fallen: make(chan struct{}), stop: func() {}}
+	up := &network{layout: layout, mtu: layout.MTU, device: device, fallen: make(chan struct{}), stop: func() {}}
 	attached, err := v.wires.Attached(ctx)
 	if err == nil {
 		up.leases, err = lease.Open(layout.Subnet, v.Record, attached, v.Logger)
@@ -207,7 +208,7 @@ func (v *Overlay) begin(ctx context.Context, layout link.Node) (*network, error)
 
 // adjust makes device and wires what they should be now.
 func (v *Overlay) adjust(ctx context.Context, up *network, layout link.Node, own key, c *warrenv1.NetworkConfig) error {
-	if layout.MTU != up.layout.MTU {
+	if layout.MTU != up.mtu {
 		if err := up.device.SetMTU(ctx, layout.MTU); err != nil {
 			return err
 		}
@@ -228,7 +229,7 @@ func (v *Overlay) adjust(ctx context.Context, up *network, layout link.Node, own
 	if err := v.wires.Up(ctx, layout); err != nil {
 		return err
 	}
-	up.layout = layout
+	up.mtu = layout.MTU
 	return nil
 }
 

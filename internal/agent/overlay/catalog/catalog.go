@@ -27,6 +27,9 @@ type Catalog struct {
 	// hostnames are the nodes', by id: tasks of global services are called by them.
 	hostnames map[string]string
 
+	// ports are the published ones as last asked for.
+	ports        []Port
+	portsChanged bool
 	// taken are ports of this node that other programs have.
 	taken map[Port]struct{}
 
@@ -88,6 +91,7 @@ func (c *Catalog) Clear() {
 	c.own = netip.Prefix{}
 	c.byName, c.byAddr, c.byVIP = map[string]map[*service]struct{}{}, map[netip.Addr]string{}, map[netip.Addr]*service{}
 	c.taken, c.hostnames = map[Port]struct{}{}, map[string]string{}
+	c.ports, c.portsChanged = nil, true
 	c.forgetChanges()
 }
 
@@ -207,6 +211,7 @@ func (c *Catalog) Place(t *warrenv1.Task, hostPorts []*warrenv1.PortSpec, addr n
 	if known.here == nil {
 		known.here = &local{}
 	}
+	c.portsChanged = c.portsChanged || len(known.here.hostPorts)+len(hostPorts) > 0
 	known.here.slot, known.here.hostPorts = t.GetSlot(), hostPorts
 	c.setAddr(known, addr)
 	c.touch(known)
@@ -240,6 +245,7 @@ func (c *Catalog) Release(id string) {
 	if t == nil || t.here == nil {
 		return
 	}
+	c.portsChanged = c.portsChanged || len(t.here.hostPorts) > 0
 	t.here = nil
 	// What a manager still tells of it is out of date.
 	c.remove(t)
@@ -274,11 +280,14 @@ func (c *Catalog) Declared(id string) []Port {
 	return slices.Compact(ports)
 }
 
-// Published returns the ports that are open on this node, taken or not.
-func (c *Catalog) Published() []Port {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	var ports []Port
+// Published returns the ports that are open on this node, taken or not, and whether they may be others than when it was
+// last called.
+func (c *Catalog) Published() (ports []Port, changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.portsChanged {
+		return c.ports, false
+	}
 	for _, s := range c.services {
 		for _, p := range s.front.GetPorts() {
 			ports = append(ports, Port{p.GetProtocol(), p.GetPublished()})
@@ -292,7 +301,8 @@ func (c *Catalog) Published() []Port {
 		}
 	}
 	slices.SortFunc(ports, comparePorts)
-	return slices.Compact(ports)
+	c.ports, c.portsChanged = slices.Compact(ports), false
+	return c.ports, true
 }
 
 // Taken says which ports of this node other programs have, so that they lead to no service.
@@ -344,6 +354,7 @@ func (c *Catalog) setFront(id string, f *warrenv1.ServiceFront) {
 		return
 	}
 	s = c.service(id)
+	c.portsChanged = c.portsChanged || len(s.front.GetPorts())+len(f.GetPorts()) > 0
 	for _, name := range s.names() {
 		delete(c.byName[name], s)
 		if len(c.byName[name]) == 0 {

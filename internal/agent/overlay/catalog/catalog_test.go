@@ -168,8 +168,11 @@ func TestATakenPortLeadsNowhere(t *testing.T) {
 	if got := c.Declared("t"); !slices.Equal(got, []Port{{1, 9}, {1, 8080}, {2, 53}}) {
 		t.Errorf("declared %v", got)
 	}
-	if got := c.Published(); !slices.Equal(got, []Port{{1, 80}, {1, 99}, {2, 53}}) {
+	if got, changed := c.Published(); !changed || !slices.Equal(got, []Port{{1, 80}, {1, 99}, {2, 53}}) {
 		t.Errorf("published %v", got)
+	}
+	if _, changed := c.Published(); changed {
+		t.Error("they are told to have changed again")
 	}
 	c.Taken([]Port{{1, 80}, {1, 99}})
 	all, _ := c.All()
