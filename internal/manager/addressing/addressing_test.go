@@ -107,6 +107,16 @@ func TestEachServiceIsGivenAnAddressAndEachNodeASubnet(t *testing.T) {
 	}
 }
 
+func TestThatAServiceIsGivenSomethingIsNotAUsersWrite(t *testing.T) {
+	r := newRig(t, nil)
+	r.write(func(_ state.Snapshot, tx *state.Transaction) { tx.Create(statetest.Replicated("web", 1)) })
+	written := r.service("web").GetMeta().GetVersion()
+	r.settle(nil)
+	if s := r.service("web"); s.GetWrittenAt() != written || s.GetMeta().GetVersion() <= written {
+		t.Errorf("written at %d by a user, is at %d: %v", written, s.GetMeta().GetVersion(), s)
+	}
+}
+
 func TestAServiceOffTheOverlayIsGivenNothing(t *testing.T) {
 	r := newRig(t, nil)
 	for _, mode := range []warrenv1.NetworkMode{warrenv1.NetworkMode_NETWORK_MODE_HOST, warrenv1.NetworkMode_NETWORK_MODE_NONE} {

@@ -20,7 +20,7 @@ import (
 var Inputs = []statev1.Table{statev1.Table_TABLE_CLUSTER, statev1.Table_TABLE_SERVICE, statev1.Table_TABLE_NODE}
 
 // Outputs are what the loop alone writes.
-var Outputs = []string{"service.endpoint", "node.network"}
+var Outputs = []string{"service.endpoint", "service.written_at", "node.network"}
 
 // New returns the loop.
 func New() loop.Loop { return &addressing{} }
@@ -194,7 +194,11 @@ func (a *addressing) equip(s state.Snapshot, service *warrenv1.Service, now time
 		return nil
 	}
 	t := state.New(now)
-	state.Update(t, service, func(service *warrenv1.Service) { service.Endpoint = wanted })
+	state.Update(t, service, func(service *warrenv1.Service) {
+		service.Endpoint = wanted
+		// For a user who has read the service before this, nothing has changed.
+		service.WrittenAt = cmp.Or(service.GetWrittenAt(), service.GetMeta().GetVersion())
+	})
 	return t
 }
 

@@ -347,6 +347,30 @@ func TestAnUpdateOfAVersionReadFailsWhenTheServiceHasChanged(t *testing.T) {
 	refused(t, err, connect.CodeAborted, fmt.Sprintf("changed since version %d (now %d): read it again", read, now))
 }
 
+func TestWhatAServiceIsGivenIsNoChangeToWhoHasReadIt(t *testing.T) {
+	s := serve(t)
+	created := must(s, s.services.CreateService, &warrenv1.CreateServiceRequest{Spec: spec("web")}).GetService().GetMeta().GetVersion()
+	address := func() {
+		transaction := state.New(time.Now())
+		state.Update(transaction, s.store.Snapshot().ServiceByName("web"), func(s *warrenv1.Service) {
+			s.Endpoint = &warrenv1.ServiceEndpoint{Vip: "10.224.0.1"}
+			s.WrittenAt = max(s.GetWrittenAt(), created)
+		})
+		statetest.Commit(t, s.proposer.Proposer, transaction)
+	}
+	address()
+	address()
+	labelled := func(label string) *warrenv1.ServiceSpec {
+		return spec("web", func(s *warrenv1.ServiceSpec) { s.Labels = map[string]string{"is": label} })
+	}
+	updated := must(s, s.services.UpdateService, &warrenv1.UpdateServiceRequest{Ref: "web", Version: created, Spec: labelled("first")}).GetService()
+	if updated.GetEndpoint().GetVip() == "" || updated.GetWrittenAt() != 0 {
+		t.Errorf("updated to %v", updated)
+	}
+	_, err := call(s, s.services.UpdateService, &warrenv1.UpdateServiceRequest{Ref: "web", Version: created, Spec: labelled("second")})
+	refused(t, err, connect.CodeAborted, "read it again")
+}
+
 func TestAnUpdateOfNoParticularVersionLooksAgain(t *testing.T) {
 	s := serve(t, statetest.Replicated("web", 1))
 	s.proposer.before = func() {

@@ -155,7 +155,7 @@ func (h *serviceService) edit(ctx context.Context, ref string, read uint64, chan
 		if service.GetRemoving() {
 			return problemf(connect.CodeFailedPrecondition, "%s is being removed and cannot be changed any more", what)
 		}
-		if err := unchanged(what, service, read); err != nil {
+		if err := unwritten(service, read); err != nil {
 			return err
 		}
 		spec, err := change(service)
@@ -174,7 +174,7 @@ func (h *serviceService) edit(ctx context.Context, ref string, read uint64, chan
 				if !proto.Equal(service.GetSpec().GetTask(), spec.GetTask()) {
 					after.Revision++
 				}
-				after.Spec = spec
+				after.Spec, after.WrittenAt = spec, 0
 				edited = after
 			})
 		}
@@ -212,7 +212,7 @@ func (h *serviceService) DeleteService(ctx context.Context, req *connect.Request
 			return nil
 		}
 		state.Update(t, service, func(after *warrenv1.Service) {
-			after.Removing = true
+			after.Removing, after.WrittenAt = true, 0
 			removing = after
 		})
 		return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/state"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // maxAttempts bounds how often a write looks again because the state has moved on. Each time somebody
@@ -46,6 +47,15 @@ func (w writer) do(ctx context.Context, build func(state.Snapshot, *state.Transa
 		// Refused because of what others wrote: build sees that now and says it, or gets along with it.
 	}
 	return problemf(connect.CodeAborted, "others write this all the time: try again later")
+}
+
+// unwritten checks that no user has written to a service since its writer has read it; 0 stands for any time. What the
+// service has been given since, such as its address, does not count.
+func unwritten(s *warrenv1.Service, read uint64) error {
+	if read >= s.GetWrittenAt() && read <= s.GetMeta().GetVersion() && s.GetWrittenAt() != 0 {
+		return nil
+	}
+	return unchanged("service "+s.GetSpec().GetName(), s, read)
 }
 
 // unchanged checks that o still has the version its writer has read; 0 stands for any.

@@ -140,7 +140,10 @@ type Service struct {
 	// DeleteService was called: its tasks are being stopped, then the service goes.
 	Removing bool `protobuf:"varint,4,opt,name=removing,proto3" json:"removing,omitempty"`
 	// Where the service is reached; the addressing loop alone writes it.
-	Endpoint      *ServiceEndpoint `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Endpoint *ServiceEndpoint `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// The version at which a user last wrote it, where the addressing loop has written to it since; else 0. Users who have
+	// read it at this version or a later one have read all that users have written.
+	WrittenAt     uint64 `protobuf:"varint,6,opt,name=written_at,json=writtenAt,proto3" json:"written_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -208,6 +211,13 @@ func (x *Service) GetEndpoint() *ServiceEndpoint {
 		return x.Endpoint
 	}
 	return nil
+}
+
+func (x *Service) GetWrittenAt() uint64 {
+	if x != nil {
+		return x.WrittenAt
+	}
+	return 0
 }
 
 // ServiceEndpoint is what a service has been given to be reached by.
@@ -1449,7 +1459,7 @@ type UpdateServiceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Ref   string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	Spec  *ServiceSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	// The version that was read; the update fails with aborted if the service has changed since.
+	// The version that was read; the update fails with aborted if a user has changed the service since.
 	// 0 updates whatever is there.
 	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1852,13 +1862,15 @@ var File_warren_v1_service_proto protoreflect.FileDescriptor
 
 const file_warren_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xca\x01\n" +
+	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xe9\x01\n" +
 	"\aService\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ServiceSpecR\x04spec\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1a\n" +
 	"\bremoving\x18\x04 \x01(\bR\bremoving\x126\n" +
-	"\bendpoint\x18\x05 \x01(\v2\x1a.warren.v1.ServiceEndpointR\bendpoint\"o\n" +
+	"\bendpoint\x18\x05 \x01(\v2\x1a.warren.v1.ServiceEndpointR\bendpoint\x12\x1d\n" +
+	"\n" +
+	"written_at\x18\x06 \x01(\x04R\twrittenAt\"o\n" +
 	"\x0fServiceEndpoint\x12\x10\n" +
 	"\x03vip\x18\x01 \x01(\tR\x03vip\x12.\n" +
 	"\x05ports\x18\x02 \x03(\v2\x18.warren.v1.PublishedPortR\x05ports\x12\x1a\n" +
