@@ -19,7 +19,7 @@ if [ -z "$process" ]; then
 	echo "no container of $task runs here" >&2
 	exit 125
 fi
-exec env -i nsenter --target "$process" --mount --uts --ipc --net --pid --root --wd /hello "$@"`
+exec env -i nsenter --target "$process" --mount --uts --ipc --net --root --wd /hello "$@"`
 
 // place makes "in M TASK ARG..." into "on M COMMAND...", which it also may be.
 func place(args []string) []string {

@@ -30,7 +30,7 @@ func get(ctx context.Context, w io.Writer, args []string) error {
 	for range times {
 		started := time.Now()
 		if err := getOnce(ctx, w, client, args[0]); err != nil {
-			return fmt.Errorf("after %v: %w", time.Since(started).Round(time.Millisecond), err)
+			return fmt.Errorf("after %dms: %w", time.Since(started).Milliseconds(), err)
 		}
 	}
 	return nil

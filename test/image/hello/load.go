@@ -61,7 +61,8 @@ func load(ctx context.Context, w io.Writer, args []string) error {
 	sum.failures.print(w)
 	switch {
 	case failed > 0:
-		return fmt.Errorf("%d of %d requests failed, the first after %v", failed, requests, sum.firstFailure.Round(time.Millisecond))
+		return fmt.Errorf("%d of %d requests failed, the first after %dms, the last %dms later", failed, requests,
+			sum.firstFailure.Milliseconds(), (sum.lastFailure - sum.firstFailure).Milliseconds())
 	case requests == 0:
 		return errors.New("nothing was asked")
 	}
@@ -80,7 +81,8 @@ type asker struct {
 	answers, failures tally // by who answered, by why
 	dialled           int
 	slowest           time.Duration
-	firstFailure      time.Duration // since the start
+
+	firstFailure, lastFailure time.Duration // since the start
 }
 
 func (a *asker) add(more asker) {
@@ -91,6 +93,7 @@ func (a *asker) add(more asker) {
 	if more.firstFailure > 0 && (a.firstFailure == 0 || more.firstFailure < a.firstFailure) {
 		a.firstFailure = more.firstFailure
 	}
+	a.lastFailure = max(a.lastFailure, more.lastFailure)
 }
 
 // askUntil asks until ctx ends. What is asked then is still waited for.
@@ -111,6 +114,7 @@ func (a *asker) askUntil(ctx context.Context) {
 		if a.firstFailure == 0 {
 			a.firstFailure = time.Since(a.started)
 		}
+		a.lastFailure = time.Since(a.started)
 		wait(ctx, afterFailure)
 	}
 	a.hangUp()

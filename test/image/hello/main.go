@@ -7,8 +7,8 @@
 //	hello listen-late D    do nothing for the duration D, then serve
 //	hello udp PORT         answer UDP packets, saying as much
 //	hello sink PORT        take what send sends
-//	hello names PORT NAME=ADDRESS...
-//	                       answer DNS queries for the addresses of those names
+//	hello names HOST:PORT NAME=ADDRESS...
+//	                       answer there DNS queries for the addresses of those names
 //
 // It is a client, with the container's resolver:
 //

@@ -15,7 +15,7 @@ import (
 
 // serveNames is a DNS server that knows the addresses of a few names.
 func serveNames(ctx context.Context, _ io.Writer, args []string) error {
-	if err := required(args, "the port", "a name and its address"); err != nil {
+	if err := required(args, "the address", "a name and its address"); err != nil {
 		return err
 	}
 	known := map[string]netip.Addr{}
@@ -27,7 +27,7 @@ func serveNames(ctx context.Context, _ io.Writer, args []string) error {
 		}
 		known[dns.CanonicalName(name)] = address
 	}
-	socket, err := new(net.ListenConfig).ListenPacket(ctx, "udp", ":"+args[0])
+	socket, err := new(net.ListenConfig).ListenPacket(ctx, "udp", args[0])
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func serveNames(ctx context.Context, _ io.Writer, args []string) error {
 		}
 	})}
 	defer context.AfterFunc(ctx, func() { socket.Close() })()
-	log.Printf("names listening on UDP port %s", args[0])
+	log.Printf("names listening on UDP %s", args[0])
 	if err := server.ActivateAndServe(); ctx.Err() == nil {
 		return errors.Join(errors.New("serving names has ended"), err)
 	}

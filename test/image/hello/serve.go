@@ -23,7 +23,8 @@ const (
 	maxIdle = 2 * time.Second
 	// What is being answered then has as long as this.
 	maxAnswer = 5 * time.Second
-	// A client that has been sent here may still be about to connect.
+	// Whoever had clients may have some who were sent here and are about to connect, or have, and wait to be let
+	// in: what is on its way then is as old as a busy machine is slow.
 	quiet = 100 * time.Millisecond
 )
 
@@ -80,7 +81,7 @@ func serveOn(ctx context.Context, listener net.Listener, me answerer) error {
 	ending := context.WithoutCancel(ctx)
 	idle, cancel := context.WithTimeout(ending, maxIdle)
 	defer cancel()
-	open.awaitNone(idle)
+	open.awaitNone(idle, time.Now())
 	answering, cancel := context.WithTimeout(ending, maxAnswer)
 	defer cancel()
 	err := server.Shutdown(answering)
@@ -112,14 +113,16 @@ func (c *connections) note(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// awaitNone waits until there are no connections and it has been quiet since the latest came.
-func (c *connections) awaitNone(ctx context.Context) {
+// awaitNone waits until there are no connections and it has been quiet, since it was told to stop and the latest
+// came. A server that never had any is not waited for.
+func (c *connections) awaitNone(ctx context.Context, told time.Time) {
 	const lookAgain = 5 * time.Millisecond
 	for {
 		c.mu.Lock()
-		since := time.Since(c.latest)
+		latest := c.latest
 		c.mu.Unlock()
-		if c.open.Load() == 0 && since >= quiet || !wait(ctx, lookAgain) {
+		isQuiet := latest.IsZero() || time.Since(latest) >= quiet && time.Since(told) >= quiet
+		if c.open.Load() == 0 && isQuiet || !wait(ctx, lookAgain) {
 			return
 		}
 	}
