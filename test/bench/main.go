@@ -31,6 +31,7 @@ type benchmark struct {
 
 var benchmarks = []benchmark{
 	{"start", measureStart},
+	{"start_host", measureStartHost},
 	{"crash", measureCrash},
 	{"api", measureAPI},
 	{"scheduler", measureScheduler},
