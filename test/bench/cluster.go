@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +25,7 @@ type cluster struct {
 	machines []*namespace                                             // the agents', and the first is the manager's too
 	manager  *process
 	agents   []*agent
+	closers  []io.Closer
 	http     *http.Client
 	cluster  warrenv1connect.ClusterServiceClient
 	services warrenv1connect.ServiceServiceClient
@@ -96,6 +98,9 @@ func (c *cluster) socket() string { return filepath.Join(c.dir, "manager.sock") 
 
 func (c *cluster) close() error {
 	var errs []error
+	for _, c := range c.closers {
+		errs = append(errs, c.Close())
+	}
 	for _, a := range c.agents {
 		errs = append(errs, a.close())
 	}

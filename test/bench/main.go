@@ -2,8 +2,8 @@
 // which is containerd driven directly by a small client, and Docker Swarm where dockerd is installed.
 //
 // Every benchmark prints rows of a table and adds figures to a flat JSON object of name → number, by
-// which runs are compared over time. Figures that end in _ratio are Warren's time over the floor's,
-// pair by pair, median. It needs root, containerd and runc; it starts a containerd of its own and leaves
+// which runs are compared over time. Figures that end in _ratio are Warren's over the floor's, pair by pair,
+// median: of times, so that less is better, or of rates, so that more is. It needs root, containerd and runc; it starts a containerd of its own and leaves
 // nothing behind. `make bench RUN=regexp` is how it is called.
 package main
 
@@ -38,6 +38,9 @@ var benchmarks = []benchmark{
 	{"memory", measureMemory},
 	{"load100k", measureLoad},
 	{"failover", measureFailover},
+	{"overlay", measureThroughput},
+	{"vip", measureVIP},
+	{"rule_change", measureRuleChange},
 	{"swarm", measureSwarm},
 }
 
