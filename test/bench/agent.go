@@ -82,7 +82,7 @@ func (b *bench) startAgent(c *cluster, machine *namespace, token string, number 
 		"--data-dir", dir, "--run-dir", a.runDir, "--socket", dir+".sock", "--wireguard-socket", socket,
 		"--manager", c.addr, "--join-token-file", token, "--insecure-registry", b.machine.registryAddress(),
 		"--containerd-address", b.machine.address(), "--containerd-namespace", warrenNamespace(number),
-		"--cgroup-parent", "/warren-bench-"+a.name)
+		"--cgroup-parent", a.groups())
 	return err
 }
 
@@ -104,6 +104,9 @@ func (c *cluster) ready(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
+// groups is the control group above those of the agent's containers.
+func (a *agent) groups() string { return "/" + filepath.Base(a.runDir) }
+
 func (a *agent) output() string {
 	if a.process == nil {
 		return ""
@@ -124,9 +127,9 @@ func (a *agent) close() error {
 	defer cancel()
 	errs = append(errs, a.host.clear(ctx, warrenNamespace(a.number)))
 	if a.runDir != "" {
-		errs = append(errs, unmountBelow(a.runDir), os.RemoveAll(a.runDir))
+		errs = append(errs, unmountBelow(a.runDir), os.RemoveAll(a.runDir), removeGroups(a.groups()))
 	}
-	return errors.Join(append(errs, removeGroups("/warren-bench-"+a.name))...)
+	return errors.Join(errs...)
 }
 
 // unmountBelow unmounts what is mounted below a folder: network namespaces of tasks, where a measurement has

@@ -154,19 +154,23 @@ func (c *cluster) remove(ctx context.Context, name string) error {
 
 // watch follows a service's progress until it is enough, or the service is gone.
 func (c *cluster) watch(ctx context.Context, name string, enough func(*warrenv1.ServiceProgress) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	stream, err := c.services.WatchService(ctx, connect.NewRequest(&warrenv1.WatchServiceRequest{Ref: name}))
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
+	var last *warrenv1.ServiceProgress
 	for stream.Receive() {
-		if stream.Msg().GetRemoved() || enough(stream.Msg().GetProgress()) {
+		if last = stream.Msg().GetProgress(); stream.Msg().GetRemoved() || enough(last) {
 			return nil
 		}
 	}
-	return stream.Err()
+	if connect.CodeOf(stream.Err()) == connect.CodeNotFound {
+		return stream.Err()
+	}
+	return fmt.Errorf("%s came no further than %v: %w", name, last, stream.Err())
 }
 
 // unixClient speaks HTTP/1.1 over a unix socket, as scripts and Docker's own clients do: a connection for

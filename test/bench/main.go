@@ -21,6 +21,7 @@ import (
 	"regexp"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // benchmark is one measurement; it is run when its name matches.
@@ -41,6 +42,8 @@ var benchmarks = []benchmark{
 	{"overlay", measureThroughput},
 	{"vip", measureVIP},
 	{"rule_change", measureRuleChange},
+	{"endpoint_removed", measureEndpointRemoved},
+	{"failed_requests", measureFailedRequests},
 	{"swarm", measureSwarm},
 }
 
@@ -48,6 +51,7 @@ var benchmarks = []benchmark{
 type bench struct {
 	bin     string
 	rounds  int
+	load    time.Duration
 	machine *host // made when first asked for
 	figures map[string]float64
 }
@@ -60,12 +64,14 @@ func main() {
 }
 
 func run() (err error) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A reader of the table that goes away is no reason to leave containers behind either.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
 	defer stop()
 	pattern := flag.String("run", "", "measure only what matches this regular expression")
 	file := flag.String("json", "build/bench.json", "where the figures are written")
 	bin := flag.String("bin", "bin", "folder of the binaries to measure")
 	rounds := flag.Int("rounds", 5, "rounds of each timing; the median is quoted")
+	load := flag.Duration("load", 15*time.Second, "how long each run of failed_requests lasts")
 	flag.Parse()
 	chosen, err := regexp.Compile(*pattern)
 	if err != nil {
@@ -74,7 +80,7 @@ func run() (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("containers need root: run it as root")
 	}
-	b := &bench{bin: *bin, rounds: max(1, *rounds), figures: map[string]float64{}}
+	b := &bench{bin: *bin, rounds: max(1, *rounds), load: *load, figures: map[string]float64{}}
 	defer func() { err = errors.Join(err, b.close()) }()
 	for _, m := range benchmarks {
 		if !chosen.MatchString(m.name) {
