@@ -76,10 +76,10 @@ e2e: setup build bin/gotestsum ## Run the end-to-end scripts whose name matches 
 	@bin/gotestsum --format testname -- -count 1 -timeout 20m $(TEST_EXEC) ./test/e2e -run 'TestScripts/$(RUN)'
 
 .PHONY: test-kernel
-test-kernel: build bin/gotestsum ## Run the scripts that need a kernel of their own (cgroup v2) in QEMU; RUN=regexp
+test-kernel: build bin/gotestsum ## Run what needs a kernel of its own (cgroup v2, WireGuard) in QEMU; RUN=regexp
 	@./test/setup.sh --kernel
 	@go build -buildvcs=false -o build/test-kernel ./test/kernel
-	@bin/gotestsum --format testname --raw-command -- go tool test2json -t -p test/kernel/guest \
+	@bin/gotestsum --format testname --raw-command -- go tool test2json -t -p test/kernel \
 		build/test-kernel -run '$(RUN)' -image "$$(./test/kernel/diskimage.sh --path)"
 
 .PHONY: bench
