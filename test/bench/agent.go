@@ -56,11 +56,11 @@ func (b *bench) startCluster(ctx context.Context, nodes int) (*cluster, error) {
 		err = until(ctx, "the nodes are ready and their overlay up", func() (bool, error) { return c.ready(ctx) })
 	}
 	if err != nil {
-		said := c.manager.output()
+		said := []string{c.manager.output()}
 		for _, a := range c.agents {
-			said += a.output()
+			said = append(said, a.output())
 		}
-		return nil, fmt.Errorf("start agents: %w\n%s", errors.Join(err, c.close()), said)
+		return nil, fmt.Errorf("start agents: %w\n%s", errors.Join(err, c.close()), strings.Join(said, ""))
 	}
 	return c, nil
 }

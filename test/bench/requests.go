@@ -54,7 +54,7 @@ func measureFailedRequests(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	url := fmt.Sprintf("http://%s/quiet", net.JoinHostPort(res.Msg.GetEntry().GetService().GetEndpoint().GetVip(), fmt.Sprint(webPort)))
+	url := fmt.Sprintf("http://%s:%d/quiet", res.Msg.GetEntry().GetService().GetEndpoint().GetVip(), webPort)
 
 	failed, asked := 0, 0
 	for _, run := range []struct {
