@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	sendTime  = 2 * time.Second
-	warmUp    = 500 * time.Millisecond // for TCP to find its window; not counted
+	sendTime  = time.Second
+	warmUp    = 300 * time.Millisecond // for TCP to find its window; not counted
 	sendPort  = "5201"
 	sendBytes = 128 << 10 // at a time, as iperf3 does
 )
@@ -71,7 +71,7 @@ func measureThroughput(ctx context.Context, b *bench) (err error) {
 		{name: "on one node", from: here[0].ns, to: here[1].ns, address: here[1].address},
 		{name: "bare links", from: bare.a.handle, to: bare.b.handle, address: bare.address},
 	}
-	for range b.rounds {
+	for range 2 * b.rounds {
 		for i := range ways {
 			w := &ways[i]
 			rate, err := throughput(ctx, w.from, w.to, w.address)
