@@ -76,16 +76,16 @@ e2e: setup build bin/gotestsum ## Run the end-to-end scripts whose name matches 
 	@bin/gotestsum --format testname -- -count 1 -timeout 20m $(TEST_EXEC) ./test/e2e -run 'TestScripts/$(RUN)'
 
 .PHONY: test-kernel
-test-kernel: build bin/gotestsum ## Run the scripts that need a kernel of their own (cgroup v2) in QEMU; RUN=regexp
+test-kernel: build bin/gotestsum ## Run what needs a kernel of its own (cgroup v2, WireGuard) in QEMU; RUN=regexp
 	@./test/setup.sh --kernel
 	@go build -buildvcs=false -o build/test-kernel ./test/kernel
-	@bin/gotestsum --format testname --raw-command -- go tool test2json -t -p test/kernel/guest \
+	@bin/gotestsum --format testname --raw-command -- go tool test2json -t -p test/kernel \
 		build/test-kernel -run '$(RUN)' -image "$$(./test/kernel/diskimage.sh --path)"
 
 .PHONY: bench
-bench: setup build ## Measure against the budgets (RUN=regexp); also writes build/bench.json
+bench: setup build ## Measure against the budgets (RUN=regexp, LOAD=60s); also writes build/bench.json
 	@go build -buildvcs=false -o build/bench ./test/bench
-	@$(SUDO) ./build/bench -run '$(RUN)' -json build/bench.json
+	@$(SUDO) ./build/bench -run '$(RUN)' -json build/bench.json $(if $(LOAD),-load $(LOAD))
 
 .PHONY: lint
 lint: bin/buf bin/golangci-lint ## Check format, style, the API's rules and its compatibility, generated code

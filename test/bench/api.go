@@ -89,7 +89,7 @@ func (b *bench) creates(ctx context.Context, callers int) (err error) {
 	for range callers {
 		group.Go(func() error {
 			for time.Since(begin) < createTime {
-				if err := c.create(ctx, spec(fmt.Sprintf("api-%d", serial.Add(1)), "hello:1", 0)); err != nil {
+				if err := c.create(ctx, hostSpec(fmt.Sprintf("api-%d", serial.Add(1)), "hello:1", 0)); err != nil {
 					return err
 				}
 			}
@@ -111,7 +111,7 @@ func (b *bench) lists(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
 	for i := range listed {
-		if err := c.create(ctx, spec(fmt.Sprintf("list-%04d", i), "hello:1", 1)); err != nil {
+		if err := c.create(ctx, hostSpec(fmt.Sprintf("list-%04d", i), "hello:1", 1)); err != nil {
 			return err
 		}
 	}

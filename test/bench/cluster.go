@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -16,13 +17,15 @@ import (
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
-// cluster is a Warren under test: a manager, and an agent where one is wanted.
+// cluster is a Warren under test: a manager, and agents where they are wanted.
 type cluster struct {
 	dir      string
-	runDir   string // the agent's; empty without one
 	addr     string
+	start    func(dir, name string, args ...string) (*process, error) // where the manager is
+	machines []*namespace                                             // the agents', and the first is the manager's too
 	manager  *process
-	agent    *process
+	agents   []*agent
+	closers  []io.Closer
 	http     *http.Client
 	cluster  warrenv1connect.ClusterServiceClient
 	services warrenv1connect.ServiceServiceClient
@@ -34,16 +37,25 @@ type cluster struct {
 
 // startManager makes a cluster of one manager and no agent.
 func (b *bench) startManager(ctx context.Context) (*cluster, error) {
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	return b.startManagerOn(ctx, nil, addr)
+}
+
+// startManagerOn makes a cluster of one manager, on a machine or on this one, and no agent.
+func (b *bench) startManagerOn(ctx context.Context, machine *namespace, addr string) (*cluster, error) {
 	dir, err := os.MkdirTemp("", "warren-bench-cluster-")
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{dir: dir}
-	if c.addr, err = freeAddress(); err != nil {
-		return nil, err
+	c := &cluster{dir: dir, addr: addr, start: start}
+	if machine != nil {
+		c.start = machine.start
 	}
 	if c.manager, err = c.startProcess(b.bin); err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.close())
 	}
 	c.http = unixClient(c.socket())
 	plain := connect.WithAcceptCompression("gzip", nil, nil) // as warrenctl does on the socket
@@ -60,51 +72,16 @@ func (b *bench) startManager(ctx context.Context) (*cluster, error) {
 		_, err = c.cluster.InitCluster(ctx, connect.NewRequest(&warrenv1.InitClusterRequest{}))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("start manager: %w\n%s", errors.Join(err, c.close()), c.manager.output())
+		said := c.manager.output()
+		return nil, fmt.Errorf("start manager: %w\n%s", errors.Join(err, c.close()), said)
 	}
 	return c, nil
 }
 
 // startProcess starts the manager's process.
 func (c *cluster) startProcess(bin string) (*process, error) {
-	return start(c.dir, filepath.Join(bin, "warren-manager"),
+	return c.start(c.dir, filepath.Join(bin, "warren-manager"),
 		"--data-dir", filepath.Join(c.dir, "manager"), "--socket", c.socket(), "--listen-addr", c.addr)
-}
-
-// startCluster makes a cluster of one manager and this machine's agent.
-func (b *bench) startCluster(ctx context.Context) (*cluster, error) {
-	h, err := b.host(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c, err := b.startManager(ctx)
-	if err != nil {
-		return nil, err
-	}
-	// What lives as long as the boot is in memory, as it is where systemd runs the agent.
-	if c.runDir, err = os.MkdirTemp("/run", "warren-bench-"); err != nil {
-		return nil, errors.Join(err, c.close())
-	}
-	token, err := c.joinToken(ctx)
-	if err != nil {
-		return nil, errors.Join(err, c.close())
-	}
-	c.agent, err = start(c.dir, filepath.Join(b.bin, "warren-agent"),
-		"--data-dir", filepath.Join(c.dir, "agent"), "--run-dir", c.runDir, "--socket", filepath.Join(c.dir, "agent.sock"),
-		"--manager", c.addr, "--join-token-file", token, "--containerd-address", h.address(), "--containerd-namespace", warrenNamespace,
-		"--cgroup-parent", "/warren-bench")
-	if err != nil {
-		return nil, errors.Join(err, c.close())
-	}
-	err = until(ctx, "the agent is ready", func() (bool, error) {
-		nodes, err := c.nodes.ListNodes(ctx, connect.NewRequest(&warrenv1.ListNodesRequest{}))
-		return err == nil && len(nodes.Msg.GetNodes()) == 1 &&
-			nodes.Msg.GetNodes()[0].GetNode().GetStatus().GetState() == warrenv1.NodeState_NODE_STATE_READY, nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("start agent: %w\n%s", errors.Join(err, c.close()), c.agent.output())
-	}
-	return c, nil
 }
 
 // joinToken returns a file with the token by which an agent joins.
@@ -121,28 +98,36 @@ func (c *cluster) socket() string { return filepath.Join(c.dir, "manager.sock") 
 
 func (c *cluster) close() error {
 	var errs []error
-	if c.agent != nil {
-		errs = append(errs, c.agent.stop())
+	for _, c := range c.closers {
+		errs = append(errs, c.Close())
+	}
+	for _, a := range c.agents {
+		errs = append(errs, a.close())
 	}
 	if c.manager != nil {
 		errs = append(errs, c.manager.stop())
 	}
-	if c.runDir != "" {
-		errs = append(errs, os.RemoveAll(c.runDir))
+	for _, m := range c.machines {
+		errs = append(errs, m.close())
 	}
 	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
 }
 
-// spec is a service of the benchmark's image on the host's network, as the floor's containers are.
+// spec is a service of the benchmark's image whose tasks have an address on the overlay each, which is the
+// default.
 func spec(name, image string, replicas uint32) *warrenv1.ServiceSpec {
 	return &warrenv1.ServiceSpec{
 		Name: name,
 		Mode: &warrenv1.ServiceSpec_Replicated{Replicated: &warrenv1.ReplicatedMode{Replicas: replicas}},
-		Task: &warrenv1.TaskSpec{
-			Container: &warrenv1.ContainerSpec{Image: image, Args: []string{"sleep"}},
-			Network:   warrenv1.NetworkMode_NETWORK_MODE_HOST,
-		},
+		Task: &warrenv1.TaskSpec{Container: &warrenv1.ContainerSpec{Image: image, Args: []string{"sleep"}}},
 	}
+}
+
+// hostSpec is the same on the host's network, as the floor's containers are.
+func hostSpec(name, image string, replicas uint32) *warrenv1.ServiceSpec {
+	s := spec(name, image, replicas)
+	s.Task.Network = warrenv1.NetworkMode_NETWORK_MODE_HOST
+	return s
 }
 
 func (c *cluster) create(ctx context.Context, s *warrenv1.ServiceSpec) error {
@@ -169,19 +154,23 @@ func (c *cluster) remove(ctx context.Context, name string) error {
 
 // watch follows a service's progress until it is enough, or the service is gone.
 func (c *cluster) watch(ctx context.Context, name string, enough func(*warrenv1.ServiceProgress) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	stream, err := c.services.WatchService(ctx, connect.NewRequest(&warrenv1.WatchServiceRequest{Ref: name}))
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
+	var last *warrenv1.ServiceProgress
 	for stream.Receive() {
-		if stream.Msg().GetRemoved() || enough(stream.Msg().GetProgress()) {
+		if last = stream.Msg().GetProgress(); stream.Msg().GetRemoved() || enough(last) {
 			return nil
 		}
 	}
-	return stream.Err()
+	if connect.CodeOf(stream.Err()) == connect.CodeNotFound {
+		return stream.Err()
+	}
+	return fmt.Errorf("%s came no further than %v: %w", name, last, stream.Err())
 }
 
 // unixClient speaks HTTP/1.1 over a unix socket, as scripts and Docker's own clients do: a connection for

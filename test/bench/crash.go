@@ -14,7 +14,7 @@ import (
 
 // measureCrash times from a container's violent end to its replacement running.
 func measureCrash(ctx context.Context, b *bench) (err error) {
-	c, err := b.startCluster(ctx)
+	c, err := b.startCluster(ctx, 1)
 	if err != nil {
 		return err
 	}
@@ -59,5 +59,5 @@ func (c *cluster) crash(ctx context.Context, h *host, name string) (time.Duratio
 		return slot.GetTaskId() != victim.GetMeta().GetId() || slot.GetAttempt() > victim.GetStatus().GetAttempt()
 	})
 	took := time.Since(begin)
-	return took, errors.Join(err, c.remove(ctx, name), h.quiet(ctx, warrenNamespace))
+	return took, errors.Join(err, c.remove(ctx, name), h.quiet(ctx, warrenNamespace(1)))
 }

@@ -134,7 +134,7 @@ func (s *seat) start(ctx context.Context, bin string) (err error) {
 }
 
 func (s *seat) create(ctx context.Context, name string) error {
-	_, err := s.services.CreateService(ctx, connect.NewRequest(&warrenv1.CreateServiceRequest{Spec: spec(name, "hello:1", 0)}))
+	_, err := s.services.CreateService(ctx, connect.NewRequest(&warrenv1.CreateServiceRequest{Spec: hostSpec(name, "hello:1", 0)}))
 	return err
 }
 

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net/http/httptest"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,20 +22,29 @@ import (
 	"github.com/cuemby/warren/test/image"
 )
 
-// host is this machine made ready: a containerd of our own and the image in a registry on loopback.
+// host is this machine made ready: a containerd of our own, and a network apart from the machine's, with a
+// registry that has the image.
+//
+// Agents and their manager live on that network, a namespace for each machine they play: an agent lays bridges,
+// routes and rules, and this machine's own are to stay as they are. containerd is in the machine's network
+// namespace, and so are containers on "the host's network", Warren's and the floor's alike.
 type host struct {
 	dir        string
 	containerd *process
-	registry   *httptest.Server
+	underlay   *underlay
+	registry   *http.Server
+	served     chan error
 	image      string
 	client     *client.Client
 }
 
-// warrenNamespace and floorNamespace keep the two contestants' containers apart in one containerd.
-const (
-	warrenNamespace = "warren"
-	floorNamespace  = "floor"
-)
+// The contestants' containers are kept apart in one containerd, and so are those of several agents.
+const floorNamespace = "floor"
+
+func warrenNamespace(node int) string { return fmt.Sprintf("warren-%d", node) }
+
+// maxNodes is how many agents there are at most.
+const maxNodes = 3
 
 // host returns the machine, which is made at the first call.
 func (b *bench) host(ctx context.Context) (*host, error) {
@@ -51,22 +60,51 @@ func (b *bench) host(ctx context.Context) (*host, error) {
 	if err := h.startContainerd(ctx); err != nil {
 		return nil, err
 	}
-	h.registry = httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	h.image = strings.TrimPrefix(h.registry.URL, "http://") + "/hello:1"
-	images, err := image.Build(ctx, "1")
-	if err != nil {
+	if h.underlay, err = newUnderlay(); err != nil {
 		return nil, err
 	}
-	if err := image.Push(ctx, images["1"], h.image, h.registry.Client().Transport); err != nil {
+	if err := h.serveImage(ctx); err != nil {
 		return nil, err
 	}
-	// Both have the image before anything is timed: pulling is not what is compared.
-	for _, ns := range []string{warrenNamespace, floorNamespace} {
+	// All have the image before anything is timed: pulling is not what is compared.
+	for _, ns := range h.namespaces() {
 		if err := h.pull(namespaces.WithNamespace(ctx, ns)); err != nil {
 			return nil, fmt.Errorf("pull into namespace %s: %w", ns, err)
 		}
 	}
 	return h, nil
+}
+
+func (h *host) namespaces() []string {
+	all := []string{floorNamespace}
+	for node := range maxNodes {
+		all = append(all, warrenNamespace(node+1))
+	}
+	return all
+}
+
+func (h *host) registryAddress() string { return switchAddress + ":5000" }
+
+// serveImage starts the registry and gives it the image.
+func (h *host) serveImage(ctx context.Context) error {
+	l, err := listen(ctx, h.underlay.handle, h.registryAddress())
+	if err != nil {
+		return err
+	}
+	h.registry = &http.Server{
+		Handler:           registry.New(registry.Logger(log.New(io.Discard, "", 0))),
+		ReadHeaderTimeout: time.Minute,
+	}
+	h.served = make(chan error, 1)
+	go func() { h.served <- h.registry.Serve(l) }()
+	images, err := image.Build(ctx, "1")
+	if err != nil {
+		return err
+	}
+	h.image = h.registryAddress() + "/hello:1"
+	transport := h.underlay.transport()
+	defer transport.CloseIdleConnections()
+	return image.Push(ctx, images["1"], h.image, transport)
 }
 
 func (h *host) startContainerd(ctx context.Context) error {
@@ -98,8 +136,11 @@ func (h *host) startContainerd(ctx context.Context) error {
 func (h *host) address() string { return filepath.Join(h.dir, "containerd.sock") }
 
 func (h *host) pull(ctx context.Context) error {
+	transport := h.underlay.transport()
+	defer transport.CloseIdleConnections()
 	resolver := docker.NewResolver(docker.ResolverOptions{
-		Hosts: docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchLocalhost)),
+		Hosts: docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchAllHosts),
+			docker.WithClient(&http.Client{Transport: transport})),
 	})
 	_, err := h.client.Pull(ctx, h.image, client.WithPullUnpack, client.WithResolver(resolver))
 	return err
@@ -125,16 +166,46 @@ func (h *host) quiet(ctx context.Context, namespace string) error {
 	}
 }
 
+// clear removes what containers of a namespace a measurement that failed has left.
+func (h *host) clear(ctx context.Context, namespace string) error {
+	ctx = namespaces.WithNamespace(ctx, namespace)
+	left, err := h.client.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range left {
+		if task, err := c.Task(ctx, nil); err == nil {
+			_, err = task.Delete(ctx, client.WithProcessKill)
+			errs = append(errs, err)
+		}
+		errs = append(errs, c.Delete(ctx, client.WithSnapshotCleanup))
+	}
+	return errors.Join(errs...)
+}
+
 func (h *host) close() error {
 	var errs []error
 	if h.client != nil {
+		// Containers outlive containerd.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		for _, ns := range h.namespaces() {
+			errs = append(errs, h.clear(ctx, ns))
+		}
 		errs = append(errs, h.client.Close())
 	}
 	if h.containerd != nil {
 		errs = append(errs, h.containerd.stop())
 	}
 	if h.registry != nil {
-		h.registry.Close()
+		errs = append(errs, h.registry.Close())
+		if err := <-h.served; !errors.Is(err, http.ErrServerClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if h.underlay != nil {
+		errs = append(errs, h.underlay.close())
 	}
 	return errors.Join(append(errs, os.RemoveAll(h.dir))...)
 }
@@ -147,6 +218,16 @@ type process struct {
 
 // start runs a program whose output goes to a file in dir.
 func start(dir, name string, args ...string) (*process, error) {
+	return startWith(func(f func() error) error { return f() }, dir, name, args...)
+}
+
+// start runs a program in the namespace.
+func (n *namespace) start(dir, name string, args ...string) (*process, error) {
+	return startWith(n.do, dir, name, args...)
+}
+
+// startWith runs a program as a child of whichever thread do has it started by.
+func startWith(do func(func() error) error, dir, name string, args ...string) (*process, error) {
 	log, err := os.CreateTemp(dir, filepath.Base(name)+"-*.log")
 	if err != nil {
 		return nil, err
@@ -155,7 +236,7 @@ func start(dir, name string, args ...string) (*process, error) {
 	p.command.Stdout, p.command.Stderr = log, log
 	// A benchmark that is itself killed takes its daemons along.
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := p.command.Start(); err != nil {
+	if err := do(p.command.Start); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), log.Close())
 	}
 	return p, nil

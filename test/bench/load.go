@@ -51,7 +51,7 @@ func measureLoad(ctx context.Context, b *bench) (err error) {
 	}
 	begin := time.Now()
 	for i := range loadServices {
-		if err := c.create(ctx, spec(fmt.Sprintf("load-%d", i), "hello:1", loadReplicas)); err != nil {
+		if err := c.create(ctx, hostSpec(fmt.Sprintf("load-%d", i), "hello:1", loadReplicas)); err != nil {
 			return err
 		}
 	}

@@ -21,11 +21,14 @@ import (
 // guestPackage holds the test that runs in the machine. Its folder is that of its scripts too.
 const guestPackage = "test/kernel/guest"
 
+// wireguardPackage has tests that look what is there of the kernel's WireGuard, which hosts may lack.
+const wireguardPackage, wireguardName = "internal/agent/overlay/wireguard", "wireguard"
+
 // share is where the machine finds everything but the programs, below /usr/local.
 const share = "share/kernel-test"
 
 // buildDrive makes the second drive: a tar file that the machine unpacks over /usr/local. It must run
-// in the root of the checkout.
+// in the root of the checkout. Chosen are scripts by their names, and the tests of WireGuard by that.
 func buildDrive(ctx context.Context, path, binDir string, chosen *regexp.Regexp) (err error) {
 	if err := cluster.CheckBinaries(binDir); err != nil {
 		return err
@@ -35,12 +38,27 @@ func buildDrive(ctx context.Context, path, binDir string, chosen *regexp.Regexp)
 		return err
 	}
 	dir := filepath.Dir(path)
-	test, hello := filepath.Join(dir, "guest.test"), filepath.Join(dir, "hello.tar")
-	if err := compileTest(ctx, test); err != nil {
-		return err
-	}
+	hello := filepath.Join(dir, "hello.tar")
 	if err := saveImage(ctx, hello); err != nil {
 		return err
+	}
+	contents := []string{hello, guestPackage + "/run.sh", "test/machine/leftovers.sh"}
+	tests := map[string]string{}
+	if len(scripts) > 0 {
+		tests["guest.test"] = guestPackage
+	}
+	if chosen.MatchString(wireguardName) {
+		tests["wireguard.test"] = wireguardPackage
+	}
+	if len(tests) == 0 {
+		return fmt.Errorf("no script in %s/scripts has a name that matches %q, nor is it %q", guestPackage, chosen, wireguardName)
+	}
+	for name, of := range tests {
+		test := filepath.Join(dir, name)
+		if err := compileTest(ctx, test, of); err != nil {
+			return err
+		}
+		contents = append(contents, test)
 	}
 
 	file, err := os.Create(path)
@@ -55,7 +73,7 @@ func buildDrive(ctx context.Context, path, binDir string, chosen *regexp.Regexp)
 			return err
 		}
 	}
-	for _, source := range []string{test, hello, guestPackage + "/run.sh", "test/machine/leftovers.sh"} {
+	for _, source := range contents {
 		if err := addFile(drive, share+"/"+filepath.Base(source), source); err != nil {
 			return err
 		}
@@ -80,19 +98,16 @@ func chooseScripts(dir string, chosen *regexp.Regexp) ([]string, error) {
 			scripts = append(scripts, script)
 		}
 	}
-	if len(scripts) == 0 {
-		return nil, fmt.Errorf("no script in %s has a name that matches %q", dir, chosen)
-	}
 	return scripts, nil
 }
 
-// compileTest builds the test that runs in the machine. The machine has the C library of its own
-// Debian, so the test does without one.
-func compileTest(ctx context.Context, path string) error {
-	build := exec.CommandContext(ctx, "go", "test", "-c", "-trimpath", "-o", path, "./"+guestPackage)
+// compileTest builds the test of a package, which is to run in the machine. The machine has the C library of its
+// own Debian, so the test does without one.
+func compileTest(ctx context.Context, path, of string) error {
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-trimpath", "-o", path, "./"+of)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("compile %s: %w: %s", guestPackage, err, strings.TrimSpace(string(output)))
+		return fmt.Errorf("compile %s: %w: %s", of, err, strings.TrimSpace(string(output)))
 	}
 	return nil
 }

@@ -2,7 +2,8 @@
 
 // Kernel boots a machine with a kernel of its own, Debian's, under QEMU, and tells Warren's stories
 // there that need one: those of cgroup v2, whatever the host has, and of what the host's kernel may
-// lack. "make test-kernel RUN=regexp" runs it; it needs neither root nor hardware virtualisation.
+// lack, such as WireGuard, of which the agent's own tests run there too. "make test-kernel RUN=regexp" runs it; it
+// needs neither root nor hardware virtualisation.
 //
 // The machine is one of a kind: no network, one disk that forgets, and a second drive with the
 // programs, the scripts and the test that runs them (package guest), whose output it sends back
@@ -36,7 +37,7 @@ func main() {
 }
 
 func run() error {
-	pattern := flag.String("run", "", "run the scripts whose name matches this regular expression")
+	pattern := flag.String("run", "", "run the scripts whose name matches this regular expression, and the tests of WireGuard if \"wireguard\" does")
 	image := flag.String("image", "", "`directory` of the machine's disk and kernel, as diskimage.sh built it")
 	binDir := flag.String("bin", "bin", "`directory` of warren-manager, warren-agent and warrenctl")
 	workDir := flag.String("dir", "build/kernel", "`directory` for the second drive and what the console says")

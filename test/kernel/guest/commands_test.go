@@ -26,11 +26,15 @@ import (
 //	                       stdout
 //	cgroup SERVICE [FILE]  print a file of the cgroup of the service's only container that is wanted;
 //	                       without FILE, the cgroup's path below /sys/fs/cgroup
+//	within SERVICE COMMAND...
+//	                       run a command of this machine in the network of the service's only container,
+//	                       and with its resolver
 //	leftovers              list what there is of containers on this machine, of any service, by kind
 //	clean                  wait until that is nothing but kept output
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"until":     until,
 	"cgroup":    printCgroup,
+	"within":    runWithin,
 	"leftovers": printLeftovers,
 	"clean":     awaitClean,
 }
@@ -90,6 +94,26 @@ func cgroupOf(service string) (string, error) {
 		return "", fmt.Errorf("the task %q of %s has not one cgroup but %q", strings.TrimSpace(task), service, found)
 	}
 	return found[0], nil
+}
+
+func runWithin(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("%v", errUsage)
+	}
+	path, err := cgroupOf(args[0])
+	ts.Check(err)
+	pids := strings.Fields(ts.ReadFile(filepath.Join(path, "cgroup.procs")))
+	if len(pids) == 0 {
+		ts.Fatalf("nothing runs in the container of %s", args[0])
+	}
+	const script = `cat "/proc/$1/root/etc/resolv.conf" >/run/resolver
+		mount --bind /run/resolver /etc/resolv.conf
+		shift
+		exec "$@"`
+	enter := []string{"--net=/proc/" + pids[0] + "/ns/net", "unshare", "--mount", "sh", "-ec", script, "sh", pids[0]}
+	if err := ts.Exec("nsenter", append(enter, args[1:]...)...); (err != nil) != neg {
+		ts.Fatalf("%s ended otherwise than expected: %v", args[1], err)
+	}
 }
 
 func printLeftovers(ts *testscript.TestScript, neg bool, args []string) {

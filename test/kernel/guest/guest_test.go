@@ -29,6 +29,9 @@ func TestScripts(t *testing.T) {
 	if os.Getenv("WARREN_TEST_GUEST") == "" {
 		t.Skip("it takes over the machine it runs on: \"make test-kernel\" boots one for it")
 	}
+	if err := makeUplink(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	hello := serveImage(t)
 	t.Cleanup(func() { logJournals(t) })
 	if err := startCluster(t.Context()); err != nil {
@@ -48,6 +51,23 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: commands,
 	})
+}
+
+// makeUplink gives the machine, which has no network, a way out that leads nowhere, and a file in which there are no
+// resolvers: an agent goes by both.
+func makeUplink(ctx context.Context) error {
+	for _, args := range [][]string{
+		{"modprobe", "dummy", "numdummies=0"},
+		{"ip", "link", "add", "eth0", "type", "dummy"},
+		{"ip", "address", "add", "192.0.2.1/24", "dev", "eth0"},
+		{"ip", "link", "set", "eth0", "up"},
+		{"ip", "route", "add", "default", "via", "192.0.2.254"},
+	} {
+		if _, err := run(ctx, args[0], args[1:]...); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile("/etc/resolv.conf", nil, 0o644)
 }
 
 // serveImage starts a registry with the test image and returns what it is to be called.
