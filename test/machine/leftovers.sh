@@ -24,3 +24,10 @@ done
 ip -o link | awk -F': ' '{ sub(/@.*/, "", $2); if ($2 !~ /^(lo|eth0|warren0|warren-wg)$/) print $2 }' | label link
 ls /var/lib/warren/agent/logs 2>/dev/null | label output
 ls /run/warren/agent/containers 2>/dev/null | label state
+# Of the packet rules, what is about the machine's own tasks.
+for table in $(nft list tables ip 2>/dev/null | awk '$3 ~ /^warren-/ { print $3 }'); do
+	{
+		nft list map ip "$table" sources
+		nft list set ip "$table" local
+	} 2>/dev/null | tr '\n' ' ' | grep -o 'elements = {[^}]*}' | grep -oE '[0-9]+(\.[0-9]+){3}' | sort -u | label rule
+done
