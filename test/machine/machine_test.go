@@ -118,7 +118,7 @@ func TestAContainerServedFromTheLabsRegistryIsSeenUntilItIsGone(t *testing.T) {
 		t.Errorf("the other machine has leftovers: %q", left)
 	}
 
-	run(t, m1, "ctr -n warren tasks kill web.1; ctr -n warren tasks delete web.1; ctr -n warren containers delete web.1; rmdir /sys/fs/cgroup/warren /sys/fs/cgroup/*/warren 2>/dev/null || true")
+	run(t, m1, "ctr -n warren tasks delete --force web.1; ctr -n warren containers delete web.1; rmdir /sys/fs/cgroup/warren /sys/fs/cgroup/*/warren 2>/dev/null || true")
 	if left := leftovers(t, m1); len(left) > 0 {
 		t.Errorf("with the container removed, there are leftovers: %q", left)
 	}
