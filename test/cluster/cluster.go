@@ -123,6 +123,14 @@ func StartManager(ctx context.Context, m *machine.Machine) error {
 
 // StartAgent starts the agent on a machine. It waits to join a cluster, unless flags say which.
 func StartAgent(ctx context.Context, m *machine.Machine, registry string, flags ...string) error {
+	if err := InstallWireGuard(ctx, m); err != nil {
+		return err
+	}
+	return m.StartUnit(ctx, machine.Unit{Name: AgentUnit, Type: "notify", Command: append(AgentCommand(registry), flags...)})
+}
+
+// InstallWireGuard gives a machine the units of the process that agents have their WireGuard device in.
+func InstallWireGuard(ctx context.Context, m *machine.Machine) error {
 	for _, name := range []string{"warren-wireguard.service", "warren-wireguard.socket"} {
 		file, err := systemd.Units.ReadFile(name)
 		if err != nil {
@@ -132,7 +140,7 @@ func StartAgent(ctx context.Context, m *machine.Machine, registry string, flags 
 			return err
 		}
 	}
-	return m.StartUnit(ctx, machine.Unit{Name: AgentUnit, Type: "notify", Command: append(AgentCommand(registry), flags...)})
+	return nil
 }
 
 // AwaitNodes returns when that many nodes are ready.

@@ -97,6 +97,9 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	for _, m := range d.machines {
+		if err := cluster.InstallWireGuard(ctx, m); err != nil {
+			return err
+		}
 		if err := d.startUnit(ctx, m, cluster.AgentUnit, cluster.AgentCommand(d.lab.Registry())); err != nil {
 			return err
 		}
