@@ -214,7 +214,8 @@ func TestACrashedTaskIsWithdrawnAndKeepsItsPlaceOverItsRestart(t *testing.T) {
 		n.assign(assignment("other", overlaid), assignment("a", overlaid, policy(&warrenv1.RestartPolicy{Delay: durationpb.New(time.Second)})))
 		n.listen("a-1")
 		address := n.reported["a"].GetAddress()
-		n.remove("other") // its address is free, and may be lower
+		n.remove("other")
+		n.pass(lastConnections) // its address is free, and may be lower
 		n.network.take()
 		n.runtime.end("a-1", 1, false)
 		n.settle()

@@ -133,10 +133,25 @@ func stopGrace(spec *warrenv1.TaskSpec) time.Duration {
 	return defaultStopGrace
 }
 
-// drainLeft is how long an attempt that is told to stop goes on for the connections it has. Where an earlier agent
-// began to stop it, that time counts. What the manager has given up has no time: another may run in its place.
-func drainLeft(spec *warrenv1.TaskSpec, status *warrenv1.TaskStatus, attempt uint32, now time.Time) time.Duration {
-	drain := spec.GetContainer().GetDrainPeriod().AsDuration()
+// lastConnections is how long a program that has taken connections goes on where nobody has said so: when no node sends it
+// new ones, some are on their way still, or wait for it to accept them, and would be reset if it closed its door at once.
+// One of 1,829 was, seen on two processors; with these 100 ms none.
+const lastConnections = 100 * time.Millisecond
+
+// drainPeriod is how long a program goes on for the connections it has before it is told to stop.
+func drainPeriod(spec *warrenv1.TaskSpec, served bool) time.Duration {
+	if period := spec.GetContainer().GetDrainPeriod(); period != nil {
+		return period.AsDuration()
+	}
+	if served {
+		return lastConnections
+	}
+	return 0
+}
+
+// drainLeft is how much of that is left to an attempt that is told to stop. Where an earlier agent began to stop it, that
+// time counts. What the manager has given up has no time: another may run in its place.
+func drainLeft(drain time.Duration, status *warrenv1.TaskStatus, attempt uint32, now time.Time) time.Duration {
 	switch {
 	case lifecycle.Ended(status.GetState()):
 		return 0

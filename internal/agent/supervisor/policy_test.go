@@ -133,12 +133,28 @@ func TestTheTimeToDrainGoesOnOverRestartsOfTheAgentAndEndsWithTheTask(t *testing
 		"given up by the manager":  {status(lost, 2, time.Second), 0},
 		"never heard of, no state": {nil, 20 * time.Second},
 	} {
-		spec := &warrenv1.TaskSpec{Container: &warrenv1.ContainerSpec{DrainPeriod: durationpb.New(20 * time.Second)}}
-		if got := drainLeft(spec, test.status, 2, now); got != test.want {
+		if got := drainLeft(20*time.Second, test.status, 2, now); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
 	}
-	if got := drainLeft(nil, nil, 1, now); got != 0 {
-		t.Errorf("without a period: %v", got)
+}
+
+func TestATaskThatHasTakenConnectionsWaitsForThoseOnTheirWay(t *testing.T) {
+	saying := func(period time.Duration) *warrenv1.TaskSpec {
+		return &warrenv1.TaskSpec{Container: &warrenv1.ContainerSpec{DrainPeriod: durationpb.New(period)}}
+	}
+	for name, test := range map[string]struct {
+		spec   *warrenv1.TaskSpec
+		served bool
+		want   time.Duration
+	}{
+		"has taken some":               {nil, true, lastConnections},
+		"never took any":               {nil, false, 0},
+		"its owner wants it at once":   {saying(0), true, 0},
+		"its owner gives it more time": {saying(time.Minute), false, time.Minute},
+	} {
+		if got := drainPeriod(test.spec, test.served); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
 	}
 }

@@ -411,16 +411,16 @@ func (t *task) await(c *container) (Exit, bool) {
 
 // stop lets the program drain, asks it to end, gives it its time, and then ends it.
 func (t *task) stop(c *container) (Exit, bool) {
+	_, before := t.now()
 	t.withdraw(c)
 	assignment, progress := t.now()
 	drain := time.Duration(0)
 	if c.overlay {
-		drain = drainLeft(assignment.GetSpec(), progress.Status, c.attempt, time.Now())
+		drain = drainLeft(drainPeriod(assignment.GetSpec(), before.Status.GetServing()), progress.Status, c.attempt, time.Now())
 	}
 	t.advance(func(s *warrenv1.TaskStatus) {
 		s.State, s.Message = warrenv1.TaskState_TASK_STATE_STOPPING, ""
-		if drain > 0 {
-			period := assignment.GetSpec().GetContainer().GetDrainPeriod().AsDuration()
+		if period := assignment.GetSpec().GetContainer().GetDrainPeriod().AsDuration(); drain > 0 && period > 0 {
 			s.Message = "drains: goes on for " + words(period) + " for the connections it has, before it is told to stop"
 		}
 	})

@@ -28,7 +28,7 @@ type Settings struct {
 	Seccomp         *string        `group:"Container" help:"System call filter: default or unconfined." placeholder:"PROFILE"`
 	StopSignal      *string        `group:"Container" help:"Signal that asks the program to end." placeholder:"SIGNAL"`
 	StopGracePeriod *time.Duration `group:"Container" help:"Time from that signal to SIGKILL (10s)." placeholder:"DURATION"`
-	StopDrainPeriod *time.Duration `aliases:"drain-period" group:"Container" help:"Time that a task goes on for the connections it has, once it gets no new ones and before that signal (0s)." placeholder:"DURATION"`
+	StopDrainPeriod *time.Duration `aliases:"drain-period" group:"Container" help:"Time that a task goes on for the connections it has, once it gets no new ones and before that signal (100ms)." placeholder:"DURATION"`
 	LogOpt          []string       `sep:"none" group:"Container" help:"Bound on kept output: max-size=10m, max-file=3." placeholder:"KEY=VALUE"`
 
 	EndpointMode *string `group:"Network" help:"What the service's name means: vip (one address, balanced) or dnsrr (those of its tasks) (vip)." placeholder:"MODE"`

@@ -90,11 +90,19 @@ func publishedBy(s *warrenv1.Service) []published {
 	var all []published
 	given := slices.Clone(s.GetEndpoint().GetPorts())
 	for _, p := range s.GetSpec().GetEndpoint().GetPorts() {
+		if p.GetPublished() == 0 {
+			continue
+		}
+		given = slices.DeleteFunc(given, func(g *warrenv1.PublishedPort) bool {
+			return Protocol(g.GetProtocol()) == Protocol(p.GetProtocol()) && g.GetPublished() == p.GetPublished()
+		})
+	}
+	for _, p := range s.GetSpec().GetEndpoint().GetPorts() {
 		one := published{"*", Protocol(p.GetProtocol()), p.GetPublished(), p.GetTarget(), 1, p.GetName()}
 		at := slices.IndexFunc(given, func(g *warrenv1.PublishedPort) bool {
-			return Protocol(g.GetProtocol()) == one.protocol && g.GetTarget() == one.target && (one.from == 0 || one.from == g.GetPublished())
+			return Protocol(g.GetProtocol()) == one.protocol && g.GetTarget() == one.target
 		})
-		if at >= 0 && one.from == 0 {
+		if one.from == 0 && at >= 0 {
 			one.from = given[at].GetPublished()
 			given = slices.Delete(given, at, at+1)
 		}

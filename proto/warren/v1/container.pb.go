@@ -455,7 +455,7 @@ type ContainerSpec struct {
 	// Give the program a terminal.
 	Tty bool `protobuf:"varint,21,opt,name=tty,proto3" json:"tty,omitempty"`
 	// How long a task that is to stop goes on for the connections it has, after every node has ceased to send
-	// it new ones and before its stop signal. Default 0 s.
+	// it new ones and before its stop signal. Default 100 ms, for those that are on their way.
 	DrainPeriod   *durationpb.Duration `protobuf:"bytes,22,opt,name=drain_period,json=drainPeriod,proto3" json:"drain_period,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
