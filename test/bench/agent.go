@@ -104,6 +104,18 @@ func (c *cluster) ready(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
+// clean removes services and waits until their containers are gone.
+func (c *cluster) clean(ctx context.Context, services ...string) error {
+	var errs []error
+	for _, name := range services {
+		errs = append(errs, c.remove(ctx, name))
+	}
+	for _, a := range c.agents {
+		errs = append(errs, a.host.quiet(ctx, warrenNamespace(a.number)))
+	}
+	return errors.Join(errs...)
+}
+
 // groups is the control group above those of the agent's containers.
 func (a *agent) groups() string { return "/" + filepath.Base(a.runDir) }
 

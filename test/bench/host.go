@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -184,6 +186,38 @@ func (h *host) clear(ctx context.Context, namespace string) error {
 	return errors.Join(errs...)
 }
 
+// endShims ends what is left of our containerd's shims and what they run. One is left, of which containerd itself knows
+// nothing any more, where an agent was stopped in the middle of a start or a removal.
+func (h *host) endShims() error {
+	programs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range programs {
+		line, err := os.ReadFile(path)
+		args := strings.Split(string(line), "\x00")
+		if err != nil || !strings.HasPrefix(filepath.Base(args[0]), "containerd-shim") || !slices.Contains(args, h.address()) {
+			continue // it has ended meanwhile, or is none of ours
+		}
+		pid := filepath.Base(filepath.Dir(path))
+		children, err := os.ReadFile(filepath.Join("/proc", pid, "task", pid, "children"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, one := range append(strings.Fields(string(children)), pid) {
+			number, err := strconv.Atoi(one)
+			if err == nil {
+				err = syscall.Kill(number, syscall.SIGKILL)
+			}
+			if !errors.Is(err, syscall.ESRCH) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (h *host) close() error {
 	var errs []error
 	if h.client != nil {
@@ -196,7 +230,7 @@ func (h *host) close() error {
 		errs = append(errs, h.client.Close())
 	}
 	if h.containerd != nil {
-		errs = append(errs, h.containerd.stop())
+		errs = append(errs, h.containerd.stop(), h.endShims(), unmountBelow(h.dir))
 	}
 	if h.registry != nil {
 		errs = append(errs, h.registry.Close())

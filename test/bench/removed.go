@@ -68,6 +68,9 @@ func measureEndpointRemoved(ctx context.Context, b *bench) (err error) {
 		}
 		own, last = append(own, first), append(last, worst)
 	}
+	if err := c.clean(ctx, "mortal"); err != nil {
+		return err
+	}
 	b.row("endpoint_removed_ms", milliseconds(median(last)), "ms", fmt.Sprintf("from a task's kill -9 to the last of %d nodes' rule, median of %d", maxNodes, deaths))
 	b.row("endpoint_removed_worst_ms", milliseconds(slices.Max(last)), "ms", "the worst of them")
 	b.row("endpoint_removed_own_ms", milliseconds(median(own)), "ms", "to the rule of the task's own node")

@@ -74,6 +74,9 @@ func measureFailedRequests(ctx context.Context, b *bench) (err error) {
 		}
 		failed, asked = failed+int(l.failed.Load()), asked+int(l.asked.Load())
 	}
+	if err := c.clean(ctx, "web", "caller"); err != nil {
+		return err
+	}
 	b.row("failed_requests", float64(failed), "", fmt.Sprintf("of %d in all", asked))
 	return nil
 }

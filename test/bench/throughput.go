@@ -81,6 +81,9 @@ func measureThroughput(ctx context.Context, b *bench) (err error) {
 			w.rates = append(w.rates, rate)
 		}
 	}
+	if err := c.clean(ctx, "talk"); err != nil {
+		return err
+	}
 	overlay, wg, node, veth := ways[0].rates, ways[1].rates, ways[2].rates, ways[3].rates
 	b.row("overlay_ratio", ratio(overlay, wg), "", fmt.Sprintf("across nodes, over %s WireGuard alone; more is better", alone.kind))
 	b.row("overlay_veth_ratio", ratio(overlay, veth), "", "across nodes, over a bare pair of links")
