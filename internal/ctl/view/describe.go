@@ -126,7 +126,7 @@ func Node(e *warrenv1.NodeEntry, peers []*warrenv1.OverlayPeer, problem string, 
 			p.say("Disk", fmt.Sprintf("%s, %s free", Memory(int64(f.GetDiskBytes())), Memory(int64(f.GetDiskFreeBytes()))))
 		}
 	})
-	p.overlay(n, peers, problem, now)
+	p.overlay(e, peers, problem, now)
 	p.under("Machine", func() {
 		p.say("Platform", f.GetOs()+"/"+f.GetArch())
 		p.say("System", f.GetOsName())

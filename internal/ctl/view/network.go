@@ -213,7 +213,8 @@ func OverlayState(n *warrenv1.Node) output.Cell {
 }
 
 // overlay adds a node's part of the overlay; peers are those its agent tells of, or problem why it does not.
-func (p *page) overlay(n *warrenv1.Node, peers []*warrenv1.OverlayPeer, problem string, now time.Time) {
+func (p *page) overlay(e *warrenv1.NodeEntry, peers []*warrenv1.OverlayPeer, problem string, now time.Time) {
+	n := e.GetNode()
 	p.under("Overlay", func() {
 		o := n.GetStatus().GetOverlay()
 		p.say("State", OverlayState(n).Text)
@@ -222,7 +223,7 @@ func (p *page) overlay(n *warrenv1.Node, peers []*warrenv1.OverlayPeer, problem 
 			p.say("WireGuard", word(kind.String(), "WIRE_GUARD_KIND_"))
 		}
 		p.say("Public key", o.GetPublicKey())
-		p.say("Endpoint", n.GetSpec().GetWireguardEndpoint())
+		p.say("Endpoint", cmp.Or(e.GetWireguardEndpoint(), n.GetSpec().GetWireguardEndpoint()))
 		p.amount("Port", int64(o.GetListenPort()))
 		p.amount("MTU", int64(o.GetMtu()))
 		var taken []string

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/authority"
+	"github.com/cuemby/warren/internal/manager/overlay"
 	"github.com/cuemby/warren/internal/manager/relay"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -73,7 +74,7 @@ func newNodeView(s state.Snapshot) *nodeView {
 }
 
 func (v *nodeView) entry(n *warrenv1.Node) *warrenv1.NodeEntry {
-	e := &warrenv1.NodeEntry{Node: n, Reserved: &warrenv1.Resources{}}
+	e := &warrenv1.NodeEntry{Node: n, Reserved: &warrenv1.Resources{}, WireguardEndpoint: overlay.EndpointOf(n)}
 	for t := range v.snapshot.TasksByNode(n.GetMeta().GetId()) {
 		if lifecycle.Ended(t.GetStatus().GetState()) {
 			continue

@@ -21,7 +21,7 @@ func Peer(to, other *warrenv1.Node) *warrenv1.Peer {
 		Hostname:  other.GetFacts().GetHostname(),
 		PublicKey: status.GetPublicKey(),
 		Subnet:    other.GetNetwork().GetSubnet(),
-		Endpoint:  endpoint(other),
+		Endpoint:  EndpointOf(other),
 		// Who is behind a translation of addresses is reached for as long as that is kept up from inside.
 		Keepalive: translated(to) || translated(other),
 	}
@@ -41,9 +41,9 @@ func reachable(n *warrenv1.Node) bool {
 	return n.GetNetwork().GetSubnet() != "" && isKey(n.GetStatus().GetOverlay().GetPublicKey())
 }
 
-// endpoint is where a node's WireGuard is reached: where its operator says, or else at the address that its agent's
-// session comes from.
-func endpoint(n *warrenv1.Node) string {
+// EndpointOf is where a node's WireGuard is reached: where its operator says, or else at the address that its agent's
+// session comes from. It is empty where that is not known.
+func EndpointOf(n *warrenv1.Node) string {
 	if at := n.GetSpec().GetWireguardEndpoint(); at != "" {
 		return at
 	}

@@ -724,9 +724,12 @@ type NodeEntry struct {
 	// Tasks placed on it that have not ended.
 	Tasks uint32 `protobuf:"varint,2,opt,name=tasks,proto3" json:"tasks,omitempty"`
 	// What those have reserved.
-	Reserved      *Resources `protobuf:"bytes,3,opt,name=reserved,proto3" json:"reserved,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reserved *Resources `protobuf:"bytes,3,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	// Where other nodes look for its WireGuard, host:port: what its spec says, or else what is known of it; empty while
+	// nothing is.
+	WireguardEndpoint string `protobuf:"bytes,4,opt,name=wireguard_endpoint,json=wireguardEndpoint,proto3" json:"wireguard_endpoint,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *NodeEntry) Reset() {
@@ -778,6 +781,13 @@ func (x *NodeEntry) GetReserved() *Resources {
 		return x.Reserved
 	}
 	return nil
+}
+
+func (x *NodeEntry) GetWireguardEndpoint() string {
+	if x != nil {
+		return x.WireguardEndpoint
+	}
+	return ""
 }
 
 type GetNodeRequest struct {
@@ -1219,11 +1229,12 @@ const file_warren_v1_node_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\tpageToken\"g\n" +
 	"\x11ListNodesResponse\x12*\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x14.warren.v1.NodeEntryR\x05nodes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"x\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa7\x01\n" +
 	"\tNodeEntry\x12#\n" +
 	"\x04node\x18\x01 \x01(\v2\x0f.warren.v1.NodeR\x04node\x12\x14\n" +
 	"\x05tasks\x18\x02 \x01(\rR\x05tasks\x120\n" +
-	"\breserved\x18\x03 \x01(\v2\x14.warren.v1.ResourcesR\breserved\".\n" +
+	"\breserved\x18\x03 \x01(\v2\x14.warren.v1.ResourcesR\breserved\x12-\n" +
+	"\x12wireguard_endpoint\x18\x04 \x01(\tR\x11wireguardEndpoint\".\n" +
 	"\x0eGetNodeRequest\x12\x1c\n" +
 	"\x03ref\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\"=\n" +
