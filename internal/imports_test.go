@@ -23,7 +23,7 @@ var guarded = map[string][]string{
 	"github.com/hashicorp/raft":        {"internal/manager/consensus", "internal/manager/state", "internal/manager", "test/bench"},
 	"github.com/cilium/statedb":        {"internal/manager/state"},
 	"github.com/alecthomas/kong":       {"cmd/", "internal/ctl", "internal/daemonflags"},
-	"golang.zx2c4.com/wireguard":       {"internal/agent/overlay/wireguard", "internal/agent/overlay"},
+	"golang.zx2c4.com/wireguard":       {"internal/agent/overlay/wireguard", "internal/agent/overlay", "test/"},
 	"github.com/google/nftables":       {"internal/agent/overlay/rules", "test/"},
 	"github.com/coreos/go-iptables":    {"internal/agent/overlay/rules"},
 	"github.com/miekg/dns":             {"internal/agent/overlay/names", "test/"},
