@@ -103,6 +103,11 @@ type Overlay struct {
 // due is what Run has to see to.
 type due struct{ config, peers, wires, endpoints, ports bool }
 
+func (d *due) add(more due) {
+	d.config, d.peers, d.wires = d.config || more.config, d.peers || more.peers, d.wires || more.wires
+	d.endpoints, d.ports = d.endpoints || more.endpoints, d.ports || more.ports
+}
+
 // Open takes hold of this machine's network, of which it changes nothing, and recalls what was recorded.
 func Open(o Options) (*Overlay, error) {
 	wires, err := link.Open(link.Options{Bridge: Bridge, Device: Device, NamespaceDir: o.NamespaceDir, Logger: o.Logger})
@@ -245,6 +250,7 @@ func (v *Overlay) Run(ctx context.Context) {
 		case <-retry.C:
 		case <-rotation.C:
 		case <-record.C:
+			record.stop() // the next news sets it again
 			v.recordEndpoints()
 		case <-ctx.Done():
 			rotation.stop()
@@ -277,8 +283,8 @@ func (a *alarm) stop() {
 	a.C, a.timer = nil, nil
 }
 
-// tend sees to what is due.
-func (v *Overlay) tend(ctx context.Context, record *alarm) error {
+// tend sees to what is due. What it fails at stays due.
+func (v *Overlay) tend(ctx context.Context, record *alarm) (err error) {
 	v.mu.Lock()
 	now, config := v.due, v.config
 	v.due = due{}
@@ -287,6 +293,13 @@ func (v *Overlay) tend(ctx context.Context, record *alarm) error {
 	if config == nil {
 		return nil
 	}
+	defer func() {
+		if err != nil {
+			v.mu.Lock()
+			v.due.add(now)
+			v.mu.Unlock()
+		}
+	}()
 	if now.endpoints && record.timer == nil {
 		record.set(recordDelay)
 	}
@@ -299,9 +312,6 @@ func (v *Overlay) tend(ctx context.Context, record *alarm) error {
 	}
 	if err := v.raise(ctx, config); err != nil {
 		v.fail(ctx, err)
-		v.mu.Lock()
-		v.due.config, v.due.peers, v.due.wires = v.due.config || now.config, v.due.peers || now.peers, v.due.wires || now.wires
-		v.mu.Unlock()
 		return err
 	}
 	if now.config || now.peers {

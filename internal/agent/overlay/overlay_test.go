@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/cuemby/warren/internal/agent/overlay/catalog"
+	"github.com/cuemby/warren/internal/agent/overlay/port"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -196,4 +197,15 @@ func draw(t *testing.T) wgtypes.Key {
 		t.Fatal(err)
 	}
 	return private.PublicKey()
+}
+
+func TestWhatFailsStaysDue(t *testing.T) {
+	v := shell(&memory{values: map[string][]byte{}})
+	v.config = &warrenv1.NetworkConfig{Subnet: "nonsense"}
+	v.due = due{config: true, peers: true, wires: true}
+	v.ports = port.New(v.Logger)
+	defer v.ports.Close()
+	if err := v.tend(t.Context(), newAlarm()); err == nil || v.due != (due{config: true, peers: true, wires: true}) {
+		t.Errorf("%v; due is %+v", err, v.due)
+	}
 }

@@ -39,6 +39,9 @@ func (v *Overlay) remove(ctx context.Context) error {
 	v.mu.Unlock()
 	v.catalog.Clear()
 	v.own = key{}
+	// The next cluster counts its versions anew: nothing of its endpoints is in force yet.
+	v.steering.Store(0)
+	v.inForce.Store(0)
 	err := v.ports.Set(nil)
 	if up != nil {
 		v.enforcing.Lock() // nobody is changing its rules from here on

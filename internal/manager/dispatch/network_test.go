@@ -272,3 +272,12 @@ func TestAKeyIsOneNodesAlone(t *testing.T) {
 		t.Errorf("of another's key became %v", got)
 	}
 }
+
+func TestAVersionThatIsYetToComeIsNoAcknowledgement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b, ka, _ := withdrawing(t)
+		a.acknowledge(ka)
+		b.say(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_InForce{InForce: &warrenv1.EndpointsInForce{Version: 1 << 40}}})
+		a.hearsNothing()
+	})
+}

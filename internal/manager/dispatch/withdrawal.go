@@ -65,8 +65,12 @@ func (w *withdrawals) behind(version uint64) map[string]struct{} {
 	return nodes
 }
 
-// acknowledge notes that a session's node balances by the endpoints of that version.
+// acknowledge notes that a session's node balances by the endpoints of that version. One that this manager has not come to
+// yet is of a state before a backup was restored, and says nothing.
 func (w *withdrawals) acknowledge(s *session, version uint64) {
+	if version > w.term.store.Snapshot().Index() {
+		return
+	}
 	w.term.mu.Lock()
 	defer w.term.mu.Unlock()
 	if w.term.sessions[s.node] == s {
