@@ -98,7 +98,7 @@ func Start(socket string) (*Manager, error) {
 	mux.Handle(warrenv1connect.NewClusterServiceHandler(clusterService{m: m}, options))
 	mux.Handle(warrenv1connect.NewManagerServiceHandler(managerService{m: m}, options))
 	mux.Handle(warrenv1connect.NewTrustServiceHandler(trustService{m: m}, options))
-	mux.Handle(warrenv1connect.NewServiceServiceHandler(serviceService{m}, options))
+	mux.Handle(warrenv1connect.NewServiceServiceHandler(serviceService{m: m}, options))
 	mux.Handle(warrenv1connect.NewTaskServiceHandler(taskService{m}, options))
 	mux.Handle(warrenv1connect.NewNodeServiceHandler(nodeService{m}, options))
 	mux.Handle(warrenv1connect.NewNetworkServiceHandler(networkService{m}, options))

@@ -78,7 +78,10 @@ func (m *Manager) mayUpdate(version uint64, meta *warrenv1.Meta) error {
 	return nil
 }
 
-type serviceService struct{ m *Manager }
+type serviceService struct {
+	warrenv1connect.UnimplementedServiceServiceHandler
+	m *Manager
+}
 
 // label is what DNS takes as one part of a name. Managers check it as this does, without a rule in the proto.
 var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)

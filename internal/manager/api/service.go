@@ -15,6 +15,7 @@ import (
 
 // serviceService writes and shows services.
 type serviceService struct {
+	warrenv1connect.UnimplementedServiceServiceHandler
 	store *state.Store
 	write writer
 }

@@ -249,7 +249,9 @@ type TaskSpec struct {
 	Force uint64 `protobuf:"varint,7,opt,name=force,proto3" json:"force,omitempty"`
 	// Ports of the task's own node that lead to the task. The scheduler puts no two tasks with the same
 	// port on one node.
-	HostPorts     []*PortSpec `protobuf:"bytes,8,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
+	HostPorts []*PortSpec `protobuf:"bytes,8,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
+	// How it is found out whether a task does its work. Unset: by the image's HEALTHCHECK, if it has one.
+	Health        *HealthCheck `protobuf:"bytes,9,opt,name=health,proto3" json:"health,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -336,6 +338,13 @@ func (x *TaskSpec) GetForce() uint64 {
 func (x *TaskSpec) GetHostPorts() []*PortSpec {
 	if x != nil {
 		return x.HostPorts
+	}
+	return nil
+}
+
+func (x *TaskSpec) GetHealth() *HealthCheck {
+	if x != nil {
+		return x.Health
 	}
 	return nil
 }
@@ -939,7 +948,7 @@ var File_warren_v1_container_proto protoreflect.FileDescriptor
 
 const file_warren_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x19warren/v1/container.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\"\xa0\x03\n" +
+	"\x19warren/v1/container.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16warren/v1/health.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\"\xd0\x03\n" +
 	"\bTaskSpec\x12>\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x18.warren.v1.ContainerSpecB\x06\xbaH\x03\xc8\x01\x01R\tcontainer\x12,\n" +
 	"\x06limits\x18\x02 \x01(\v2\x14.warren.v1.ResourcesR\x06limits\x128\n" +
@@ -949,7 +958,8 @@ const file_warren_v1_container_proto_rawDesc = "" +
 	"\x03log\x18\x06 \x01(\v2\x15.warren.v1.LogOptionsR\x03log\x12\x14\n" +
 	"\x05force\x18\a \x01(\x04R\x05force\x12=\n" +
 	"\n" +
-	"host_ports\x18\b \x03(\v2\x13.warren.v1.PortSpecB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\thostPorts\"\xd7\x01\n" +
+	"host_ports\x18\b \x03(\v2\x13.warren.v1.PortSpecB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\thostPorts\x12.\n" +
+	"\x06health\x18\t \x01(\v2\x16.warren.v1.HealthCheckR\x06health\"\xd7\x01\n" +
 	"\bPortSpec\x12B\n" +
 	"\x04name\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x129\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2\x13.warren.v1.ProtocolB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12#\n" +
@@ -1065,8 +1075,9 @@ var file_warren_v1_container_proto_goTypes = []any{
 	nil,                         // 11: warren.v1.ContainerSpec.LabelsEntry
 	nil,                         // 12: warren.v1.ContainerSpec.SysctlsEntry
 	(*Resources)(nil),           // 13: warren.v1.Resources
-	(Protocol)(0),               // 14: warren.v1.Protocol
-	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
+	(*HealthCheck)(nil),         // 14: warren.v1.HealthCheck
+	(Protocol)(0),               // 15: warren.v1.Protocol
+	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
 }
 var file_warren_v1_container_proto_depIdxs = []int32{
 	6,  // 0: warren.v1.TaskSpec.container:type_name -> warren.v1.ContainerSpec
@@ -1076,24 +1087,25 @@ var file_warren_v1_container_proto_depIdxs = []int32{
 	2,  // 4: warren.v1.TaskSpec.network:type_name -> warren.v1.NetworkMode
 	10, // 5: warren.v1.TaskSpec.log:type_name -> warren.v1.LogOptions
 	5,  // 6: warren.v1.TaskSpec.host_ports:type_name -> warren.v1.PortSpec
-	14, // 7: warren.v1.PortSpec.protocol:type_name -> warren.v1.Protocol
-	7,  // 8: warren.v1.ContainerSpec.mounts:type_name -> warren.v1.Mount
-	11, // 9: warren.v1.ContainerSpec.labels:type_name -> warren.v1.ContainerSpec.LabelsEntry
-	8,  // 10: warren.v1.ContainerSpec.ulimits:type_name -> warren.v1.Ulimit
-	12, // 11: warren.v1.ContainerSpec.sysctls:type_name -> warren.v1.ContainerSpec.SysctlsEntry
-	15, // 12: warren.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
-	0,  // 13: warren.v1.ContainerSpec.seccomp:type_name -> warren.v1.SeccompProfile
-	15, // 14: warren.v1.ContainerSpec.drain_period:type_name -> google.protobuf.Duration
-	1,  // 15: warren.v1.Mount.type:type_name -> warren.v1.MountType
-	3,  // 16: warren.v1.RestartPolicy.condition:type_name -> warren.v1.RestartCondition
-	15, // 17: warren.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	15, // 18: warren.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
-	15, // 19: warren.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	14, // 7: warren.v1.TaskSpec.health:type_name -> warren.v1.HealthCheck
+	15, // 8: warren.v1.PortSpec.protocol:type_name -> warren.v1.Protocol
+	7,  // 9: warren.v1.ContainerSpec.mounts:type_name -> warren.v1.Mount
+	11, // 10: warren.v1.ContainerSpec.labels:type_name -> warren.v1.ContainerSpec.LabelsEntry
+	8,  // 11: warren.v1.ContainerSpec.ulimits:type_name -> warren.v1.Ulimit
+	12, // 12: warren.v1.ContainerSpec.sysctls:type_name -> warren.v1.ContainerSpec.SysctlsEntry
+	16, // 13: warren.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
+	0,  // 14: warren.v1.ContainerSpec.seccomp:type_name -> warren.v1.SeccompProfile
+	16, // 15: warren.v1.ContainerSpec.drain_period:type_name -> google.protobuf.Duration
+	1,  // 16: warren.v1.Mount.type:type_name -> warren.v1.MountType
+	3,  // 17: warren.v1.RestartPolicy.condition:type_name -> warren.v1.RestartCondition
+	16, // 18: warren.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	16, // 19: warren.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	16, // 20: warren.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_container_proto_init() }
@@ -1101,6 +1113,7 @@ func file_warren_v1_container_proto_init() {
 	if File_warren_v1_container_proto != nil {
 		return
 	}
+	file_warren_v1_health_proto_init()
 	file_warren_v1_network_proto_init()
 	file_warren_v1_node_proto_init()
 	file_warren_v1_container_proto_msgTypes[5].OneofWrappers = []any{}

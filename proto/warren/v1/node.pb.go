@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -229,6 +230,9 @@ type NodeSpec struct {
 	WireguardEndpoint string `protobuf:"bytes,3,opt,name=wireguard_endpoint,json=wireguardEndpoint,proto3" json:"wireguard_endpoint,omitempty"`
 	// Grows to have the node draw another WireGuard key.
 	KeyGeneration uint64 `protobuf:"varint,4,opt,name=key_generation,json=keyGeneration,proto3" json:"key_generation,omitempty"`
+	// Of a node that is drained: from then on what still runs there is stopped, whether or not it has been replaced.
+	// Unset: nothing is stopped that fits nowhere else.
+	DrainDeadline *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=drain_deadline,json=drainDeadline,proto3" json:"drain_deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,6 +293,13 @@ func (x *NodeSpec) GetKeyGeneration() uint64 {
 		return x.KeyGeneration
 	}
 	return 0
+}
+
+func (x *NodeSpec) GetDrainDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DrainDeadline
+	}
+	return nil
 }
 
 // NodeStatus is what the managers see of the node's agent.
@@ -973,7 +984,9 @@ type UpdateNodeRequest struct {
 	Spec  *NodeSpec              `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// The version that was read; the update fails with aborted if the node has changed since.
 	// 0 updates whatever is there.
-	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// Sets spec.drain_deadline to so long from now, by the manager's clock.
+	DrainWithin   *durationpb.Duration `protobuf:"bytes,4,opt,name=drain_within,json=drainWithin,proto3" json:"drain_within,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1027,6 +1040,13 @@ func (x *UpdateNodeRequest) GetVersion() uint64 {
 		return x.Version
 	}
 	return 0
+}
+
+func (x *UpdateNodeRequest) GetDrainWithin() *durationpb.Duration {
+	if x != nil {
+		return x.DrainWithin
+	}
+	return nil
 }
 
 type UpdateNodeResponse struct {
@@ -1174,18 +1194,19 @@ var File_warren_v1_node_proto protoreflect.FileDescriptor
 
 const file_warren_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x14warren/v1/node.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\"\xe1\x01\n" +
+	"\x14warren/v1/node.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\"\xe1\x01\n" +
 	"\x04Node\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.warren.v1.NodeSpecR\x04spec\x12-\n" +
 	"\x06status\x18\x03 \x01(\v2\x15.warren.v1.NodeStatusR\x06status\x12*\n" +
 	"\x05facts\x18\x04 \x01(\v2\x14.warren.v1.NodeFactsR\x05facts\x120\n" +
-	"\anetwork\x18\x05 \x01(\v2\x16.warren.v1.NodeNetworkR\anetwork\"\xf3\x02\n" +
+	"\anetwork\x18\x05 \x01(\v2\x16.warren.v1.NodeNetworkR\anetwork\"\xb6\x03\n" +
 	"\bNodeSpec\x12\x80\x01\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1f.warren.v1.NodeSpec.LabelsEntryBG\xbaHD\x9a\x01A\x10\x80\x02\"5r321^[A-Za-z0-9]([A-Za-z0-9_./-]{0,126}[A-Za-z0-9])?$*\x05r\x03\x18\x80\bR\x06labels\x12I\n" +
 	"\favailability\x18\x02 \x01(\x0e2\x1b.warren.v1.NodeAvailabilityB\b\xbaH\x05\x82\x01\x02\x10\x01R\favailability\x127\n" +
 	"\x12wireguard_endpoint\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x11wireguardEndpoint\x12%\n" +
-	"\x0ekey_generation\x18\x04 \x01(\x04R\rkeyGeneration\x1a9\n" +
+	"\x0ekey_generation\x18\x04 \x01(\x04R\rkeyGeneration\x12A\n" +
+	"\x0edrain_deadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rdrainDeadline\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb6\x02\n" +
@@ -1244,12 +1265,13 @@ const file_warren_v1_node_proto_rawDesc = "" +
 	"\x03ref\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\"D\n" +
 	"\x14GetNodePeersResponse\x12,\n" +
-	"\x05peers\x18\x01 \x03(\v2\x16.warren.v1.OverlayPeerR\x05peers\"|\n" +
+	"\x05peers\x18\x01 \x03(\v2\x16.warren.v1.OverlayPeerR\x05peers\"\xcb\x01\n" +
 	"\x11UpdateNodeRequest\x12\x1c\n" +
 	"\x03ref\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.warren.v1.NodeSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"9\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12M\n" +
+	"\fdrain_within\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\x9a\x9e\x012\x00R\vdrainWithin\"9\n" +
 	"\x12UpdateNodeResponse\x12#\n" +
 	"\x04node\x18\x01 \x01(\v2\x0f.warren.v1.NodeR\x04node\"G\n" +
 	"\x11DeleteNodeRequest\x12\x1c\n" +
@@ -1323,6 +1345,7 @@ var file_warren_v1_node_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 	(*OverlayStatus)(nil),         // 23: warren.v1.OverlayStatus
 	(*OverlayPeer)(nil),           // 24: warren.v1.OverlayPeer
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_warren_v1_node_proto_depIdxs = []int32{
 	20, // 0: warren.v1.Node.meta:type_name -> warren.v1.Meta
@@ -1332,35 +1355,37 @@ var file_warren_v1_node_proto_depIdxs = []int32{
 	21, // 4: warren.v1.Node.network:type_name -> warren.v1.NodeNetwork
 	18, // 5: warren.v1.NodeSpec.labels:type_name -> warren.v1.NodeSpec.LabelsEntry
 	0,  // 6: warren.v1.NodeSpec.availability:type_name -> warren.v1.NodeAvailability
-	1,  // 7: warren.v1.NodeStatus.state:type_name -> warren.v1.NodeState
-	22, // 8: warren.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
-	22, // 9: warren.v1.NodeStatus.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	23, // 10: warren.v1.NodeStatus.overlay:type_name -> warren.v1.OverlayStatus
-	6,  // 11: warren.v1.NodeFacts.resources:type_name -> warren.v1.Resources
-	19, // 12: warren.v1.NodeFacts.engine_labels:type_name -> warren.v1.NodeFacts.EngineLabelsEntry
-	9,  // 13: warren.v1.ListNodesResponse.nodes:type_name -> warren.v1.NodeEntry
-	2,  // 14: warren.v1.NodeEntry.node:type_name -> warren.v1.Node
-	6,  // 15: warren.v1.NodeEntry.reserved:type_name -> warren.v1.Resources
-	9,  // 16: warren.v1.GetNodeResponse.entry:type_name -> warren.v1.NodeEntry
-	24, // 17: warren.v1.GetNodePeersResponse.peers:type_name -> warren.v1.OverlayPeer
-	3,  // 18: warren.v1.UpdateNodeRequest.spec:type_name -> warren.v1.NodeSpec
-	2,  // 19: warren.v1.UpdateNodeResponse.node:type_name -> warren.v1.Node
-	2,  // 20: warren.v1.DeleteNodeResponse.node:type_name -> warren.v1.Node
-	7,  // 21: warren.v1.NodeService.ListNodes:input_type -> warren.v1.ListNodesRequest
-	10, // 22: warren.v1.NodeService.GetNode:input_type -> warren.v1.GetNodeRequest
-	12, // 23: warren.v1.NodeService.GetNodePeers:input_type -> warren.v1.GetNodePeersRequest
-	14, // 24: warren.v1.NodeService.UpdateNode:input_type -> warren.v1.UpdateNodeRequest
-	16, // 25: warren.v1.NodeService.DeleteNode:input_type -> warren.v1.DeleteNodeRequest
-	8,  // 26: warren.v1.NodeService.ListNodes:output_type -> warren.v1.ListNodesResponse
-	11, // 27: warren.v1.NodeService.GetNode:output_type -> warren.v1.GetNodeResponse
-	13, // 28: warren.v1.NodeService.GetNodePeers:output_type -> warren.v1.GetNodePeersResponse
-	15, // 29: warren.v1.NodeService.UpdateNode:output_type -> warren.v1.UpdateNodeResponse
-	17, // 30: warren.v1.NodeService.DeleteNode:output_type -> warren.v1.DeleteNodeResponse
-	26, // [26:31] is the sub-list for method output_type
-	21, // [21:26] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	22, // 7: warren.v1.NodeSpec.drain_deadline:type_name -> google.protobuf.Timestamp
+	1,  // 8: warren.v1.NodeStatus.state:type_name -> warren.v1.NodeState
+	22, // 9: warren.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
+	22, // 10: warren.v1.NodeStatus.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	23, // 11: warren.v1.NodeStatus.overlay:type_name -> warren.v1.OverlayStatus
+	6,  // 12: warren.v1.NodeFacts.resources:type_name -> warren.v1.Resources
+	19, // 13: warren.v1.NodeFacts.engine_labels:type_name -> warren.v1.NodeFacts.EngineLabelsEntry
+	9,  // 14: warren.v1.ListNodesResponse.nodes:type_name -> warren.v1.NodeEntry
+	2,  // 15: warren.v1.NodeEntry.node:type_name -> warren.v1.Node
+	6,  // 16: warren.v1.NodeEntry.reserved:type_name -> warren.v1.Resources
+	9,  // 17: warren.v1.GetNodeResponse.entry:type_name -> warren.v1.NodeEntry
+	24, // 18: warren.v1.GetNodePeersResponse.peers:type_name -> warren.v1.OverlayPeer
+	3,  // 19: warren.v1.UpdateNodeRequest.spec:type_name -> warren.v1.NodeSpec
+	25, // 20: warren.v1.UpdateNodeRequest.drain_within:type_name -> google.protobuf.Duration
+	2,  // 21: warren.v1.UpdateNodeResponse.node:type_name -> warren.v1.Node
+	2,  // 22: warren.v1.DeleteNodeResponse.node:type_name -> warren.v1.Node
+	7,  // 23: warren.v1.NodeService.ListNodes:input_type -> warren.v1.ListNodesRequest
+	10, // 24: warren.v1.NodeService.GetNode:input_type -> warren.v1.GetNodeRequest
+	12, // 25: warren.v1.NodeService.GetNodePeers:input_type -> warren.v1.GetNodePeersRequest
+	14, // 26: warren.v1.NodeService.UpdateNode:input_type -> warren.v1.UpdateNodeRequest
+	16, // 27: warren.v1.NodeService.DeleteNode:input_type -> warren.v1.DeleteNodeRequest
+	8,  // 28: warren.v1.NodeService.ListNodes:output_type -> warren.v1.ListNodesResponse
+	11, // 29: warren.v1.NodeService.GetNode:output_type -> warren.v1.GetNodeResponse
+	13, // 30: warren.v1.NodeService.GetNodePeers:output_type -> warren.v1.GetNodePeersResponse
+	15, // 31: warren.v1.NodeService.UpdateNode:output_type -> warren.v1.UpdateNodeResponse
+	17, // 32: warren.v1.NodeService.DeleteNode:output_type -> warren.v1.DeleteNodeResponse
+	28, // [28:33] is the sub-list for method output_type
+	23, // [23:28] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_node_proto_init() }

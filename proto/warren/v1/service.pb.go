@@ -24,6 +24,121 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RolloutState int32
+
+const (
+	RolloutState_ROLLOUT_STATE_UNSPECIFIED RolloutState = 0
+	// Tasks are being replaced.
+	RolloutState_ROLLOUT_STATE_RUNNING RolloutState = 1
+	// By a user, or because of failures: nothing is replaced until it is resumed, rolled back, or the service is changed.
+	RolloutState_ROLLOUT_STATE_PAUSED RolloutState = 2
+	// Canary and blue-green: all is well, and it waits for a user to promote it.
+	RolloutState_ROLLOUT_STATE_WAITING RolloutState = 3
+	// Every task is of the new revision and has been found good.
+	RolloutState_ROLLOUT_STATE_COMPLETE RolloutState = 4
+	// It was given up for another one.
+	RolloutState_ROLLOUT_STATE_ABANDONED RolloutState = 5
+)
+
+// Enum value maps for RolloutState.
+var (
+	RolloutState_name = map[int32]string{
+		0: "ROLLOUT_STATE_UNSPECIFIED",
+		1: "ROLLOUT_STATE_RUNNING",
+		2: "ROLLOUT_STATE_PAUSED",
+		3: "ROLLOUT_STATE_WAITING",
+		4: "ROLLOUT_STATE_COMPLETE",
+		5: "ROLLOUT_STATE_ABANDONED",
+	}
+	RolloutState_value = map[string]int32{
+		"ROLLOUT_STATE_UNSPECIFIED": 0,
+		"ROLLOUT_STATE_RUNNING":     1,
+		"ROLLOUT_STATE_PAUSED":      2,
+		"ROLLOUT_STATE_WAITING":     3,
+		"ROLLOUT_STATE_COMPLETE":    4,
+		"ROLLOUT_STATE_ABANDONED":   5,
+	}
+)
+
+func (x RolloutState) Enum() *RolloutState {
+	p := new(RolloutState)
+	*p = x
+	return p
+}
+
+func (x RolloutState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RolloutState) Descriptor() protoreflect.EnumDescriptor {
+	return file_warren_v1_service_proto_enumTypes[0].Descriptor()
+}
+
+func (RolloutState) Type() protoreflect.EnumType {
+	return &file_warren_v1_service_proto_enumTypes[0]
+}
+
+func (x RolloutState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RolloutState.Descriptor instead.
+func (RolloutState) EnumDescriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{0}
+}
+
+type NodeLossAction int32
+
+const (
+	// The same as replace.
+	NodeLossAction_NODE_LOSS_ACTION_UNSPECIFIED NodeLossAction = 0
+	// They are lost as soon as the node is down, and replaced elsewhere.
+	NodeLossAction_NODE_LOSS_ACTION_REPLACE NodeLossAction = 1
+	// They are kept, and carry on with the same task when the node is back: for what has its data on the node.
+	NodeLossAction_NODE_LOSS_ACTION_WAIT NodeLossAction = 2
+)
+
+// Enum value maps for NodeLossAction.
+var (
+	NodeLossAction_name = map[int32]string{
+		0: "NODE_LOSS_ACTION_UNSPECIFIED",
+		1: "NODE_LOSS_ACTION_REPLACE",
+		2: "NODE_LOSS_ACTION_WAIT",
+	}
+	NodeLossAction_value = map[string]int32{
+		"NODE_LOSS_ACTION_UNSPECIFIED": 0,
+		"NODE_LOSS_ACTION_REPLACE":     1,
+		"NODE_LOSS_ACTION_WAIT":        2,
+	}
+)
+
+func (x NodeLossAction) Enum() *NodeLossAction {
+	p := new(NodeLossAction)
+	*p = x
+	return p
+}
+
+func (x NodeLossAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NodeLossAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_warren_v1_service_proto_enumTypes[1].Descriptor()
+}
+
+func (NodeLossAction) Type() protoreflect.EnumType {
+	return &file_warren_v1_service_proto_enumTypes[1]
+}
+
+func (x NodeLossAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NodeLossAction.Descriptor instead.
+func (NodeLossAction) EnumDescriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{1}
+}
+
 type EndpointMode int32
 
 const (
@@ -60,11 +175,11 @@ func (x EndpointMode) String() string {
 }
 
 func (EndpointMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_warren_v1_service_proto_enumTypes[0].Descriptor()
+	return file_warren_v1_service_proto_enumTypes[2].Descriptor()
 }
 
 func (EndpointMode) Type() protoreflect.EnumType {
-	return &file_warren_v1_service_proto_enumTypes[0]
+	return &file_warren_v1_service_proto_enumTypes[2]
 }
 
 func (x EndpointMode) Number() protoreflect.EnumNumber {
@@ -73,7 +188,120 @@ func (x EndpointMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EndpointMode.Descriptor instead.
 func (EndpointMode) EnumDescriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{0}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{2}
+}
+
+type FailureAction int32
+
+const (
+	// rollback; of a rollback itself pause.
+	FailureAction_FAILURE_ACTION_UNSPECIFIED FailureAction = 0
+	// Nothing more is replaced.
+	FailureAction_FAILURE_ACTION_PAUSE FailureAction = 1
+	// It goes on.
+	FailureAction_FAILURE_ACTION_CONTINUE FailureAction = 2
+	// The service goes back to the revision that was in force before.
+	FailureAction_FAILURE_ACTION_ROLLBACK FailureAction = 3
+)
+
+// Enum value maps for FailureAction.
+var (
+	FailureAction_name = map[int32]string{
+		0: "FAILURE_ACTION_UNSPECIFIED",
+		1: "FAILURE_ACTION_PAUSE",
+		2: "FAILURE_ACTION_CONTINUE",
+		3: "FAILURE_ACTION_ROLLBACK",
+	}
+	FailureAction_value = map[string]int32{
+		"FAILURE_ACTION_UNSPECIFIED": 0,
+		"FAILURE_ACTION_PAUSE":       1,
+		"FAILURE_ACTION_CONTINUE":    2,
+		"FAILURE_ACTION_ROLLBACK":    3,
+	}
+)
+
+func (x FailureAction) Enum() *FailureAction {
+	p := new(FailureAction)
+	*p = x
+	return p
+}
+
+func (x FailureAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FailureAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_warren_v1_service_proto_enumTypes[3].Descriptor()
+}
+
+func (FailureAction) Type() protoreflect.EnumType {
+	return &file_warren_v1_service_proto_enumTypes[3]
+}
+
+func (x FailureAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FailureAction.Descriptor instead.
+func (FailureAction) EnumDescriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{3}
+}
+
+type RolloutStrategy int32
+
+const (
+	// The same as rolling.
+	RolloutStrategy_ROLLOUT_STRATEGY_UNSPECIFIED RolloutStrategy = 0
+	// Some at a time, each taking its part of the connections as soon as it serves.
+	RolloutStrategy_ROLLOUT_STRATEGY_ROLLING RolloutStrategy = 1
+	// All new tasks are started beside the old ones, which alone are sent connections until every new one is good; then
+	// all new connections go to the new ones at once.
+	RolloutStrategy_ROLLOUT_STRATEGY_BLUE_GREEN RolloutStrategy = 2
+	// As many new tasks as its weight asks for are started beside the old ones, and are sent that part of the new connections.
+	RolloutStrategy_ROLLOUT_STRATEGY_CANARY RolloutStrategy = 3
+)
+
+// Enum value maps for RolloutStrategy.
+var (
+	RolloutStrategy_name = map[int32]string{
+		0: "ROLLOUT_STRATEGY_UNSPECIFIED",
+		1: "ROLLOUT_STRATEGY_ROLLING",
+		2: "ROLLOUT_STRATEGY_BLUE_GREEN",
+		3: "ROLLOUT_STRATEGY_CANARY",
+	}
+	RolloutStrategy_value = map[string]int32{
+		"ROLLOUT_STRATEGY_UNSPECIFIED": 0,
+		"ROLLOUT_STRATEGY_ROLLING":     1,
+		"ROLLOUT_STRATEGY_BLUE_GREEN":  2,
+		"ROLLOUT_STRATEGY_CANARY":      3,
+	}
+)
+
+func (x RolloutStrategy) Enum() *RolloutStrategy {
+	p := new(RolloutStrategy)
+	*p = x
+	return p
+}
+
+func (x RolloutStrategy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RolloutStrategy) Descriptor() protoreflect.EnumDescriptor {
+	return file_warren_v1_service_proto_enumTypes[4].Descriptor()
+}
+
+func (RolloutStrategy) Type() protoreflect.EnumType {
+	return &file_warren_v1_service_proto_enumTypes[4]
+}
+
+func (x RolloutStrategy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RolloutStrategy.Descriptor instead.
+func (RolloutStrategy) EnumDescriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{4}
 }
 
 type UpdateOrder int32
@@ -113,11 +341,11 @@ func (x UpdateOrder) String() string {
 }
 
 func (UpdateOrder) Descriptor() protoreflect.EnumDescriptor {
-	return file_warren_v1_service_proto_enumTypes[1].Descriptor()
+	return file_warren_v1_service_proto_enumTypes[5].Descriptor()
 }
 
 func (UpdateOrder) Type() protoreflect.EnumType {
-	return &file_warren_v1_service_proto_enumTypes[1]
+	return &file_warren_v1_service_proto_enumTypes[5]
 }
 
 func (x UpdateOrder) Number() protoreflect.EnumNumber {
@@ -126,7 +354,62 @@ func (x UpdateOrder) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateOrder.Descriptor instead.
 func (UpdateOrder) EnumDescriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{1}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{5}
+}
+
+type PlannedAction int32
+
+const (
+	PlannedAction_PLANNED_ACTION_UNSPECIFIED PlannedAction = 0
+	PlannedAction_PLANNED_ACTION_KEEP        PlannedAction = 1
+	PlannedAction_PLANNED_ACTION_CREATE      PlannedAction = 2
+	PlannedAction_PLANNED_ACTION_REPLACE     PlannedAction = 3
+	PlannedAction_PLANNED_ACTION_STOP        PlannedAction = 4
+)
+
+// Enum value maps for PlannedAction.
+var (
+	PlannedAction_name = map[int32]string{
+		0: "PLANNED_ACTION_UNSPECIFIED",
+		1: "PLANNED_ACTION_KEEP",
+		2: "PLANNED_ACTION_CREATE",
+		3: "PLANNED_ACTION_REPLACE",
+		4: "PLANNED_ACTION_STOP",
+	}
+	PlannedAction_value = map[string]int32{
+		"PLANNED_ACTION_UNSPECIFIED": 0,
+		"PLANNED_ACTION_KEEP":        1,
+		"PLANNED_ACTION_CREATE":      2,
+		"PLANNED_ACTION_REPLACE":     3,
+		"PLANNED_ACTION_STOP":        4,
+	}
+)
+
+func (x PlannedAction) Enum() *PlannedAction {
+	p := new(PlannedAction)
+	*p = x
+	return p
+}
+
+func (x PlannedAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PlannedAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_warren_v1_service_proto_enumTypes[6].Descriptor()
+}
+
+func (PlannedAction) Type() protoreflect.EnumType {
+	return &file_warren_v1_service_proto_enumTypes[6]
+}
+
+func (x PlannedAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PlannedAction.Descriptor instead.
+func (PlannedAction) EnumDescriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{6}
 }
 
 // Service is a number of equal tasks that the cluster keeps running.
@@ -134,8 +417,8 @@ type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
 	Spec  *ServiceSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	// The number of the revision that holds the current spec.task: 1 at first, one more with every
-	// change of it.
+	// The number of the revision that holds the current spec.task: 1 at first. A change of it makes a new revision,
+	// numbered one above the last; a change back to what a kept revision holds takes that one again.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// DeleteService was called: its tasks are being stopped, then the service goes.
 	Removing bool `protobuf:"varint,4,opt,name=removing,proto3" json:"removing,omitempty"`
@@ -143,7 +426,17 @@ type Service struct {
 	Endpoint *ServiceEndpoint `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// The version at which a user last wrote it, where the addressing loop has written to it since; else 0. Users who have
 	// read it at this version or a later one have read all that users have written.
-	WrittenAt     uint64 `protobuf:"varint,6,opt,name=written_at,json=writtenAt,proto3" json:"written_at,omitempty"`
+	WrittenAt uint64 `protobuf:"varint,6,opt,name=written_at,json=writtenAt,proto3" json:"written_at,omitempty"`
+	// The highest number a revision of it has had; 0 means the same as `revision`.
+	LastRevision uint64 `protobuf:"varint,7,opt,name=last_revision,json=lastRevision,proto3" json:"last_revision,omitempty"`
+	// The revision before the current one, which a rollback goes to; 0 where there is none.
+	PreviousRevision uint64 `protobuf:"varint,8,opt,name=previous_revision,json=previousRevision,proto3" json:"previous_revision,omitempty"`
+	// The latest rollout; the rollout loop alone writes it. Unset before the first change of spec.task.
+	Rollout *Rollout `protobuf:"bytes,9,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	// What users have ordered of rollouts; the API alone writes it.
+	Orders *RolloutOrders `protobuf:"bytes,10,opt,name=orders,proto3" json:"orders,omitempty"`
+	// Who wrote the spec last: a user's name.
+	WrittenBy     string `protobuf:"bytes,11,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,6 +513,279 @@ func (x *Service) GetWrittenAt() uint64 {
 	return 0
 }
 
+func (x *Service) GetLastRevision() uint64 {
+	if x != nil {
+		return x.LastRevision
+	}
+	return 0
+}
+
+func (x *Service) GetPreviousRevision() uint64 {
+	if x != nil {
+		return x.PreviousRevision
+	}
+	return 0
+}
+
+func (x *Service) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *Service) GetOrders() *RolloutOrders {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+func (x *Service) GetWrittenBy() string {
+	if x != nil {
+		return x.WrittenBy
+	}
+	return ""
+}
+
+// Rollout is the replacement of a service's tasks by those of another revision.
+type Rollout struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From and to which revision.
+	From      uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To        uint64                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	State     RolloutState           `protobuf:"varint,3,opt,name=state,proto3,enum=warren.v1.RolloutState" json:"state,omitempty"`
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// Since when the state holds.
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// Why, in words.
+	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	// Slots whose new task failed before it had run for the policy's monitor time.
+	Failed uint32 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	// When a task was last found good, or the rollout began or was resumed: the progress deadline counts from then.
+	AdvancedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=advanced_at,json=advancedAt,proto3" json:"advanced_at,omitempty"`
+	// It goes back to a revision that was in force before.
+	Rollback bool `protobuf:"varint,9,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	// Canary and blue-green: the percents of new connections that go to the new revision now.
+	Weight uint32 `protobuf:"varint,10,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Canary: the step it is at, from 0, and since when.
+	Step      uint32                 `protobuf:"varint,11,opt,name=step,proto3" json:"step,omitempty"`
+	StepSince *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=step_since,json=stepSince,proto3" json:"step_since,omitempty"`
+	// The orders that have been followed: see RolloutOrders.
+	Resumes  uint64 `protobuf:"varint,13,opt,name=resumes,proto3" json:"resumes,omitempty"`
+	Promotes uint64 `protobuf:"varint,14,opt,name=promotes,proto3" json:"promotes,omitempty"`
+	// Blue-green: the tasks of the old revision are kept until then to switch back.
+	KeepUntil     *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=keep_until,json=keepUntil,proto3" json:"keep_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_warren_v1_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Rollout) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Rollout) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *Rollout) GetState() RolloutState {
+	if x != nil {
+		return x.State
+	}
+	return RolloutState_ROLLOUT_STATE_UNSPECIFIED
+}
+
+func (x *Rollout) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Rollout) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Rollout) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Rollout) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Rollout) GetAdvancedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AdvancedAt
+	}
+	return nil
+}
+
+func (x *Rollout) GetRollback() bool {
+	if x != nil {
+		return x.Rollback
+	}
+	return false
+}
+
+func (x *Rollout) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Rollout) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Rollout) GetStepSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StepSince
+	}
+	return nil
+}
+
+func (x *Rollout) GetResumes() uint64 {
+	if x != nil {
+		return x.Resumes
+	}
+	return 0
+}
+
+func (x *Rollout) GetPromotes() uint64 {
+	if x != nil {
+		return x.Promotes
+	}
+	return 0
+}
+
+func (x *Rollout) GetKeepUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeepUntil
+	}
+	return nil
+}
+
+// RolloutOrders is what users have ordered of a service's rollouts.
+type RolloutOrders struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Paused bool                   `protobuf:"varint,1,opt,name=paused,proto3" json:"paused,omitempty"`
+	// Grows when a rollout is resumed or promoted.
+	Resumes  uint64 `protobuf:"varint,2,opt,name=resumes,proto3" json:"resumes,omitempty"`
+	Promotes uint64 `protobuf:"varint,3,opt,name=promotes,proto3" json:"promotes,omitempty"`
+	// Who gave the last order.
+	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutOrders) Reset() {
+	*x = RolloutOrders{}
+	mi := &file_warren_v1_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutOrders) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutOrders) ProtoMessage() {}
+
+func (x *RolloutOrders) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutOrders.ProtoReflect.Descriptor instead.
+func (*RolloutOrders) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RolloutOrders) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *RolloutOrders) GetResumes() uint64 {
+	if x != nil {
+		return x.Resumes
+	}
+	return 0
+}
+
+func (x *RolloutOrders) GetPromotes() uint64 {
+	if x != nil {
+		return x.Promotes
+	}
+	return 0
+}
+
+func (x *RolloutOrders) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // ServiceEndpoint is what a service has been given to be reached by.
 type ServiceEndpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -235,7 +801,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_warren_v1_service_proto_msgTypes[1]
+	mi := &file_warren_v1_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +813,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[1]
+	mi := &file_warren_v1_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +826,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{1}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ServiceEndpoint) GetVip() string {
@@ -298,7 +864,7 @@ type PublishedPort struct {
 
 func (x *PublishedPort) Reset() {
 	*x = PublishedPort{}
-	mi := &file_warren_v1_service_proto_msgTypes[2]
+	mi := &file_warren_v1_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -310,7 +876,7 @@ func (x *PublishedPort) String() string {
 func (*PublishedPort) ProtoMessage() {}
 
 func (x *PublishedPort) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[2]
+	mi := &file_warren_v1_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -323,7 +889,7 @@ func (x *PublishedPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishedPort.ProtoReflect.Descriptor instead.
 func (*PublishedPort) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{2}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PublishedPort) GetProtocol() Protocol {
@@ -372,14 +938,18 @@ type ServiceSpec struct {
 	// The networks it is on; none: `default`. A change replaces no task.
 	Networks []*NetworkAttachment `protobuf:"bytes,8,rep,name=networks,proto3" json:"networks,omitempty"`
 	// How it is reached. A change replaces no task.
-	Endpoint      *EndpointSpec `protobuf:"bytes,9,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Endpoint *EndpointSpec `protobuf:"bytes,9,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// How tasks are replaced when a rollout goes back. Unset fields: as in `update`, but a rollback that fails pauses.
+	Rollback *UpdatePolicy `protobuf:"bytes,10,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	// What becomes of tasks whose node is lost. A change replaces no task.
+	NodeLoss      *NodeLossPolicy `protobuf:"bytes,11,opt,name=node_loss,json=nodeLoss,proto3" json:"node_loss,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_warren_v1_service_proto_msgTypes[3]
+	mi := &file_warren_v1_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +961,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[3]
+	mi := &file_warren_v1_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +974,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{3}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -481,6 +1051,20 @@ func (x *ServiceSpec) GetEndpoint() *EndpointSpec {
 	return nil
 }
 
+func (x *ServiceSpec) GetRollback() *UpdatePolicy {
+	if x != nil {
+		return x.Rollback
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetNodeLoss() *NodeLossPolicy {
+	if x != nil {
+		return x.NodeLoss
+	}
+	return nil
+}
+
 type isServiceSpec_Mode interface {
 	isServiceSpec_Mode()
 }
@@ -497,6 +1081,60 @@ func (*ServiceSpec_Replicated) isServiceSpec_Mode() {}
 
 func (*ServiceSpec_Global) isServiceSpec_Mode() {}
 
+// NodeLossPolicy says what becomes of a service's tasks when their node is down.
+type NodeLossPolicy struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Action NodeLossAction         `protobuf:"varint,1,opt,name=action,proto3,enum=warren.v1.NodeLossAction" json:"action,omitempty"`
+	// wait: replaced after this time all the same. Unset or 0: waited for without end.
+	Wait          *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeLossPolicy) Reset() {
+	*x = NodeLossPolicy{}
+	mi := &file_warren_v1_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeLossPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeLossPolicy) ProtoMessage() {}
+
+func (x *NodeLossPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeLossPolicy.ProtoReflect.Descriptor instead.
+func (*NodeLossPolicy) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *NodeLossPolicy) GetAction() NodeLossAction {
+	if x != nil {
+		return x.Action
+	}
+	return NodeLossAction_NODE_LOSS_ACTION_UNSPECIFIED
+}
+
+func (x *NodeLossPolicy) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
 // NetworkAttachment puts a service on a network.
 type NetworkAttachment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -510,7 +1148,7 @@ type NetworkAttachment struct {
 
 func (x *NetworkAttachment) Reset() {
 	*x = NetworkAttachment{}
-	mi := &file_warren_v1_service_proto_msgTypes[4]
+	mi := &file_warren_v1_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +1160,7 @@ func (x *NetworkAttachment) String() string {
 func (*NetworkAttachment) ProtoMessage() {}
 
 func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[4]
+	mi := &file_warren_v1_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +1173,7 @@ func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkAttachment.ProtoReflect.Descriptor instead.
 func (*NetworkAttachment) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{4}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NetworkAttachment) GetNetwork() string {
@@ -564,7 +1202,7 @@ type EndpointSpec struct {
 
 func (x *EndpointSpec) Reset() {
 	*x = EndpointSpec{}
-	mi := &file_warren_v1_service_proto_msgTypes[5]
+	mi := &file_warren_v1_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +1214,7 @@ func (x *EndpointSpec) String() string {
 func (*EndpointSpec) ProtoMessage() {}
 
 func (x *EndpointSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[5]
+	mi := &file_warren_v1_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +1227,7 @@ func (x *EndpointSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointSpec.ProtoReflect.Descriptor instead.
 func (*EndpointSpec) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{5}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EndpointSpec) GetMode() EndpointMode {
@@ -616,7 +1254,7 @@ type ReplicatedMode struct {
 
 func (x *ReplicatedMode) Reset() {
 	*x = ReplicatedMode{}
-	mi := &file_warren_v1_service_proto_msgTypes[6]
+	mi := &file_warren_v1_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +1266,7 @@ func (x *ReplicatedMode) String() string {
 func (*ReplicatedMode) ProtoMessage() {}
 
 func (x *ReplicatedMode) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[6]
+	mi := &file_warren_v1_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +1279,7 @@ func (x *ReplicatedMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicatedMode.ProtoReflect.Descriptor instead.
 func (*ReplicatedMode) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{6}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReplicatedMode) GetReplicas() uint32 {
@@ -660,7 +1298,7 @@ type GlobalMode struct {
 
 func (x *GlobalMode) Reset() {
 	*x = GlobalMode{}
-	mi := &file_warren_v1_service_proto_msgTypes[7]
+	mi := &file_warren_v1_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +1310,7 @@ func (x *GlobalMode) String() string {
 func (*GlobalMode) ProtoMessage() {}
 
 func (x *GlobalMode) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[7]
+	mi := &file_warren_v1_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +1323,7 @@ func (x *GlobalMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GlobalMode.ProtoReflect.Descriptor instead.
 func (*GlobalMode) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{7}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{10}
 }
 
 // Placement says where tasks may go, and where they better go.
@@ -708,7 +1346,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_warren_v1_service_proto_msgTypes[8]
+	mi := &file_warren_v1_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +1358,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[8]
+	mi := &file_warren_v1_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +1371,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{8}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -771,15 +1409,32 @@ type UpdatePolicy struct {
 	// Tasks replaced at a time. 0 means the default, 1.
 	Parallelism uint32 `protobuf:"varint,1,opt,name=parallelism,proto3" json:"parallelism,omitempty"`
 	// Pause between one replacement and the next. Default 0 s.
-	Delay         *durationpb.Duration `protobuf:"bytes,2,opt,name=delay,proto3" json:"delay,omitempty"`
-	Order         UpdateOrder          `protobuf:"varint,3,opt,name=order,proto3,enum=warren.v1.UpdateOrder" json:"order,omitempty"`
+	Delay *durationpb.Duration `protobuf:"bytes,2,opt,name=delay,proto3" json:"delay,omitempty"`
+	Order UpdateOrder          `protobuf:"varint,3,opt,name=order,proto3,enum=warren.v1.UpdateOrder" json:"order,omitempty"`
+	// How long a new task must have served for it to be good. Default 5 s.
+	Monitor *durationpb.Duration `protobuf:"bytes,4,opt,name=monitor,proto3" json:"monitor,omitempty"`
+	// The part of the slots, from 0 to 1, whose new task may fail before the rollout has. Default 0: none.
+	MaxFailureRatio float64       `protobuf:"fixed64,5,opt,name=max_failure_ratio,json=maxFailureRatio,proto3" json:"max_failure_ratio,omitempty"`
+	FailureAction   FailureAction `protobuf:"varint,6,opt,name=failure_action,json=failureAction,proto3,enum=warren.v1.FailureAction" json:"failure_action,omitempty"`
+	// A rollout on which no task has been found good for so long has failed. Default 10 min.
+	ProgressDeadline *durationpb.Duration `protobuf:"bytes,7,opt,name=progress_deadline,json=progressDeadline,proto3" json:"progress_deadline,omitempty"`
+	// Tasks that may be missing at a time while a node is drained or the service rebalanced, where their order is
+	// stop-first. 0 means as many as parallelism. In start-first order none is ever missing.
+	MaxUnavailable uint32          `protobuf:"varint,8,opt,name=max_unavailable,json=maxUnavailable,proto3" json:"max_unavailable,omitempty"`
+	Strategy       RolloutStrategy `protobuf:"varint,9,opt,name=strategy,proto3,enum=warren.v1.RolloutStrategy" json:"strategy,omitempty"`
+	// Canary: each in turn. None: 10 percent until it is promoted.
+	Canary []*CanaryStep `protobuf:"bytes,10,rep,name=canary,proto3" json:"canary,omitempty"`
+	// Blue-green: how long the old tasks are kept after the switch. Default 5 min.
+	Keep *durationpb.Duration `protobuf:"bytes,11,opt,name=keep,proto3" json:"keep,omitempty"`
+	// Blue-green: switch only when it is promoted. Default: as soon as every new task is good.
+	Manual        bool `protobuf:"varint,12,opt,name=manual,proto3" json:"manual,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdatePolicy) Reset() {
 	*x = UpdatePolicy{}
-	mi := &file_warren_v1_service_proto_msgTypes[9]
+	mi := &file_warren_v1_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +1446,7 @@ func (x *UpdatePolicy) String() string {
 func (*UpdatePolicy) ProtoMessage() {}
 
 func (x *UpdatePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[9]
+	mi := &file_warren_v1_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +1459,7 @@ func (x *UpdatePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicy.ProtoReflect.Descriptor instead.
 func (*UpdatePolicy) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{9}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdatePolicy) GetParallelism() uint32 {
@@ -828,21 +1483,146 @@ func (x *UpdatePolicy) GetOrder() UpdateOrder {
 	return UpdateOrder_UPDATE_ORDER_UNSPECIFIED
 }
 
+func (x *UpdatePolicy) GetMonitor() *durationpb.Duration {
+	if x != nil {
+		return x.Monitor
+	}
+	return nil
+}
+
+func (x *UpdatePolicy) GetMaxFailureRatio() float64 {
+	if x != nil {
+		return x.MaxFailureRatio
+	}
+	return 0
+}
+
+func (x *UpdatePolicy) GetFailureAction() FailureAction {
+	if x != nil {
+		return x.FailureAction
+	}
+	return FailureAction_FAILURE_ACTION_UNSPECIFIED
+}
+
+func (x *UpdatePolicy) GetProgressDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.ProgressDeadline
+	}
+	return nil
+}
+
+func (x *UpdatePolicy) GetMaxUnavailable() uint32 {
+	if x != nil {
+		return x.MaxUnavailable
+	}
+	return 0
+}
+
+func (x *UpdatePolicy) GetStrategy() RolloutStrategy {
+	if x != nil {
+		return x.Strategy
+	}
+	return RolloutStrategy_ROLLOUT_STRATEGY_UNSPECIFIED
+}
+
+func (x *UpdatePolicy) GetCanary() []*CanaryStep {
+	if x != nil {
+		return x.Canary
+	}
+	return nil
+}
+
+func (x *UpdatePolicy) GetKeep() *durationpb.Duration {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
+func (x *UpdatePolicy) GetManual() bool {
+	if x != nil {
+		return x.Manual
+	}
+	return false
+}
+
+// CanaryStep is one step of a canary rollout.
+type CanaryStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Percents of new connections that go to the new revision.
+	Weight uint32 `protobuf:"varint,1,opt,name=weight,proto3" json:"weight,omitempty"`
+	// How long all must be well for the next step to follow. Unset or 0: until it is promoted.
+	Hold          *durationpb.Duration `protobuf:"bytes,2,opt,name=hold,proto3" json:"hold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanaryStep) Reset() {
+	*x = CanaryStep{}
+	mi := &file_warren_v1_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanaryStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanaryStep) ProtoMessage() {}
+
+func (x *CanaryStep) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanaryStep.ProtoReflect.Descriptor instead.
+func (*CanaryStep) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CanaryStep) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *CanaryStep) GetHold() *durationpb.Duration {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
 // Revision is one task template that a service has had; it never changes.
 type Revision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id is SERVICE_ID.NUMBER.
-	Meta          *Meta     `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	ServiceId     string    `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
-	Number        uint64    `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
-	Task          *TaskSpec `protobuf:"bytes,4,opt,name=task,proto3" json:"task,omitempty"`
+	Meta      *Meta     `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	ServiceId string    `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	Number    uint64    `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	Task      *TaskSpec `protobuf:"bytes,4,opt,name=task,proto3" json:"task,omitempty"`
+	// What the image stands for, sha256:…, as the first node that pulled it found; every task of the revision runs
+	// that. Empty before it is known.
+	ImageDigest string `protobuf:"bytes,5,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
+	// Who wrote it: a user's name.
+	WrittenBy string `protobuf:"bytes,6,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
+	// A rollout to it failed, and why; a rollback passes over it.
+	Failure       string `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_warren_v1_service_proto_msgTypes[10]
+	mi := &file_warren_v1_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1634,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[10]
+	mi := &file_warren_v1_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1647,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{10}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -898,6 +1678,27 @@ func (x *Revision) GetTask() *TaskSpec {
 	return nil
 }
 
+func (x *Revision) GetImageDigest() string {
+	if x != nil {
+		return x.ImageDigest
+	}
+	return ""
+}
+
+func (x *Revision) GetWrittenBy() string {
+	if x != nil {
+		return x.WrittenBy
+	}
+	return ""
+}
+
+func (x *Revision) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
 // ServiceProgress is what a service's tasks are at, counted by the manager.
 type ServiceProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -917,14 +1718,18 @@ type ServiceProgress struct {
 	ReasonTaskId string                 `protobuf:"bytes,7,opt,name=reason_task_id,json=reasonTaskId,proto3" json:"reason_task_id,omitempty"`
 	ReasonAt     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=reason_at,json=reasonAt,proto3" json:"reason_at,omitempty"`
 	// By slot (or node, of a global service): what its newest task is at. At most 1,000.
-	Slots         []*SlotProgress `protobuf:"bytes,9,rep,name=slots,proto3" json:"slots,omitempty"`
+	Slots []*SlotProgress `protobuf:"bytes,9,rep,name=slots,proto3" json:"slots,omitempty"`
+	// Running tasks that are wanted and are sent connections, of any revision.
+	Serving uint32 `protobuf:"varint,10,opt,name=serving,proto3" json:"serving,omitempty"`
+	// Wanted tasks that are unhealthy.
+	Unhealthy     uint32 `protobuf:"varint,11,opt,name=unhealthy,proto3" json:"unhealthy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceProgress) Reset() {
 	*x = ServiceProgress{}
-	mi := &file_warren_v1_service_proto_msgTypes[11]
+	mi := &file_warren_v1_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1741,7 @@ func (x *ServiceProgress) String() string {
 func (*ServiceProgress) ProtoMessage() {}
 
 func (x *ServiceProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[11]
+	mi := &file_warren_v1_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1754,7 @@ func (x *ServiceProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceProgress.ProtoReflect.Descriptor instead.
 func (*ServiceProgress) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{11}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ServiceProgress) GetDesired() uint32 {
@@ -1015,6 +1820,20 @@ func (x *ServiceProgress) GetSlots() []*SlotProgress {
 	return nil
 }
 
+func (x *ServiceProgress) GetServing() uint32 {
+	if x != nil {
+		return x.Serving
+	}
+	return 0
+}
+
+func (x *ServiceProgress) GetUnhealthy() uint32 {
+	if x != nil {
+		return x.Unhealthy
+	}
+	return 0
+}
+
 // SlotProgress is one slot's newest task.
 type SlotProgress struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1032,7 +1851,7 @@ type SlotProgress struct {
 
 func (x *SlotProgress) Reset() {
 	*x = SlotProgress{}
-	mi := &file_warren_v1_service_proto_msgTypes[12]
+	mi := &file_warren_v1_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1863,7 @@ func (x *SlotProgress) String() string {
 func (*SlotProgress) ProtoMessage() {}
 
 func (x *SlotProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[12]
+	mi := &file_warren_v1_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1876,7 @@ func (x *SlotProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotProgress.ProtoReflect.Descriptor instead.
 func (*SlotProgress) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{12}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SlotProgress) GetSlot() uint32 {
@@ -1120,7 +1939,7 @@ type ServiceEntry struct {
 
 func (x *ServiceEntry) Reset() {
 	*x = ServiceEntry{}
-	mi := &file_warren_v1_service_proto_msgTypes[13]
+	mi := &file_warren_v1_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1951,7 @@ func (x *ServiceEntry) String() string {
 func (*ServiceEntry) ProtoMessage() {}
 
 func (x *ServiceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[13]
+	mi := &file_warren_v1_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1964,7 @@ func (x *ServiceEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEntry.ProtoReflect.Descriptor instead.
 func (*ServiceEntry) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{13}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ServiceEntry) GetService() *Service {
@@ -1171,7 +1990,7 @@ type CreateServiceRequest struct {
 
 func (x *CreateServiceRequest) Reset() {
 	*x = CreateServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[14]
+	mi := &file_warren_v1_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +2002,7 @@ func (x *CreateServiceRequest) String() string {
 func (*CreateServiceRequest) ProtoMessage() {}
 
 func (x *CreateServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[14]
+	mi := &file_warren_v1_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +2015,7 @@ func (x *CreateServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceRequest.ProtoReflect.Descriptor instead.
 func (*CreateServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{14}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateServiceRequest) GetSpec() *ServiceSpec {
@@ -1217,7 +2036,7 @@ type CreateServiceResponse struct {
 
 func (x *CreateServiceResponse) Reset() {
 	*x = CreateServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[15]
+	mi := &file_warren_v1_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +2048,7 @@ func (x *CreateServiceResponse) String() string {
 func (*CreateServiceResponse) ProtoMessage() {}
 
 func (x *CreateServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[15]
+	mi := &file_warren_v1_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +2061,7 @@ func (x *CreateServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceResponse.ProtoReflect.Descriptor instead.
 func (*CreateServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{15}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateServiceResponse) GetService() *Service {
@@ -1271,7 +2090,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[16]
+	mi := &file_warren_v1_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +2102,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[16]
+	mi := &file_warren_v1_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +2115,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{16}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListServicesRequest) GetPageSize() uint32 {
@@ -1324,7 +2143,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[17]
+	mi := &file_warren_v1_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +2155,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[17]
+	mi := &file_warren_v1_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +2168,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{17}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListServicesResponse) GetServices() []*ServiceEntry {
@@ -1376,7 +2195,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[18]
+	mi := &file_warren_v1_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +2207,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[18]
+	mi := &file_warren_v1_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +2220,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{18}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetServiceRequest) GetRef() string {
@@ -1420,7 +2239,7 @@ type GetServiceResponse struct {
 
 func (x *GetServiceResponse) Reset() {
 	*x = GetServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[19]
+	mi := &file_warren_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +2251,7 @@ func (x *GetServiceResponse) String() string {
 func (*GetServiceResponse) ProtoMessage() {}
 
 func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[19]
+	mi := &file_warren_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +2264,7 @@ func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceResponse.ProtoReflect.Descriptor instead.
 func (*GetServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{19}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetServiceResponse) GetEntry() *ServiceEntry {
@@ -1461,14 +2280,16 @@ type UpdateServiceRequest struct {
 	Spec  *ServiceSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// The version that was read; the update fails with aborted if a user has changed the service since.
 	// 0 updates whatever is there.
-	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// Change nothing, and tell in `plan` what would come of it.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateServiceRequest) Reset() {
 	*x = UpdateServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[20]
+	mi := &file_warren_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +2301,7 @@ func (x *UpdateServiceRequest) String() string {
 func (*UpdateServiceRequest) ProtoMessage() {}
 
 func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[20]
+	mi := &file_warren_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +2314,7 @@ func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceRequest.ProtoReflect.Descriptor instead.
 func (*UpdateServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{20}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateServiceRequest) GetRef() string {
@@ -1517,17 +2338,26 @@ func (x *UpdateServiceRequest) GetVersion() uint64 {
 	return 0
 }
 
+func (x *UpdateServiceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type UpdateServiceResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Service  *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Warnings []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Of a dry run.
+	Plan          *ServicePlan `protobuf:"bytes,3,opt,name=plan,proto3" json:"plan,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateServiceResponse) Reset() {
 	*x = UpdateServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[21]
+	mi := &file_warren_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +2369,7 @@ func (x *UpdateServiceResponse) String() string {
 func (*UpdateServiceResponse) ProtoMessage() {}
 
 func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[21]
+	mi := &file_warren_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +2382,7 @@ func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceResponse.ProtoReflect.Descriptor instead.
 func (*UpdateServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateServiceResponse) GetService() *Service {
@@ -1569,6 +2399,790 @@ func (x *UpdateServiceResponse) GetWarnings() []string {
 	return nil
 }
 
+func (x *UpdateServiceResponse) GetPlan() *ServicePlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+// ServicePlan is what would come of an update.
+type ServicePlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service's version that it was worked out on: an update with it fails where the service has changed since.
+	Version uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The revision that would be current.
+	Revision      uint64         `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Tasks         []*PlannedTask `protobuf:"bytes,3,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServicePlan) Reset() {
+	*x = ServicePlan{}
+	mi := &file_warren_v1_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServicePlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServicePlan) ProtoMessage() {}
+
+func (x *ServicePlan) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServicePlan.ProtoReflect.Descriptor instead.
+func (*ServicePlan) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ServicePlan) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ServicePlan) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ServicePlan) GetTasks() []*PlannedTask {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+// PlannedTask is what would become of one slot.
+type PlannedTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of a replicated service.
+	Slot uint32 `protobuf:"varint,1,opt,name=slot,proto3" json:"slot,omitempty"`
+	// The task that is there; empty where one would be created.
+	TaskId string `protobuf:"bytes,2,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Where it is.
+	NodeId       string        `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeHostname string        `protobuf:"bytes,4,opt,name=node_hostname,json=nodeHostname,proto3" json:"node_hostname,omitempty"`
+	Action       PlannedAction `protobuf:"varint,5,opt,name=action,proto3,enum=warren.v1.PlannedAction" json:"action,omitempty"`
+	// Where a new task would go, as things are now; empty where none would, or none fits.
+	NewNodeId       string `protobuf:"bytes,6,opt,name=new_node_id,json=newNodeId,proto3" json:"new_node_id,omitempty"`
+	NewNodeHostname string `protobuf:"bytes,7,opt,name=new_node_hostname,json=newNodeHostname,proto3" json:"new_node_hostname,omitempty"`
+	// Why none fits.
+	Problem       string `protobuf:"bytes,8,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedTask) Reset() {
+	*x = PlannedTask{}
+	mi := &file_warren_v1_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedTask) ProtoMessage() {}
+
+func (x *PlannedTask) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedTask.ProtoReflect.Descriptor instead.
+func (*PlannedTask) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PlannedTask) GetSlot() uint32 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *PlannedTask) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *PlannedTask) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *PlannedTask) GetNodeHostname() string {
+	if x != nil {
+		return x.NodeHostname
+	}
+	return ""
+}
+
+func (x *PlannedTask) GetAction() PlannedAction {
+	if x != nil {
+		return x.Action
+	}
+	return PlannedAction_PLANNED_ACTION_UNSPECIFIED
+}
+
+func (x *PlannedTask) GetNewNodeId() string {
+	if x != nil {
+		return x.NewNodeId
+	}
+	return ""
+}
+
+func (x *PlannedTask) GetNewNodeHostname() string {
+	if x != nil {
+		return x.NewNodeHostname
+	}
+	return ""
+}
+
+func (x *PlannedTask) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type RollBackServiceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ref   string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// 0: the one before the current.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollBackServiceRequest) Reset() {
+	*x = RollBackServiceRequest{}
+	mi := &file_warren_v1_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollBackServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollBackServiceRequest) ProtoMessage() {}
+
+func (x *RollBackServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollBackServiceRequest.ProtoReflect.Descriptor instead.
+func (*RollBackServiceRequest) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RollBackServiceRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *RollBackServiceRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type RollBackServiceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollBackServiceResponse) Reset() {
+	*x = RollBackServiceResponse{}
+	mi := &file_warren_v1_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollBackServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollBackServiceResponse) ProtoMessage() {}
+
+func (x *RollBackServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollBackServiceResponse.ProtoReflect.Descriptor instead.
+func (*RollBackServiceResponse) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RollBackServiceResponse) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type ListRevisionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevisionsRequest) Reset() {
+	*x = ListRevisionsRequest{}
+	mi := &file_warren_v1_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevisionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevisionsRequest) ProtoMessage() {}
+
+func (x *ListRevisionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevisionsRequest.ProtoReflect.Descriptor instead.
+func (*ListRevisionsRequest) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListRevisionsRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type ListRevisionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revisions     []*RevisionEntry       `protobuf:"bytes,1,rep,name=revisions,proto3" json:"revisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevisionsResponse) Reset() {
+	*x = ListRevisionsResponse{}
+	mi := &file_warren_v1_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevisionsResponse) ProtoMessage() {}
+
+func (x *ListRevisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevisionsResponse.ProtoReflect.Descriptor instead.
+func (*ListRevisionsResponse) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListRevisionsResponse) GetRevisions() []*RevisionEntry {
+	if x != nil {
+		return x.Revisions
+	}
+	return nil
+}
+
+// RevisionEntry is a revision beside what is counted about it.
+type RevisionEntry struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision *Revision              `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Current  bool                   `protobuf:"varint,2,opt,name=current,proto3" json:"current,omitempty"`
+	// Tasks of it that run.
+	Running       uint32 `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevisionEntry) Reset() {
+	*x = RevisionEntry{}
+	mi := &file_warren_v1_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevisionEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevisionEntry) ProtoMessage() {}
+
+func (x *RevisionEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevisionEntry.ProtoReflect.Descriptor instead.
+func (*RevisionEntry) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RevisionEntry) GetRevision() *Revision {
+	if x != nil {
+		return x.Revision
+	}
+	return nil
+}
+
+func (x *RevisionEntry) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+func (x *RevisionEntry) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+type PauseRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRolloutRequest) Reset() {
+	*x = PauseRolloutRequest{}
+	mi := &file_warren_v1_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRolloutRequest) ProtoMessage() {}
+
+func (x *PauseRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRolloutRequest.ProtoReflect.Descriptor instead.
+func (*PauseRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PauseRolloutRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type PauseRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRolloutResponse) Reset() {
+	*x = PauseRolloutResponse{}
+	mi := &file_warren_v1_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRolloutResponse) ProtoMessage() {}
+
+func (x *PauseRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRolloutResponse.ProtoReflect.Descriptor instead.
+func (*PauseRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *PauseRolloutResponse) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type ResumeRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRolloutRequest) Reset() {
+	*x = ResumeRolloutRequest{}
+	mi := &file_warren_v1_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRolloutRequest) ProtoMessage() {}
+
+func (x *ResumeRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRolloutRequest.ProtoReflect.Descriptor instead.
+func (*ResumeRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ResumeRolloutRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type ResumeRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRolloutResponse) Reset() {
+	*x = ResumeRolloutResponse{}
+	mi := &file_warren_v1_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRolloutResponse) ProtoMessage() {}
+
+func (x *ResumeRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRolloutResponse.ProtoReflect.Descriptor instead.
+func (*ResumeRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ResumeRolloutResponse) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type PromoteRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteRolloutRequest) Reset() {
+	*x = PromoteRolloutRequest{}
+	mi := &file_warren_v1_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteRolloutRequest) ProtoMessage() {}
+
+func (x *PromoteRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteRolloutRequest.ProtoReflect.Descriptor instead.
+func (*PromoteRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PromoteRolloutRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type PromoteRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteRolloutResponse) Reset() {
+	*x = PromoteRolloutResponse{}
+	mi := &file_warren_v1_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteRolloutResponse) ProtoMessage() {}
+
+func (x *PromoteRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteRolloutResponse.ProtoReflect.Descriptor instead.
+func (*PromoteRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *PromoteRolloutResponse) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type RebalanceServiceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceServiceRequest) Reset() {
+	*x = RebalanceServiceRequest{}
+	mi := &file_warren_v1_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceServiceRequest) ProtoMessage() {}
+
+func (x *RebalanceServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceServiceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceServiceRequest) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RebalanceServiceRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type RebalanceServiceResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Tasks that are to be moved.
+	Moving        uint32 `protobuf:"varint,2,opt,name=moving,proto3" json:"moving,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceServiceResponse) Reset() {
+	*x = RebalanceServiceResponse{}
+	mi := &file_warren_v1_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceServiceResponse) ProtoMessage() {}
+
+func (x *RebalanceServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceServiceResponse.ProtoReflect.Descriptor instead.
+func (*RebalanceServiceResponse) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RebalanceServiceResponse) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *RebalanceServiceResponse) GetMoving() uint32 {
+	if x != nil {
+		return x.Moving
+	}
+	return 0
+}
+
 type ScaleServiceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -1579,7 +3193,7 @@ type ScaleServiceRequest struct {
 
 func (x *ScaleServiceRequest) Reset() {
 	*x = ScaleServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[22]
+	mi := &file_warren_v1_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +3205,7 @@ func (x *ScaleServiceRequest) String() string {
 func (*ScaleServiceRequest) ProtoMessage() {}
 
 func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[22]
+	mi := &file_warren_v1_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +3218,7 @@ func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleServiceRequest.ProtoReflect.Descriptor instead.
 func (*ScaleServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ScaleServiceRequest) GetRef() string {
@@ -1630,7 +3244,7 @@ type ScaleServiceResponse struct {
 
 func (x *ScaleServiceResponse) Reset() {
 	*x = ScaleServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[23]
+	mi := &file_warren_v1_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +3256,7 @@ func (x *ScaleServiceResponse) String() string {
 func (*ScaleServiceResponse) ProtoMessage() {}
 
 func (x *ScaleServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[23]
+	mi := &file_warren_v1_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +3269,7 @@ func (x *ScaleServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleServiceResponse.ProtoReflect.Descriptor instead.
 func (*ScaleServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ScaleServiceResponse) GetService() *Service {
@@ -1674,7 +3288,7 @@ type DeleteServiceRequest struct {
 
 func (x *DeleteServiceRequest) Reset() {
 	*x = DeleteServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[24]
+	mi := &file_warren_v1_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +3300,7 @@ func (x *DeleteServiceRequest) String() string {
 func (*DeleteServiceRequest) ProtoMessage() {}
 
 func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[24]
+	mi := &file_warren_v1_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +3313,7 @@ func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteServiceRequest) GetRef() string {
@@ -1718,7 +3332,7 @@ type DeleteServiceResponse struct {
 
 func (x *DeleteServiceResponse) Reset() {
 	*x = DeleteServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[25]
+	mi := &file_warren_v1_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +3344,7 @@ func (x *DeleteServiceResponse) String() string {
 func (*DeleteServiceResponse) ProtoMessage() {}
 
 func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[25]
+	mi := &file_warren_v1_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +3357,7 @@ func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteServiceResponse) GetService() *Service {
@@ -1762,7 +3376,7 @@ type WatchServiceRequest struct {
 
 func (x *WatchServiceRequest) Reset() {
 	*x = WatchServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[26]
+	mi := &file_warren_v1_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +3388,7 @@ func (x *WatchServiceRequest) String() string {
 func (*WatchServiceRequest) ProtoMessage() {}
 
 func (x *WatchServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[26]
+	mi := &file_warren_v1_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +3401,7 @@ func (x *WatchServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServiceRequest.ProtoReflect.Descriptor instead.
 func (*WatchServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchServiceRequest) GetRef() string {
@@ -1809,7 +3423,7 @@ type WatchServiceResponse struct {
 
 func (x *WatchServiceResponse) Reset() {
 	*x = WatchServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[27]
+	mi := &file_warren_v1_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +3435,7 @@ func (x *WatchServiceResponse) String() string {
 func (*WatchServiceResponse) ProtoMessage() {}
 
 func (x *WatchServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[27]
+	mi := &file_warren_v1_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +3448,7 @@ func (x *WatchServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServiceResponse.ProtoReflect.Descriptor instead.
 func (*WatchServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WatchServiceResponse) GetService() *Service {
@@ -1862,7 +3476,7 @@ var File_warren_v1_service_proto protoreflect.FileDescriptor
 
 const file_warren_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xe9\x01\n" +
+	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xba\x03\n" +
 	"\aService\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ServiceSpecR\x04spec\x12\x1a\n" +
@@ -1870,7 +3484,40 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\bremoving\x18\x04 \x01(\bR\bremoving\x126\n" +
 	"\bendpoint\x18\x05 \x01(\v2\x1a.warren.v1.ServiceEndpointR\bendpoint\x12\x1d\n" +
 	"\n" +
-	"written_at\x18\x06 \x01(\x04R\twrittenAt\"o\n" +
+	"written_at\x18\x06 \x01(\x04R\twrittenAt\x12#\n" +
+	"\rlast_revision\x18\a \x01(\x04R\flastRevision\x12+\n" +
+	"\x11previous_revision\x18\b \x01(\x04R\x10previousRevision\x12,\n" +
+	"\arollout\x18\t \x01(\v2\x12.warren.v1.RolloutR\arollout\x120\n" +
+	"\x06orders\x18\n" +
+	" \x01(\v2\x18.warren.v1.RolloutOrdersR\x06orders\x12\x1d\n" +
+	"\n" +
+	"written_by\x18\v \x01(\tR\twrittenBy\"\xac\x04\n" +
+	"\aRollout\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\x12-\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x17.warren.v1.RolloutStateR\x05state\x129\n" +
+	"\n" +
+	"started_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\x12\x16\n" +
+	"\x06failed\x18\a \x01(\rR\x06failed\x12;\n" +
+	"\vadvanced_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"advancedAt\x12\x1a\n" +
+	"\brollback\x18\t \x01(\bR\brollback\x12\x16\n" +
+	"\x06weight\x18\n" +
+	" \x01(\rR\x06weight\x12\x12\n" +
+	"\x04step\x18\v \x01(\rR\x04step\x129\n" +
+	"\n" +
+	"step_since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tstepSince\x12\x18\n" +
+	"\aresumes\x18\r \x01(\x04R\aresumes\x12\x1a\n" +
+	"\bpromotes\x18\x0e \x01(\x04R\bpromotes\x129\n" +
+	"\n" +
+	"keep_until\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tkeepUntil\"m\n" +
+	"\rRolloutOrders\x12\x16\n" +
+	"\x06paused\x18\x01 \x01(\bR\x06paused\x12\x18\n" +
+	"\aresumes\x18\x02 \x01(\x04R\aresumes\x12\x1a\n" +
+	"\bpromotes\x18\x03 \x01(\x04R\bpromotes\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"o\n" +
 	"\x0fServiceEndpoint\x12\x10\n" +
 	"\x03vip\x18\x01 \x01(\tR\x03vip\x12.\n" +
 	"\x05ports\x18\x02 \x03(\v2\x18.warren.v1.PublishedPortR\x05ports\x12\x1a\n" +
@@ -1879,7 +3526,7 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x13.warren.v1.ProtocolR\bprotocol\x12\x1c\n" +
 	"\tpublished\x18\x02 \x01(\rR\tpublished\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\rR\x06target\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"\xc8\x04\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\xb5\x05\n" +
 	"\vServiceSpec\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12U\n" +
 	"\x06labels\x18\x02 \x03(\v2\".warren.v1.ServiceSpec.LabelsEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x80\x02\"\ar\x05\x10\x01\x18\x80\x02*\x05r\x03\x18\x80 R\x06labels\x12;\n" +
@@ -1891,11 +3538,17 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\tplacement\x18\x06 \x01(\v2\x14.warren.v1.PlacementR\tplacement\x12/\n" +
 	"\x06update\x18\a \x01(\v2\x17.warren.v1.UpdatePolicyR\x06update\x12B\n" +
 	"\bnetworks\x18\b \x03(\v2\x1c.warren.v1.NetworkAttachmentB\b\xbaH\x05\x92\x01\x02\x10 R\bnetworks\x123\n" +
-	"\bendpoint\x18\t \x01(\v2\x17.warren.v1.EndpointSpecR\bendpoint\x1a9\n" +
+	"\bendpoint\x18\t \x01(\v2\x17.warren.v1.EndpointSpecR\bendpoint\x123\n" +
+	"\brollback\x18\n" +
+	" \x01(\v2\x17.warren.v1.UpdatePolicyR\brollback\x126\n" +
+	"\tnode_loss\x18\v \x01(\v2\x19.warren.v1.NodeLossPolicyR\bnodeLoss\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\r\n" +
-	"\x04mode\x12\x05\xbaH\x02\b\x01\"\x86\x01\n" +
+	"\x04mode\x12\x05\xbaH\x02\b\x01\"\x8d\x01\n" +
+	"\x0eNodeLossPolicy\x12;\n" +
+	"\x06action\x18\x01 \x01(\x0e2\x19.warren.v1.NodeLossActionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06action\x12>\n" +
+	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\x04wait\"\x86\x01\n" +
 	"\x11NetworkAttachment\x12#\n" +
 	"\anetwork\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\anetwork\x12L\n" +
 	"\aaliases\x18\x02 \x03(\tB2\xbaH/\x92\x01,\x10 \"(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\aaliases\"{\n" +
@@ -1910,17 +3563,36 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\vconstraints\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\x80\bR\vconstraints\x12F\n" +
 	"\x06spread\x18\x02 \x03(\tB.\xbaH+\x92\x01(\x10\b\"$r\"2 ^(node|engine)\\.labels\\.[^=\\s]+$R\x06spread\x121\n" +
 	"\x15max_replicas_per_node\x18\x03 \x01(\rR\x12maxReplicasPerNode\x12A\n" +
-	"\tplatforms\x18\x04 \x03(\tB#\xbaH \x92\x01\x1d\x10\x10\"\x19r\x172\x15^[a-z0-9]+/[a-z0-9]+$R\tplatforms\"\xb4\x01\n" +
+	"\tplatforms\x18\x04 \x03(\tB#\xbaH \x92\x01\x1d\x10\x10\"\x19r\x172\x15^[a-z0-9]+/[a-z0-9]+$R\tplatforms\"\xe9\x05\n" +
 	"\fUpdatePolicy\x12+\n" +
 	"\vparallelism\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\vparallelism\x12?\n" +
 	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05delay\x126\n" +
-	"\x05order\x18\x03 \x01(\x0e2\x16.warren.v1.UpdateOrderB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05order\"\x8f\x01\n" +
+	"\x05order\x18\x03 \x01(\x0e2\x16.warren.v1.UpdateOrderB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12C\n" +
+	"\amonitor\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\amonitor\x12C\n" +
+	"\x11max_failure_ratio\x18\x05 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00R\x0fmaxFailureRatio\x12I\n" +
+	"\x0efailure_action\x18\x06 \x01(\x0e2\x18.warren.v1.FailureActionB\b\xbaH\x05\x82\x01\x02\x10\x01R\rfailureAction\x12X\n" +
+	"\x11progress_deadline\x18\a \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xf5$2\x02\b\x01R\x10progressDeadline\x122\n" +
+	"\x0fmax_unavailable\x18\b \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x0emaxUnavailable\x12@\n" +
+	"\bstrategy\x18\t \x01(\x0e2\x1a.warren.v1.RolloutStrategyB\b\xbaH\x05\x82\x01\x02\x10\x01R\bstrategy\x127\n" +
+	"\x06canary\x18\n" +
+	" \x03(\v2\x15.warren.v1.CanaryStepB\b\xbaH\x05\x92\x01\x02\x10 R\x06canary\x12=\n" +
+	"\x04keep\x18\v \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\x04keep\x12\x16\n" +
+	"\x06manual\x18\f \x01(\bR\x06manual\"n\n" +
+	"\n" +
+	"CanaryStep\x12!\n" +
+	"\x06weight\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18d(\x01R\x06weight\x12=\n" +
+	"\x04hold\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\x04hold\"\xeb\x01\n" +
 	"\bRevision\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x02 \x01(\tR\tserviceId\x12\x16\n" +
 	"\x06number\x18\x03 \x01(\x04R\x06number\x12'\n" +
-	"\x04task\x18\x04 \x01(\v2\x13.warren.v1.TaskSpecR\x04task\"\xbf\x02\n" +
+	"\x04task\x18\x04 \x01(\v2\x13.warren.v1.TaskSpecR\x04task\x12!\n" +
+	"\fimage_digest\x18\x05 \x01(\tR\vimageDigest\x12\x1d\n" +
+	"\n" +
+	"written_by\x18\x06 \x01(\tR\twrittenBy\x12\x18\n" +
+	"\afailure\x18\a \x01(\tR\afailure\"\xf7\x02\n" +
 	"\x0fServiceProgress\x12\x18\n" +
 	"\adesired\x18\x01 \x01(\rR\adesired\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\rR\arunning\x12\x18\n" +
@@ -1930,7 +3602,10 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12$\n" +
 	"\x0ereason_task_id\x18\a \x01(\tR\freasonTaskId\x127\n" +
 	"\treason_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\breasonAt\x12-\n" +
-	"\x05slots\x18\t \x03(\v2\x17.warren.v1.SlotProgressR\x05slots\"\xce\x01\n" +
+	"\x05slots\x18\t \x03(\v2\x17.warren.v1.SlotProgressR\x05slots\x12\x18\n" +
+	"\aserving\x18\n" +
+	" \x01(\rR\aserving\x12\x1c\n" +
+	"\tunhealthy\x18\v \x01(\rR\tunhealthy\"\xce\x01\n" +
 	"\fSlotProgress\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\rR\x04slot\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x17\n" +
@@ -1958,15 +3633,66 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\x03ref\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\"C\n" +
 	"\x12GetServiceResponse\x12-\n" +
-	"\x05entry\x18\x01 \x01(\v2\x17.warren.v1.ServiceEntryR\x05entry\"\x82\x01\n" +
+	"\x05entry\x18\x01 \x01(\v2\x17.warren.v1.ServiceEntryR\x05entry\"\x9b\x01\n" +
 	"\x14UpdateServiceRequest\x12\x1c\n" +
 	"\x03ref\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\x122\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ServiceSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"a\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x8d\x01\n" +
 	"\x15UpdateServiceResponse\x12,\n" +
 	"\aservice\x18\x01 \x01(\v2\x12.warren.v1.ServiceR\aservice\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"Z\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12*\n" +
+	"\x04plan\x18\x03 \x01(\v2\x16.warren.v1.ServicePlanR\x04plan\"q\n" +
+	"\vServicePlan\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12,\n" +
+	"\x05tasks\x18\x03 \x03(\v2\x16.warren.v1.PlannedTaskR\x05tasks\"\x90\x02\n" +
+	"\vPlannedTask\x12\x12\n" +
+	"\x04slot\x18\x01 \x01(\rR\x04slot\x12\x17\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x17\n" +
+	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12#\n" +
+	"\rnode_hostname\x18\x04 \x01(\tR\fnodeHostname\x120\n" +
+	"\x06action\x18\x05 \x01(\x0e2\x18.warren.v1.PlannedActionR\x06action\x12\x1e\n" +
+	"\vnew_node_id\x18\x06 \x01(\tR\tnewNodeId\x12*\n" +
+	"\x11new_node_hostname\x18\a \x01(\tR\x0fnewNodeHostname\x12\x18\n" +
+	"\aproblem\x18\b \x01(\tR\aproblem\"R\n" +
+	"\x16RollBackServiceRequest\x12\x1c\n" +
+	"\x03ref\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"G\n" +
+	"\x17RollBackServiceResponse\x12,\n" +
+	"\aservice\x18\x01 \x01(\v2\x12.warren.v1.ServiceR\aservice\"4\n" +
+	"\x14ListRevisionsRequest\x12\x1c\n" +
+	"\x03ref\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\"O\n" +
+	"\x15ListRevisionsResponse\x126\n" +
+	"\trevisions\x18\x01 \x03(\v2\x18.warren.v1.RevisionEntryR\trevisions\"t\n" +
+	"\rRevisionEntry\x12/\n" +
+	"\brevision\x18\x01 \x01(\v2\x13.warren.v1.RevisionR\brevision\x12\x18\n" +
+	"\acurrent\x18\x02 \x01(\bR\acurrent\x12\x18\n" +
+	"\arunning\x18\x03 \x01(\rR\arunning\"3\n" +
+	"\x13PauseRolloutRequest\x12\x1c\n" +
+	"\x03ref\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\"D\n" +
+	"\x14PauseRolloutResponse\x12,\n" +
+	"\aservice\x18\x01 \x01(\v2\x12.warren.v1.ServiceR\aservice\"4\n" +
+	"\x14ResumeRolloutRequest\x12\x1c\n" +
+	"\x03ref\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\"E\n" +
+	"\x15ResumeRolloutResponse\x12,\n" +
+	"\aservice\x18\x01 \x01(\v2\x12.warren.v1.ServiceR\aservice\"5\n" +
+	"\x15PromoteRolloutRequest\x12\x1c\n" +
+	"\x03ref\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\"F\n" +
+	"\x16PromoteRolloutResponse\x12,\n" +
+	"\aservice\x18\x01 \x01(\v2\x12.warren.v1.ServiceR\aservice\"7\n" +
+	"\x17RebalanceServiceRequest\x12\x1c\n" +
+	"\x03ref\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\"`\n" +
+	"\x18RebalanceServiceResponse\x12,\n" +
+	"\aservice\x18\x01 \x01(\v2\x12.warren.v1.ServiceR\aservice\x12\x16\n" +
+	"\x06moving\x18\x02 \x01(\rR\x06moving\"Z\n" +
 	"\x13ScaleServiceRequest\x12\x1c\n" +
 	"\x03ref\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x03ref\x12%\n" +
@@ -1984,15 +3710,42 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\x14WatchServiceResponse\x12,\n" +
 	"\aservice\x18\x01 \x01(\v2\x12.warren.v1.ServiceR\aservice\x126\n" +
 	"\bprogress\x18\x02 \x01(\v2\x1a.warren.v1.ServiceProgressR\bprogress\x12\x18\n" +
-	"\aremoved\x18\x03 \x01(\bR\aremoved*]\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved*\xb6\x01\n" +
+	"\fRolloutState\x12\x1d\n" +
+	"\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15ROLLOUT_STATE_RUNNING\x10\x01\x12\x18\n" +
+	"\x14ROLLOUT_STATE_PAUSED\x10\x02\x12\x19\n" +
+	"\x15ROLLOUT_STATE_WAITING\x10\x03\x12\x1a\n" +
+	"\x16ROLLOUT_STATE_COMPLETE\x10\x04\x12\x1b\n" +
+	"\x17ROLLOUT_STATE_ABANDONED\x10\x05*k\n" +
+	"\x0eNodeLossAction\x12 \n" +
+	"\x1cNODE_LOSS_ACTION_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18NODE_LOSS_ACTION_REPLACE\x10\x01\x12\x19\n" +
+	"\x15NODE_LOSS_ACTION_WAIT\x10\x02*]\n" +
 	"\fEndpointMode\x12\x1d\n" +
 	"\x19ENDPOINT_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11ENDPOINT_MODE_VIP\x10\x01\x12\x17\n" +
-	"\x13ENDPOINT_MODE_DNSRR\x10\x02*f\n" +
+	"\x13ENDPOINT_MODE_DNSRR\x10\x02*\x83\x01\n" +
+	"\rFailureAction\x12\x1e\n" +
+	"\x1aFAILURE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14FAILURE_ACTION_PAUSE\x10\x01\x12\x1b\n" +
+	"\x17FAILURE_ACTION_CONTINUE\x10\x02\x12\x1b\n" +
+	"\x17FAILURE_ACTION_ROLLBACK\x10\x03*\x8f\x01\n" +
+	"\x0fRolloutStrategy\x12 \n" +
+	"\x1cROLLOUT_STRATEGY_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18ROLLOUT_STRATEGY_ROLLING\x10\x01\x12\x1f\n" +
+	"\x1bROLLOUT_STRATEGY_BLUE_GREEN\x10\x02\x12\x1b\n" +
+	"\x17ROLLOUT_STRATEGY_CANARY\x10\x03*f\n" +
 	"\vUpdateOrder\x12\x1c\n" +
 	"\x18UPDATE_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18UPDATE_ORDER_START_FIRST\x10\x01\x12\x1b\n" +
-	"\x17UPDATE_ORDER_STOP_FIRST\x10\x022\xa6\x05\n" +
+	"\x17UPDATE_ORDER_STOP_FIRST\x10\x02*\x98\x01\n" +
+	"\rPlannedAction\x12\x1e\n" +
+	"\x1aPLANNED_ACTION_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13PLANNED_ACTION_KEEP\x10\x01\x12\x19\n" +
+	"\x15PLANNED_ACTION_CREATE\x10\x02\x12\x1a\n" +
+	"\x16PLANNED_ACTION_REPLACE\x10\x03\x12\x17\n" +
+	"\x13PLANNED_ACTION_STOP\x10\x042\xf7\t\n" +
 	"\x0eServiceService\x12^\n" +
 	"\rCreateService\x12\x1f.warren.v1.CreateServiceRequest\x1a .warren.v1.CreateServiceResponse\"\n" +
 	"ʥ\x19\x06\n" +
@@ -2010,6 +3763,23 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\x02\x02\x03\x18\x01\x12^\n" +
 	"\rDeleteService\x12\x1f.warren.v1.DeleteServiceRequest\x1a .warren.v1.DeleteServiceResponse\"\n" +
 	"ʥ\x19\x06\n" +
+	"\x02\x02\x03\x18\x01\x12d\n" +
+	"\x0fRollBackService\x12!.warren.v1.RollBackServiceRequest\x1a\".warren.v1.RollBackServiceResponse\"\n" +
+	"ʥ\x19\x06\n" +
+	"\x02\x02\x03\x18\x01\x12`\n" +
+	"\rListRevisions\x12\x1f.warren.v1.ListRevisionsRequest\x1a .warren.v1.ListRevisionsResponse\"\fʥ\x19\x05\n" +
+	"\x03\x01\x02\x03\x90\x02\x01\x12[\n" +
+	"\fPauseRollout\x12\x1e.warren.v1.PauseRolloutRequest\x1a\x1f.warren.v1.PauseRolloutResponse\"\n" +
+	"ʥ\x19\x06\n" +
+	"\x02\x02\x03\x18\x01\x12^\n" +
+	"\rResumeRollout\x12\x1f.warren.v1.ResumeRolloutRequest\x1a .warren.v1.ResumeRolloutResponse\"\n" +
+	"ʥ\x19\x06\n" +
+	"\x02\x02\x03\x18\x01\x12a\n" +
+	"\x0ePromoteRollout\x12 .warren.v1.PromoteRolloutRequest\x1a!.warren.v1.PromoteRolloutResponse\"\n" +
+	"ʥ\x19\x06\n" +
+	"\x02\x02\x03\x18\x01\x12g\n" +
+	"\x10RebalanceService\x12\".warren.v1.RebalanceServiceRequest\x1a#.warren.v1.RebalanceServiceResponse\"\n" +
+	"ʥ\x19\x06\n" +
 	"\x02\x02\x03\x18\x01\x12_\n" +
 	"\fWatchService\x12\x1e.warren.v1.WatchServiceRequest\x1a\x1f.warren.v1.WatchServiceResponse\"\fʥ\x19\x05\n" +
 	"\x03\x01\x02\x03\x90\x02\x010\x01B3Z1github.com/cuemby/warren/proto/warren/v1;warrenv1b\x06proto3"
@@ -2026,102 +3796,167 @@ func file_warren_v1_service_proto_rawDescGZIP() []byte {
 	return file_warren_v1_service_proto_rawDescData
 }
 
-var file_warren_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_warren_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_warren_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_warren_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_warren_v1_service_proto_goTypes = []any{
-	(EndpointMode)(0),             // 0: warren.v1.EndpointMode
-	(UpdateOrder)(0),              // 1: warren.v1.UpdateOrder
-	(*Service)(nil),               // 2: warren.v1.Service
-	(*ServiceEndpoint)(nil),       // 3: warren.v1.ServiceEndpoint
-	(*PublishedPort)(nil),         // 4: warren.v1.PublishedPort
-	(*ServiceSpec)(nil),           // 5: warren.v1.ServiceSpec
-	(*NetworkAttachment)(nil),     // 6: warren.v1.NetworkAttachment
-	(*EndpointSpec)(nil),          // 7: warren.v1.EndpointSpec
-	(*ReplicatedMode)(nil),        // 8: warren.v1.ReplicatedMode
-	(*GlobalMode)(nil),            // 9: warren.v1.GlobalMode
-	(*Placement)(nil),             // 10: warren.v1.Placement
-	(*UpdatePolicy)(nil),          // 11: warren.v1.UpdatePolicy
-	(*Revision)(nil),              // 12: warren.v1.Revision
-	(*ServiceProgress)(nil),       // 13: warren.v1.ServiceProgress
-	(*SlotProgress)(nil),          // 14: warren.v1.SlotProgress
-	(*ServiceEntry)(nil),          // 15: warren.v1.ServiceEntry
-	(*CreateServiceRequest)(nil),  // 16: warren.v1.CreateServiceRequest
-	(*CreateServiceResponse)(nil), // 17: warren.v1.CreateServiceResponse
-	(*ListServicesRequest)(nil),   // 18: warren.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),  // 19: warren.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),     // 20: warren.v1.GetServiceRequest
-	(*GetServiceResponse)(nil),    // 21: warren.v1.GetServiceResponse
-	(*UpdateServiceRequest)(nil),  // 22: warren.v1.UpdateServiceRequest
-	(*UpdateServiceResponse)(nil), // 23: warren.v1.UpdateServiceResponse
-	(*ScaleServiceRequest)(nil),   // 24: warren.v1.ScaleServiceRequest
-	(*ScaleServiceResponse)(nil),  // 25: warren.v1.ScaleServiceResponse
-	(*DeleteServiceRequest)(nil),  // 26: warren.v1.DeleteServiceRequest
-	(*DeleteServiceResponse)(nil), // 27: warren.v1.DeleteServiceResponse
-	(*WatchServiceRequest)(nil),   // 28: warren.v1.WatchServiceRequest
-	(*WatchServiceResponse)(nil),  // 29: warren.v1.WatchServiceResponse
-	nil,                           // 30: warren.v1.ServiceSpec.LabelsEntry
-	(*Meta)(nil),                  // 31: warren.v1.Meta
-	(Protocol)(0),                 // 32: warren.v1.Protocol
-	(*TaskSpec)(nil),              // 33: warren.v1.TaskSpec
-	(*PortSpec)(nil),              // 34: warren.v1.PortSpec
-	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
-	(TaskState)(0),                // 37: warren.v1.TaskState
+	(RolloutState)(0),                // 0: warren.v1.RolloutState
+	(NodeLossAction)(0),              // 1: warren.v1.NodeLossAction
+	(EndpointMode)(0),                // 2: warren.v1.EndpointMode
+	(FailureAction)(0),               // 3: warren.v1.FailureAction
+	(RolloutStrategy)(0),             // 4: warren.v1.RolloutStrategy
+	(UpdateOrder)(0),                 // 5: warren.v1.UpdateOrder
+	(PlannedAction)(0),               // 6: warren.v1.PlannedAction
+	(*Service)(nil),                  // 7: warren.v1.Service
+	(*Rollout)(nil),                  // 8: warren.v1.Rollout
+	(*RolloutOrders)(nil),            // 9: warren.v1.RolloutOrders
+	(*ServiceEndpoint)(nil),          // 10: warren.v1.ServiceEndpoint
+	(*PublishedPort)(nil),            // 11: warren.v1.PublishedPort
+	(*ServiceSpec)(nil),              // 12: warren.v1.ServiceSpec
+	(*NodeLossPolicy)(nil),           // 13: warren.v1.NodeLossPolicy
+	(*NetworkAttachment)(nil),        // 14: warren.v1.NetworkAttachment
+	(*EndpointSpec)(nil),             // 15: warren.v1.EndpointSpec
+	(*ReplicatedMode)(nil),           // 16: warren.v1.ReplicatedMode
+	(*GlobalMode)(nil),               // 17: warren.v1.GlobalMode
+	(*Placement)(nil),                // 18: warren.v1.Placement
+	(*UpdatePolicy)(nil),             // 19: warren.v1.UpdatePolicy
+	(*CanaryStep)(nil),               // 20: warren.v1.CanaryStep
+	(*Revision)(nil),                 // 21: warren.v1.Revision
+	(*ServiceProgress)(nil),          // 22: warren.v1.ServiceProgress
+	(*SlotProgress)(nil),             // 23: warren.v1.SlotProgress
+	(*ServiceEntry)(nil),             // 24: warren.v1.ServiceEntry
+	(*CreateServiceRequest)(nil),     // 25: warren.v1.CreateServiceRequest
+	(*CreateServiceResponse)(nil),    // 26: warren.v1.CreateServiceResponse
+	(*ListServicesRequest)(nil),      // 27: warren.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),     // 28: warren.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),        // 29: warren.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),       // 30: warren.v1.GetServiceResponse
+	(*UpdateServiceRequest)(nil),     // 31: warren.v1.UpdateServiceRequest
+	(*UpdateServiceResponse)(nil),    // 32: warren.v1.UpdateServiceResponse
+	(*ServicePlan)(nil),              // 33: warren.v1.ServicePlan
+	(*PlannedTask)(nil),              // 34: warren.v1.PlannedTask
+	(*RollBackServiceRequest)(nil),   // 35: warren.v1.RollBackServiceRequest
+	(*RollBackServiceResponse)(nil),  // 36: warren.v1.RollBackServiceResponse
+	(*ListRevisionsRequest)(nil),     // 37: warren.v1.ListRevisionsRequest
+	(*ListRevisionsResponse)(nil),    // 38: warren.v1.ListRevisionsResponse
+	(*RevisionEntry)(nil),            // 39: warren.v1.RevisionEntry
+	(*PauseRolloutRequest)(nil),      // 40: warren.v1.PauseRolloutRequest
+	(*PauseRolloutResponse)(nil),     // 41: warren.v1.PauseRolloutResponse
+	(*ResumeRolloutRequest)(nil),     // 42: warren.v1.ResumeRolloutRequest
+	(*ResumeRolloutResponse)(nil),    // 43: warren.v1.ResumeRolloutResponse
+	(*PromoteRolloutRequest)(nil),    // 44: warren.v1.PromoteRolloutRequest
+	(*PromoteRolloutResponse)(nil),   // 45: warren.v1.PromoteRolloutResponse
+	(*RebalanceServiceRequest)(nil),  // 46: warren.v1.RebalanceServiceRequest
+	(*RebalanceServiceResponse)(nil), // 47: warren.v1.RebalanceServiceResponse
+	(*ScaleServiceRequest)(nil),      // 48: warren.v1.ScaleServiceRequest
+	(*ScaleServiceResponse)(nil),     // 49: warren.v1.ScaleServiceResponse
+	(*DeleteServiceRequest)(nil),     // 50: warren.v1.DeleteServiceRequest
+	(*DeleteServiceResponse)(nil),    // 51: warren.v1.DeleteServiceResponse
+	(*WatchServiceRequest)(nil),      // 52: warren.v1.WatchServiceRequest
+	(*WatchServiceResponse)(nil),     // 53: warren.v1.WatchServiceResponse
+	nil,                              // 54: warren.v1.ServiceSpec.LabelsEntry
+	(*Meta)(nil),                     // 55: warren.v1.Meta
+	(*timestamppb.Timestamp)(nil),    // 56: google.protobuf.Timestamp
+	(Protocol)(0),                    // 57: warren.v1.Protocol
+	(*TaskSpec)(nil),                 // 58: warren.v1.TaskSpec
+	(*durationpb.Duration)(nil),      // 59: google.protobuf.Duration
+	(*PortSpec)(nil),                 // 60: warren.v1.PortSpec
+	(TaskState)(0),                   // 61: warren.v1.TaskState
 }
 var file_warren_v1_service_proto_depIdxs = []int32{
-	31, // 0: warren.v1.Service.meta:type_name -> warren.v1.Meta
-	5,  // 1: warren.v1.Service.spec:type_name -> warren.v1.ServiceSpec
-	3,  // 2: warren.v1.Service.endpoint:type_name -> warren.v1.ServiceEndpoint
-	4,  // 3: warren.v1.ServiceEndpoint.ports:type_name -> warren.v1.PublishedPort
-	32, // 4: warren.v1.PublishedPort.protocol:type_name -> warren.v1.Protocol
-	30, // 5: warren.v1.ServiceSpec.labels:type_name -> warren.v1.ServiceSpec.LabelsEntry
-	8,  // 6: warren.v1.ServiceSpec.replicated:type_name -> warren.v1.ReplicatedMode
-	9,  // 7: warren.v1.ServiceSpec.global:type_name -> warren.v1.GlobalMode
-	33, // 8: warren.v1.ServiceSpec.task:type_name -> warren.v1.TaskSpec
-	10, // 9: warren.v1.ServiceSpec.placement:type_name -> warren.v1.Placement
-	11, // 10: warren.v1.ServiceSpec.update:type_name -> warren.v1.UpdatePolicy
-	6,  // 11: warren.v1.ServiceSpec.networks:type_name -> warren.v1.NetworkAttachment
-	7,  // 12: warren.v1.ServiceSpec.endpoint:type_name -> warren.v1.EndpointSpec
-	0,  // 13: warren.v1.EndpointSpec.mode:type_name -> warren.v1.EndpointMode
-	34, // 14: warren.v1.EndpointSpec.ports:type_name -> warren.v1.PortSpec
-	35, // 15: warren.v1.UpdatePolicy.delay:type_name -> google.protobuf.Duration
-	1,  // 16: warren.v1.UpdatePolicy.order:type_name -> warren.v1.UpdateOrder
-	31, // 17: warren.v1.Revision.meta:type_name -> warren.v1.Meta
-	33, // 18: warren.v1.Revision.task:type_name -> warren.v1.TaskSpec
-	36, // 19: warren.v1.ServiceProgress.reason_at:type_name -> google.protobuf.Timestamp
-	14, // 20: warren.v1.ServiceProgress.slots:type_name -> warren.v1.SlotProgress
-	37, // 21: warren.v1.SlotProgress.state:type_name -> warren.v1.TaskState
-	2,  // 22: warren.v1.ServiceEntry.service:type_name -> warren.v1.Service
-	13, // 23: warren.v1.ServiceEntry.progress:type_name -> warren.v1.ServiceProgress
-	5,  // 24: warren.v1.CreateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
-	2,  // 25: warren.v1.CreateServiceResponse.service:type_name -> warren.v1.Service
-	15, // 26: warren.v1.ListServicesResponse.services:type_name -> warren.v1.ServiceEntry
-	15, // 27: warren.v1.GetServiceResponse.entry:type_name -> warren.v1.ServiceEntry
-	5,  // 28: warren.v1.UpdateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
-	2,  // 29: warren.v1.UpdateServiceResponse.service:type_name -> warren.v1.Service
-	2,  // 30: warren.v1.ScaleServiceResponse.service:type_name -> warren.v1.Service
-	2,  // 31: warren.v1.DeleteServiceResponse.service:type_name -> warren.v1.Service
-	2,  // 32: warren.v1.WatchServiceResponse.service:type_name -> warren.v1.Service
-	13, // 33: warren.v1.WatchServiceResponse.progress:type_name -> warren.v1.ServiceProgress
-	16, // 34: warren.v1.ServiceService.CreateService:input_type -> warren.v1.CreateServiceRequest
-	18, // 35: warren.v1.ServiceService.ListServices:input_type -> warren.v1.ListServicesRequest
-	20, // 36: warren.v1.ServiceService.GetService:input_type -> warren.v1.GetServiceRequest
-	22, // 37: warren.v1.ServiceService.UpdateService:input_type -> warren.v1.UpdateServiceRequest
-	24, // 38: warren.v1.ServiceService.ScaleService:input_type -> warren.v1.ScaleServiceRequest
-	26, // 39: warren.v1.ServiceService.DeleteService:input_type -> warren.v1.DeleteServiceRequest
-	28, // 40: warren.v1.ServiceService.WatchService:input_type -> warren.v1.WatchServiceRequest
-	17, // 41: warren.v1.ServiceService.CreateService:output_type -> warren.v1.CreateServiceResponse
-	19, // 42: warren.v1.ServiceService.ListServices:output_type -> warren.v1.ListServicesResponse
-	21, // 43: warren.v1.ServiceService.GetService:output_type -> warren.v1.GetServiceResponse
-	23, // 44: warren.v1.ServiceService.UpdateService:output_type -> warren.v1.UpdateServiceResponse
-	25, // 45: warren.v1.ServiceService.ScaleService:output_type -> warren.v1.ScaleServiceResponse
-	27, // 46: warren.v1.ServiceService.DeleteService:output_type -> warren.v1.DeleteServiceResponse
-	29, // 47: warren.v1.ServiceService.WatchService:output_type -> warren.v1.WatchServiceResponse
-	41, // [41:48] is the sub-list for method output_type
-	34, // [34:41] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	55, // 0: warren.v1.Service.meta:type_name -> warren.v1.Meta
+	12, // 1: warren.v1.Service.spec:type_name -> warren.v1.ServiceSpec
+	10, // 2: warren.v1.Service.endpoint:type_name -> warren.v1.ServiceEndpoint
+	8,  // 3: warren.v1.Service.rollout:type_name -> warren.v1.Rollout
+	9,  // 4: warren.v1.Service.orders:type_name -> warren.v1.RolloutOrders
+	0,  // 5: warren.v1.Rollout.state:type_name -> warren.v1.RolloutState
+	56, // 6: warren.v1.Rollout.started_at:type_name -> google.protobuf.Timestamp
+	56, // 7: warren.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	56, // 8: warren.v1.Rollout.advanced_at:type_name -> google.protobuf.Timestamp
+	56, // 9: warren.v1.Rollout.step_since:type_name -> google.protobuf.Timestamp
+	56, // 10: warren.v1.Rollout.keep_until:type_name -> google.protobuf.Timestamp
+	11, // 11: warren.v1.ServiceEndpoint.ports:type_name -> warren.v1.PublishedPort
+	57, // 12: warren.v1.PublishedPort.protocol:type_name -> warren.v1.Protocol
+	54, // 13: warren.v1.ServiceSpec.labels:type_name -> warren.v1.ServiceSpec.LabelsEntry
+	16, // 14: warren.v1.ServiceSpec.replicated:type_name -> warren.v1.ReplicatedMode
+	17, // 15: warren.v1.ServiceSpec.global:type_name -> warren.v1.GlobalMode
+	58, // 16: warren.v1.ServiceSpec.task:type_name -> warren.v1.TaskSpec
+	18, // 17: warren.v1.ServiceSpec.placement:type_name -> warren.v1.Placement
+	19, // 18: warren.v1.ServiceSpec.update:type_name -> warren.v1.UpdatePolicy
+	14, // 19: warren.v1.ServiceSpec.networks:type_name -> warren.v1.NetworkAttachment
+	15, // 20: warren.v1.ServiceSpec.endpoint:type_name -> warren.v1.EndpointSpec
+	19, // 21: warren.v1.ServiceSpec.rollback:type_name -> warren.v1.UpdatePolicy
+	13, // 22: warren.v1.ServiceSpec.node_loss:type_name -> warren.v1.NodeLossPolicy
+	1,  // 23: warren.v1.NodeLossPolicy.action:type_name -> warren.v1.NodeLossAction
+	59, // 24: warren.v1.NodeLossPolicy.wait:type_name -> google.protobuf.Duration
+	2,  // 25: warren.v1.EndpointSpec.mode:type_name -> warren.v1.EndpointMode
+	60, // 26: warren.v1.EndpointSpec.ports:type_name -> warren.v1.PortSpec
+	59, // 27: warren.v1.UpdatePolicy.delay:type_name -> google.protobuf.Duration
+	5,  // 28: warren.v1.UpdatePolicy.order:type_name -> warren.v1.UpdateOrder
+	59, // 29: warren.v1.UpdatePolicy.monitor:type_name -> google.protobuf.Duration
+	3,  // 30: warren.v1.UpdatePolicy.failure_action:type_name -> warren.v1.FailureAction
+	59, // 31: warren.v1.UpdatePolicy.progress_deadline:type_name -> google.protobuf.Duration
+	4,  // 32: warren.v1.UpdatePolicy.strategy:type_name -> warren.v1.RolloutStrategy
+	20, // 33: warren.v1.UpdatePolicy.canary:type_name -> warren.v1.CanaryStep
+	59, // 34: warren.v1.UpdatePolicy.keep:type_name -> google.protobuf.Duration
+	59, // 35: warren.v1.CanaryStep.hold:type_name -> google.protobuf.Duration
+	55, // 36: warren.v1.Revision.meta:type_name -> warren.v1.Meta
+	58, // 37: warren.v1.Revision.task:type_name -> warren.v1.TaskSpec
+	56, // 38: warren.v1.ServiceProgress.reason_at:type_name -> google.protobuf.Timestamp
+	23, // 39: warren.v1.ServiceProgress.slots:type_name -> warren.v1.SlotProgress
+	61, // 40: warren.v1.SlotProgress.state:type_name -> warren.v1.TaskState
+	7,  // 41: warren.v1.ServiceEntry.service:type_name -> warren.v1.Service
+	22, // 42: warren.v1.ServiceEntry.progress:type_name -> warren.v1.ServiceProgress
+	12, // 43: warren.v1.CreateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
+	7,  // 44: warren.v1.CreateServiceResponse.service:type_name -> warren.v1.Service
+	24, // 45: warren.v1.ListServicesResponse.services:type_name -> warren.v1.ServiceEntry
+	24, // 46: warren.v1.GetServiceResponse.entry:type_name -> warren.v1.ServiceEntry
+	12, // 47: warren.v1.UpdateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
+	7,  // 48: warren.v1.UpdateServiceResponse.service:type_name -> warren.v1.Service
+	33, // 49: warren.v1.UpdateServiceResponse.plan:type_name -> warren.v1.ServicePlan
+	34, // 50: warren.v1.ServicePlan.tasks:type_name -> warren.v1.PlannedTask
+	6,  // 51: warren.v1.PlannedTask.action:type_name -> warren.v1.PlannedAction
+	7,  // 52: warren.v1.RollBackServiceResponse.service:type_name -> warren.v1.Service
+	39, // 53: warren.v1.ListRevisionsResponse.revisions:type_name -> warren.v1.RevisionEntry
+	21, // 54: warren.v1.RevisionEntry.revision:type_name -> warren.v1.Revision
+	7,  // 55: warren.v1.PauseRolloutResponse.service:type_name -> warren.v1.Service
+	7,  // 56: warren.v1.ResumeRolloutResponse.service:type_name -> warren.v1.Service
+	7,  // 57: warren.v1.PromoteRolloutResponse.service:type_name -> warren.v1.Service
+	7,  // 58: warren.v1.RebalanceServiceResponse.service:type_name -> warren.v1.Service
+	7,  // 59: warren.v1.ScaleServiceResponse.service:type_name -> warren.v1.Service
+	7,  // 60: warren.v1.DeleteServiceResponse.service:type_name -> warren.v1.Service
+	7,  // 61: warren.v1.WatchServiceResponse.service:type_name -> warren.v1.Service
+	22, // 62: warren.v1.WatchServiceResponse.progress:type_name -> warren.v1.ServiceProgress
+	25, // 63: warren.v1.ServiceService.CreateService:input_type -> warren.v1.CreateServiceRequest
+	27, // 64: warren.v1.ServiceService.ListServices:input_type -> warren.v1.ListServicesRequest
+	29, // 65: warren.v1.ServiceService.GetService:input_type -> warren.v1.GetServiceRequest
+	31, // 66: warren.v1.ServiceService.UpdateService:input_type -> warren.v1.UpdateServiceRequest
+	48, // 67: warren.v1.ServiceService.ScaleService:input_type -> warren.v1.ScaleServiceRequest
+	50, // 68: warren.v1.ServiceService.DeleteService:input_type -> warren.v1.DeleteServiceRequest
+	35, // 69: warren.v1.ServiceService.RollBackService:input_type -> warren.v1.RollBackServiceRequest
+	37, // 70: warren.v1.ServiceService.ListRevisions:input_type -> warren.v1.ListRevisionsRequest
+	40, // 71: warren.v1.ServiceService.PauseRollout:input_type -> warren.v1.PauseRolloutRequest
+	42, // 72: warren.v1.ServiceService.ResumeRollout:input_type -> warren.v1.ResumeRolloutRequest
+	44, // 73: warren.v1.ServiceService.PromoteRollout:input_type -> warren.v1.PromoteRolloutRequest
+	46, // 74: warren.v1.ServiceService.RebalanceService:input_type -> warren.v1.RebalanceServiceRequest
+	52, // 75: warren.v1.ServiceService.WatchService:input_type -> warren.v1.WatchServiceRequest
+	26, // 76: warren.v1.ServiceService.CreateService:output_type -> warren.v1.CreateServiceResponse
+	28, // 77: warren.v1.ServiceService.ListServices:output_type -> warren.v1.ListServicesResponse
+	30, // 78: warren.v1.ServiceService.GetService:output_type -> warren.v1.GetServiceResponse
+	32, // 79: warren.v1.ServiceService.UpdateService:output_type -> warren.v1.UpdateServiceResponse
+	49, // 80: warren.v1.ServiceService.ScaleService:output_type -> warren.v1.ScaleServiceResponse
+	51, // 81: warren.v1.ServiceService.DeleteService:output_type -> warren.v1.DeleteServiceResponse
+	36, // 82: warren.v1.ServiceService.RollBackService:output_type -> warren.v1.RollBackServiceResponse
+	38, // 83: warren.v1.ServiceService.ListRevisions:output_type -> warren.v1.ListRevisionsResponse
+	41, // 84: warren.v1.ServiceService.PauseRollout:output_type -> warren.v1.PauseRolloutResponse
+	43, // 85: warren.v1.ServiceService.ResumeRollout:output_type -> warren.v1.ResumeRolloutResponse
+	45, // 86: warren.v1.ServiceService.PromoteRollout:output_type -> warren.v1.PromoteRolloutResponse
+	47, // 87: warren.v1.ServiceService.RebalanceService:output_type -> warren.v1.RebalanceServiceResponse
+	53, // 88: warren.v1.ServiceService.WatchService:output_type -> warren.v1.WatchServiceResponse
+	76, // [76:89] is the sub-list for method output_type
+	63, // [63:76] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_service_proto_init() }
@@ -2134,7 +3969,7 @@ func file_warren_v1_service_proto_init() {
 	file_warren_v1_meta_proto_init()
 	file_warren_v1_network_proto_init()
 	file_warren_v1_task_proto_init()
-	file_warren_v1_service_proto_msgTypes[3].OneofWrappers = []any{
+	file_warren_v1_service_proto_msgTypes[5].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
@@ -2143,8 +3978,8 @@ func file_warren_v1_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_service_proto_rawDesc), len(file_warren_v1_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   29,
+			NumEnums:      7,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -761,7 +761,10 @@ type Assignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Task  *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	// Always there, also when a change brings only a new desired state.
-	Spec          *TaskSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Spec *TaskSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// What spec.container.image stands for, sha256:…; empty before it is known, and then the node's agent finds
+	// it out.
+	ImageDigest   string `protobuf:"bytes,3,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -808,6 +811,13 @@ func (x *Assignment) GetSpec() *TaskSpec {
 		return x.Spec
 	}
 	return nil
+}
+
+func (x *Assignment) GetImageDigest() string {
+	if x != nil {
+		return x.ImageDigest
+	}
+	return ""
 }
 
 // OpenStream asks the agent to dial back with Relay.
@@ -1838,7 +1848,11 @@ type ServiceFront struct {
 	Vip   string           `protobuf:"bytes,3,opt,name=vip,proto3" json:"vip,omitempty"`
 	Ports []*PublishedPort `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
 	// At least one.
-	Networks      []*NetworkAttachment `protobuf:"bytes,5,rep,name=networks,proto3" json:"networks,omitempty"`
+	Networks []*NetworkAttachment `protobuf:"bytes,5,rep,name=networks,proto3" json:"networks,omitempty"`
+	// How new connections are shared out among revisions, each share evenly over the revision's serving tasks; the
+	// percents come to 100. The share of a revision with no serving task goes to the others that have one. None: evenly
+	// over all serving tasks.
+	Shares        []*RevisionShare `protobuf:"bytes,6,rep,name=shares,proto3" json:"shares,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1908,6 +1922,66 @@ func (x *ServiceFront) GetNetworks() []*NetworkAttachment {
 	return nil
 }
 
+func (x *ServiceFront) GetShares() []*RevisionShare {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
+}
+
+// RevisionShare is the part of a service's new connections that goes to tasks of one revision.
+type RevisionShare struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Percent       uint32                 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevisionShare) Reset() {
+	*x = RevisionShare{}
+	mi := &file_warren_v1_session_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevisionShare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevisionShare) ProtoMessage() {}
+
+func (x *RevisionShare) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevisionShare.ProtoReflect.Descriptor instead.
+func (*RevisionShare) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RevisionShare) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RevisionShare) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 // TaskEndpoint is one task that has an address.
 type TaskEndpoint struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -1920,14 +1994,15 @@ type TaskEndpoint struct {
 	Serving bool `protobuf:"varint,6,opt,name=serving,proto3" json:"serving,omitempty"`
 	// It is to stop: its own node, which sees sooner than the manager whether it serves, must not send it
 	// connections either.
-	Withdrawn     bool `protobuf:"varint,7,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	Withdrawn     bool   `protobuf:"varint,7,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	Revision      uint64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskEndpoint) Reset() {
 	*x = TaskEndpoint{}
-	mi := &file_warren_v1_session_proto_msgTypes[26]
+	mi := &file_warren_v1_session_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +2014,7 @@ func (x *TaskEndpoint) String() string {
 func (*TaskEndpoint) ProtoMessage() {}
 
 func (x *TaskEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[26]
+	mi := &file_warren_v1_session_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +2027,7 @@ func (x *TaskEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskEndpoint.ProtoReflect.Descriptor instead.
 func (*TaskEndpoint) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{26}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TaskEndpoint) GetTaskId() string {
@@ -2004,6 +2079,13 @@ func (x *TaskEndpoint) GetWithdrawn() bool {
 	return false
 }
 
+func (x *TaskEndpoint) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // EndpointsInForce says that the node balances by this version of the endpoints.
 type EndpointsInForce struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2014,7 +2096,7 @@ type EndpointsInForce struct {
 
 func (x *EndpointsInForce) Reset() {
 	*x = EndpointsInForce{}
-	mi := &file_warren_v1_session_proto_msgTypes[27]
+	mi := &file_warren_v1_session_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2108,7 @@ func (x *EndpointsInForce) String() string {
 func (*EndpointsInForce) ProtoMessage() {}
 
 func (x *EndpointsInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[27]
+	mi := &file_warren_v1_session_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2121,7 @@ func (x *EndpointsInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointsInForce.ProtoReflect.Descriptor instead.
 func (*EndpointsInForce) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{27}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EndpointsInForce) GetVersion() uint64 {
@@ -2097,11 +2179,12 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12+\n" +
 	"\x05tasks\x18\x03 \x03(\v2\x15.warren.v1.AssignmentR\x05tasks\x12\x18\n" +
-	"\aremoved\x18\x04 \x03(\tR\aremoved\"Z\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"}\n" +
 	"\n" +
 	"Assignment\x12#\n" +
 	"\x04task\x18\x01 \x01(\v2\x0f.warren.v1.TaskR\x04task\x12'\n" +
-	"\x04spec\x18\x02 \x01(\v2\x13.warren.v1.TaskSpecR\x04spec\"\xc1\x01\n" +
+	"\x04spec\x18\x02 \x01(\v2\x13.warren.v1.TaskSpecR\x04spec\x12!\n" +
+	"\fimage_digest\x18\x03 \x01(\tR\vimageDigest\"\xc1\x01\n" +
 	"\n" +
 	"OpenStream\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\tR\bstreamId\x12,\n" +
@@ -2166,14 +2249,18 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\bservices\x18\x04 \x03(\v2\x17.warren.v1.ServiceFrontR\bservices\x12)\n" +
 	"\x10removed_services\x18\x05 \x03(\tR\x0fremovedServices\x12-\n" +
 	"\x05tasks\x18\x06 \x03(\v2\x17.warren.v1.TaskEndpointR\x05tasks\x12#\n" +
-	"\rremoved_tasks\x18\a \x03(\tR\fremovedTasks\"\xcc\x01\n" +
+	"\rremoved_tasks\x18\a \x03(\tR\fremovedTasks\"\xfe\x01\n" +
 	"\fServiceFront\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12!\n" +
 	"\fservice_name\x18\x02 \x01(\tR\vserviceName\x12\x10\n" +
 	"\x03vip\x18\x03 \x01(\tR\x03vip\x12.\n" +
 	"\x05ports\x18\x04 \x03(\v2\x18.warren.v1.PublishedPortR\x05ports\x128\n" +
-	"\bnetworks\x18\x05 \x03(\v2\x1c.warren.v1.NetworkAttachmentR\bnetworks\"\xc5\x01\n" +
+	"\bnetworks\x18\x05 \x03(\v2\x1c.warren.v1.NetworkAttachmentR\bnetworks\x120\n" +
+	"\x06shares\x18\x06 \x03(\v2\x18.warren.v1.RevisionShareR\x06shares\"E\n" +
+	"\rRevisionShare\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\rR\apercent\"\xe1\x01\n" +
 	"\fTaskEndpoint\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
 	"\n" +
@@ -2182,7 +2269,8 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
 	"\aserving\x18\x06 \x01(\bR\aserving\x12\x1c\n" +
-	"\twithdrawn\x18\a \x01(\bR\twithdrawn\",\n" +
+	"\twithdrawn\x18\a \x01(\bR\twithdrawn\x12\x1a\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\",\n" +
 	"\x10EndpointsInForce\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion2\xa5\x01\n" +
 	"\x0eSessionService\x12J\n" +
@@ -2203,7 +2291,7 @@ func file_warren_v1_session_proto_rawDescGZIP() []byte {
 	return file_warren_v1_session_proto_rawDescData
 }
 
-var file_warren_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_warren_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_warren_v1_session_proto_goTypes = []any{
 	(*AttendRequest)(nil),       // 0: warren.v1.AttendRequest
 	(*AttendResponse)(nil),      // 1: warren.v1.AttendResponse
@@ -2231,29 +2319,30 @@ var file_warren_v1_session_proto_goTypes = []any{
 	(*Peer)(nil),                // 23: warren.v1.Peer
 	(*Endpoints)(nil),           // 24: warren.v1.Endpoints
 	(*ServiceFront)(nil),        // 25: warren.v1.ServiceFront
-	(*TaskEndpoint)(nil),        // 26: warren.v1.TaskEndpoint
-	(*EndpointsInForce)(nil),    // 27: warren.v1.EndpointsInForce
-	(*NodeFacts)(nil),           // 28: warren.v1.NodeFacts
-	(*OverlayStatus)(nil),       // 29: warren.v1.OverlayStatus
-	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
-	(*TaskStatus)(nil),          // 31: warren.v1.TaskStatus
-	(*Task)(nil),                // 32: warren.v1.Task
-	(*TaskSpec)(nil),            // 33: warren.v1.TaskSpec
-	(*LogSelection)(nil),        // 34: warren.v1.LogSelection
-	(*LogLine)(nil),             // 35: warren.v1.LogLine
-	(*OverlayPeer)(nil),         // 36: warren.v1.OverlayPeer
-	(*Ping)(nil),                // 37: warren.v1.Ping
-	(*PublishedPort)(nil),       // 38: warren.v1.PublishedPort
-	(*NetworkAttachment)(nil),   // 39: warren.v1.NetworkAttachment
+	(*RevisionShare)(nil),       // 26: warren.v1.RevisionShare
+	(*TaskEndpoint)(nil),        // 27: warren.v1.TaskEndpoint
+	(*EndpointsInForce)(nil),    // 28: warren.v1.EndpointsInForce
+	(*NodeFacts)(nil),           // 29: warren.v1.NodeFacts
+	(*OverlayStatus)(nil),       // 30: warren.v1.OverlayStatus
+	(*durationpb.Duration)(nil), // 31: google.protobuf.Duration
+	(*TaskStatus)(nil),          // 32: warren.v1.TaskStatus
+	(*Task)(nil),                // 33: warren.v1.Task
+	(*TaskSpec)(nil),            // 34: warren.v1.TaskSpec
+	(*LogSelection)(nil),        // 35: warren.v1.LogSelection
+	(*LogLine)(nil),             // 36: warren.v1.LogLine
+	(*OverlayPeer)(nil),         // 37: warren.v1.OverlayPeer
+	(*Ping)(nil),                // 38: warren.v1.Ping
+	(*PublishedPort)(nil),       // 39: warren.v1.PublishedPort
+	(*NetworkAttachment)(nil),   // 40: warren.v1.NetworkAttachment
 }
 var file_warren_v1_session_proto_depIdxs = []int32{
 	2,  // 0: warren.v1.AttendRequest.hello:type_name -> warren.v1.Hello
 	4,  // 1: warren.v1.AttendRequest.heartbeat:type_name -> warren.v1.Heartbeat
 	6,  // 2: warren.v1.AttendRequest.report:type_name -> warren.v1.StatusReport
-	28, // 3: warren.v1.AttendRequest.facts:type_name -> warren.v1.NodeFacts
+	29, // 3: warren.v1.AttendRequest.facts:type_name -> warren.v1.NodeFacts
 	5,  // 4: warren.v1.AttendRequest.goodbye:type_name -> warren.v1.Goodbye
-	29, // 5: warren.v1.AttendRequest.overlay:type_name -> warren.v1.OverlayStatus
-	27, // 6: warren.v1.AttendRequest.in_force:type_name -> warren.v1.EndpointsInForce
+	30, // 5: warren.v1.AttendRequest.overlay:type_name -> warren.v1.OverlayStatus
+	28, // 6: warren.v1.AttendRequest.in_force:type_name -> warren.v1.EndpointsInForce
 	3,  // 7: warren.v1.AttendResponse.welcome:type_name -> warren.v1.Welcome
 	4,  // 8: warren.v1.AttendResponse.heartbeat:type_name -> warren.v1.Heartbeat
 	8,  // 9: warren.v1.AttendResponse.assignments:type_name -> warren.v1.Assignments
@@ -2263,39 +2352,40 @@ var file_warren_v1_session_proto_depIdxs = []int32{
 	21, // 13: warren.v1.AttendResponse.network:type_name -> warren.v1.NetworkConfig
 	22, // 14: warren.v1.AttendResponse.peers:type_name -> warren.v1.Peers
 	24, // 15: warren.v1.AttendResponse.endpoints:type_name -> warren.v1.Endpoints
-	28, // 16: warren.v1.Hello.facts:type_name -> warren.v1.NodeFacts
-	30, // 17: warren.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	30, // 18: warren.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
+	29, // 16: warren.v1.Hello.facts:type_name -> warren.v1.NodeFacts
+	31, // 17: warren.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	31, // 18: warren.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
 	7,  // 19: warren.v1.StatusReport.tasks:type_name -> warren.v1.TaskReport
-	31, // 20: warren.v1.TaskReport.status:type_name -> warren.v1.TaskStatus
+	32, // 20: warren.v1.TaskReport.status:type_name -> warren.v1.TaskStatus
 	9,  // 21: warren.v1.Assignments.tasks:type_name -> warren.v1.Assignment
-	32, // 22: warren.v1.Assignment.task:type_name -> warren.v1.Task
-	33, // 23: warren.v1.Assignment.spec:type_name -> warren.v1.TaskSpec
+	33, // 22: warren.v1.Assignment.task:type_name -> warren.v1.Task
+	34, // 23: warren.v1.Assignment.spec:type_name -> warren.v1.TaskSpec
 	13, // 24: warren.v1.OpenStream.logs:type_name -> warren.v1.LogsPurpose
 	11, // 25: warren.v1.OpenStream.peers:type_name -> warren.v1.PeersPurpose
 	12, // 26: warren.v1.OpenStream.ping:type_name -> warren.v1.PingPurpose
-	34, // 27: warren.v1.LogsPurpose.selection:type_name -> warren.v1.LogSelection
+	35, // 27: warren.v1.LogsPurpose.selection:type_name -> warren.v1.LogSelection
 	16, // 28: warren.v1.RelayRequest.logs:type_name -> warren.v1.LogBatch
 	19, // 29: warren.v1.RelayRequest.peers:type_name -> warren.v1.PeerList
 	20, // 30: warren.v1.RelayRequest.pings:type_name -> warren.v1.PingList
-	35, // 31: warren.v1.LogBatch.lines:type_name -> warren.v1.LogLine
-	36, // 32: warren.v1.PeerList.peers:type_name -> warren.v1.OverlayPeer
-	37, // 33: warren.v1.PingList.pings:type_name -> warren.v1.Ping
-	30, // 34: warren.v1.NetworkConfig.key_life:type_name -> google.protobuf.Duration
+	36, // 31: warren.v1.LogBatch.lines:type_name -> warren.v1.LogLine
+	37, // 32: warren.v1.PeerList.peers:type_name -> warren.v1.OverlayPeer
+	38, // 33: warren.v1.PingList.pings:type_name -> warren.v1.Ping
+	31, // 34: warren.v1.NetworkConfig.key_life:type_name -> google.protobuf.Duration
 	23, // 35: warren.v1.Peers.peers:type_name -> warren.v1.Peer
 	25, // 36: warren.v1.Endpoints.services:type_name -> warren.v1.ServiceFront
-	26, // 37: warren.v1.Endpoints.tasks:type_name -> warren.v1.TaskEndpoint
-	38, // 38: warren.v1.ServiceFront.ports:type_name -> warren.v1.PublishedPort
-	39, // 39: warren.v1.ServiceFront.networks:type_name -> warren.v1.NetworkAttachment
-	0,  // 40: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
-	15, // 41: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
-	1,  // 42: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse
-	17, // 43: warren.v1.SessionService.Relay:output_type -> warren.v1.RelayResponse
-	42, // [42:44] is the sub-list for method output_type
-	40, // [40:42] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	27, // 37: warren.v1.Endpoints.tasks:type_name -> warren.v1.TaskEndpoint
+	39, // 38: warren.v1.ServiceFront.ports:type_name -> warren.v1.PublishedPort
+	40, // 39: warren.v1.ServiceFront.networks:type_name -> warren.v1.NetworkAttachment
+	26, // 40: warren.v1.ServiceFront.shares:type_name -> warren.v1.RevisionShare
+	0,  // 41: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
+	15, // 42: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
+	1,  // 43: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse
+	17, // 44: warren.v1.SessionService.Relay:output_type -> warren.v1.RelayResponse
+	43, // [43:45] is the sub-list for method output_type
+	41, // [41:43] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_session_proto_init() }
@@ -2347,7 +2437,7 @@ func file_warren_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_session_proto_rawDesc), len(file_warren_v1_session_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

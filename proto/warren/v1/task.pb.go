@@ -166,6 +166,65 @@ func (TaskState) EnumDescriptor() ([]byte, []int) {
 	return file_warren_v1_task_proto_rawDescGZIP(), []int{1}
 }
 
+type IncidentKind int32
+
+const (
+	IncidentKind_INCIDENT_KIND_UNSPECIFIED IncidentKind = 0
+	// Its program ended by itself.
+	IncidentKind_INCIDENT_KIND_EXIT IncidentKind = 1
+	// It became unhealthy.
+	IncidentKind_INCIDENT_KIND_UNHEALTHY IncidentKind = 2
+	// It became healthy again.
+	IncidentKind_INCIDENT_KIND_HEALTHY IncidentKind = 3
+	// Its node could not start it.
+	IncidentKind_INCIDENT_KIND_REJECTED IncidentKind = 4
+)
+
+// Enum value maps for IncidentKind.
+var (
+	IncidentKind_name = map[int32]string{
+		0: "INCIDENT_KIND_UNSPECIFIED",
+		1: "INCIDENT_KIND_EXIT",
+		2: "INCIDENT_KIND_UNHEALTHY",
+		3: "INCIDENT_KIND_HEALTHY",
+		4: "INCIDENT_KIND_REJECTED",
+	}
+	IncidentKind_value = map[string]int32{
+		"INCIDENT_KIND_UNSPECIFIED": 0,
+		"INCIDENT_KIND_EXIT":        1,
+		"INCIDENT_KIND_UNHEALTHY":   2,
+		"INCIDENT_KIND_HEALTHY":     3,
+		"INCIDENT_KIND_REJECTED":    4,
+	}
+)
+
+func (x IncidentKind) Enum() *IncidentKind {
+	p := new(IncidentKind)
+	*p = x
+	return p
+}
+
+func (x IncidentKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (IncidentKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_warren_v1_task_proto_enumTypes[2].Descriptor()
+}
+
+func (IncidentKind) Type() protoreflect.EnumType {
+	return &file_warren_v1_task_proto_enumTypes[2]
+}
+
+func (x IncidentKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use IncidentKind.Descriptor instead.
+func (IncidentKind) EnumDescriptor() ([]byte, []int) {
+	return file_warren_v1_task_proto_rawDescGZIP(), []int{2}
+}
+
 // Task is one placement of one slot of a service. It is never moved: a replacement is a new task
 // in the same slot. Once ended it never runs again.
 type Task struct {
@@ -182,8 +241,10 @@ type Task struct {
 	// Set by the scheduler; by the replicas loop for a global service.
 	NodeId string `protobuf:"bytes,6,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// What the control loops want of it.
-	Desired       DesiredState `protobuf:"varint,7,opt,name=desired,proto3,enum=warren.v1.DesiredState" json:"desired,omitempty"`
-	Status        *TaskStatus  `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
+	Desired DesiredState `protobuf:"varint,7,opt,name=desired,proto3,enum=warren.v1.DesiredState" json:"desired,omitempty"`
+	Status  *TaskStatus  `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
+	// A rebalancing of its service picked it to be replaced elsewhere.
+	Displaced     bool `protobuf:"varint,9,opt,name=displaced,proto3" json:"displaced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +335,13 @@ func (x *Task) GetStatus() *TaskStatus {
 	return nil
 }
 
+func (x *Task) GetDisplaced() bool {
+	if x != nil {
+		return x.Displaced
+	}
+	return false
+}
+
 // TaskStatus is what is observed of a task: by the scheduler until it is assigned, then by its
 // node's agent.
 type TaskStatus struct {
@@ -298,8 +366,14 @@ type TaskStatus struct {
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// Its address on the overlay; empty without one.
 	Address string `protobuf:"bytes,11,opt,name=address,proto3" json:"address,omitempty"`
-	// It takes part in load balancing: it runs, and listens on every port that its service declares.
-	Serving       bool `protobuf:"varint,12,opt,name=serving,proto3" json:"serving,omitempty"`
+	// It takes part in load balancing: it runs, listens on every port that its service declares, and is healthy
+	// where it is probed.
+	Serving bool `protobuf:"varint,12,opt,name=serving,proto3" json:"serving,omitempty"`
+	// Unset of one that is not probed, and before its program runs.
+	Health *TaskHealth `protobuf:"bytes,13,opt,name=health,proto3" json:"health,omitempty"`
+	// What befell it on its node, oldest first: the last 10. What happened while the node was cut off from the
+	// managers is told here too.
+	Incidents     []*Incident `protobuf:"bytes,14,rep,name=incidents,proto3" json:"incidents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -418,6 +492,90 @@ func (x *TaskStatus) GetServing() bool {
 	return false
 }
 
+func (x *TaskStatus) GetHealth() *TaskHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *TaskStatus) GetIncidents() []*Incident {
+	if x != nil {
+		return x.Incidents
+	}
+	return nil
+}
+
+// Incident is something that befell a task.
+type Incident struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	At      *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	Attempt uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Kind    IncidentKind           `protobuf:"varint,3,opt,name=kind,proto3,enum=warren.v1.IncidentKind" json:"kind,omitempty"`
+	// In words, with the last lines of output where there are any; at most 512 bytes.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Incident) Reset() {
+	*x = Incident{}
+	mi := &file_warren_v1_task_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Incident) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Incident) ProtoMessage() {}
+
+func (x *Incident) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_task_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Incident.ProtoReflect.Descriptor instead.
+func (*Incident) Descriptor() ([]byte, []int) {
+	return file_warren_v1_task_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Incident) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Incident) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Incident) GetKind() IncidentKind {
+	if x != nil {
+		return x.Kind
+	}
+	return IncidentKind_INCIDENT_KIND_UNSPECIFIED
+}
+
+func (x *Incident) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // TaskExit is how a program ended.
 type TaskExit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -434,7 +592,7 @@ type TaskExit struct {
 
 func (x *TaskExit) Reset() {
 	*x = TaskExit{}
-	mi := &file_warren_v1_task_proto_msgTypes[2]
+	mi := &file_warren_v1_task_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +604,7 @@ func (x *TaskExit) String() string {
 func (*TaskExit) ProtoMessage() {}
 
 func (x *TaskExit) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_task_proto_msgTypes[2]
+	mi := &file_warren_v1_task_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +617,7 @@ func (x *TaskExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskExit.ProtoReflect.Descriptor instead.
 func (*TaskExit) Descriptor() ([]byte, []int) {
-	return file_warren_v1_task_proto_rawDescGZIP(), []int{2}
+	return file_warren_v1_task_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TaskExit) GetCode() uint32 {
@@ -508,7 +666,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_warren_v1_task_proto_msgTypes[3]
+	mi := &file_warren_v1_task_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +678,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_task_proto_msgTypes[3]
+	mi := &file_warren_v1_task_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +691,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_task_proto_rawDescGZIP(), []int{3}
+	return file_warren_v1_task_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListTasksRequest) GetService() string {
@@ -582,7 +740,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_warren_v1_task_proto_msgTypes[4]
+	mi := &file_warren_v1_task_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +752,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_task_proto_msgTypes[4]
+	mi := &file_warren_v1_task_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +765,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_task_proto_rawDescGZIP(), []int{4}
+	return file_warren_v1_task_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListTasksResponse) GetTasks() []*TaskEntry {
@@ -638,7 +796,7 @@ type TaskEntry struct {
 
 func (x *TaskEntry) Reset() {
 	*x = TaskEntry{}
-	mi := &file_warren_v1_task_proto_msgTypes[5]
+	mi := &file_warren_v1_task_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +808,7 @@ func (x *TaskEntry) String() string {
 func (*TaskEntry) ProtoMessage() {}
 
 func (x *TaskEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_task_proto_msgTypes[5]
+	mi := &file_warren_v1_task_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +821,7 @@ func (x *TaskEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskEntry.ProtoReflect.Descriptor instead.
 func (*TaskEntry) Descriptor() ([]byte, []int) {
-	return file_warren_v1_task_proto_rawDescGZIP(), []int{5}
+	return file_warren_v1_task_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TaskEntry) GetTask() *Task {
@@ -698,7 +856,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_warren_v1_task_proto_msgTypes[6]
+	mi := &file_warren_v1_task_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +868,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_task_proto_msgTypes[6]
+	mi := &file_warren_v1_task_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +881,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_task_proto_rawDescGZIP(), []int{6}
+	return file_warren_v1_task_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetTaskRequest) GetRef() string {
@@ -743,7 +901,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_warren_v1_task_proto_msgTypes[7]
+	mi := &file_warren_v1_task_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +913,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_task_proto_msgTypes[7]
+	mi := &file_warren_v1_task_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +926,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_task_proto_rawDescGZIP(), []int{7}
+	return file_warren_v1_task_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetTaskResponse) GetEntry() *TaskEntry {
@@ -789,7 +947,7 @@ var File_warren_v1_task_proto protoreflect.FileDescriptor
 
 const file_warren_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x14warren/v1/task.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\"\x98\x02\n" +
+	"\x14warren/v1/task.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x16warren/v1/health.proto\x1a\x14warren/v1/meta.proto\"\xb6\x02\n" +
 	"\x04Task\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12\x1d\n" +
 	"\n" +
@@ -799,7 +957,8 @@ const file_warren_v1_task_proto_rawDesc = "" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x17\n" +
 	"\anode_id\x18\x06 \x01(\tR\x06nodeId\x121\n" +
 	"\adesired\x18\a \x01(\x0e2\x17.warren.v1.DesiredStateR\adesired\x12-\n" +
-	"\x06status\x18\b \x01(\v2\x15.warren.v1.TaskStatusR\x06status\"\xa4\x03\n" +
+	"\x06status\x18\b \x01(\v2\x15.warren.v1.TaskStatusR\x06status\x12\x1c\n" +
+	"\tdisplaced\x18\t \x01(\bR\tdisplaced\"\x86\x04\n" +
 	"\n" +
 	"TaskStatus\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.warren.v1.TaskStateR\x05state\x12\x18\n" +
@@ -815,7 +974,14 @@ const file_warren_v1_task_proto_rawDesc = "" +
 	"started_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
 	"\aaddress\x18\v \x01(\tR\aaddress\x12\x18\n" +
-	"\aserving\x18\f \x01(\bR\aserving\"\x8a\x01\n" +
+	"\aserving\x18\f \x01(\bR\aserving\x12-\n" +
+	"\x06health\x18\r \x01(\v2\x15.warren.v1.TaskHealthR\x06health\x121\n" +
+	"\tincidents\x18\x0e \x03(\v2\x13.warren.v1.IncidentR\tincidents\"\x97\x01\n" +
+	"\bIncident\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12+\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x17.warren.v1.IncidentKindR\x04kind\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\x8a\x01\n" +
 	"\bTaskExit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x1d\n" +
 	"\n" +
@@ -861,7 +1027,13 @@ const file_warren_v1_task_proto_rawDesc = "" +
 	"\x13TASK_STATE_SHUTDOWN\x10\t\x12\x17\n" +
 	"\x13TASK_STATE_REJECTED\x10\n" +
 	"\x12\x13\n" +
-	"\x0fTASK_STATE_LOST\x10\v2\xb3\x01\n" +
+	"\x0fTASK_STATE_LOST\x10\v*\x99\x01\n" +
+	"\fIncidentKind\x12\x1d\n" +
+	"\x19INCIDENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12INCIDENT_KIND_EXIT\x10\x01\x12\x1b\n" +
+	"\x17INCIDENT_KIND_UNHEALTHY\x10\x02\x12\x19\n" +
+	"\x15INCIDENT_KIND_HEALTHY\x10\x03\x12\x1a\n" +
+	"\x16INCIDENT_KIND_REJECTED\x10\x042\xb3\x01\n" +
 	"\vTaskService\x12T\n" +
 	"\tListTasks\x12\x1b.warren.v1.ListTasksRequest\x1a\x1c.warren.v1.ListTasksResponse\"\fʥ\x19\x05\n" +
 	"\x03\x01\x02\x03\x90\x02\x01\x12N\n" +
@@ -880,45 +1052,52 @@ func file_warren_v1_task_proto_rawDescGZIP() []byte {
 	return file_warren_v1_task_proto_rawDescData
 }
 
-var file_warren_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_warren_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_warren_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_warren_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_warren_v1_task_proto_goTypes = []any{
 	(DesiredState)(0),             // 0: warren.v1.DesiredState
 	(TaskState)(0),                // 1: warren.v1.TaskState
-	(*Task)(nil),                  // 2: warren.v1.Task
-	(*TaskStatus)(nil),            // 3: warren.v1.TaskStatus
-	(*TaskExit)(nil),              // 4: warren.v1.TaskExit
-	(*ListTasksRequest)(nil),      // 5: warren.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),     // 6: warren.v1.ListTasksResponse
-	(*TaskEntry)(nil),             // 7: warren.v1.TaskEntry
-	(*GetTaskRequest)(nil),        // 8: warren.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),       // 9: warren.v1.GetTaskResponse
-	(*Meta)(nil),                  // 10: warren.v1.Meta
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*TaskSpec)(nil),              // 12: warren.v1.TaskSpec
+	(IncidentKind)(0),             // 2: warren.v1.IncidentKind
+	(*Task)(nil),                  // 3: warren.v1.Task
+	(*TaskStatus)(nil),            // 4: warren.v1.TaskStatus
+	(*Incident)(nil),              // 5: warren.v1.Incident
+	(*TaskExit)(nil),              // 6: warren.v1.TaskExit
+	(*ListTasksRequest)(nil),      // 7: warren.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),     // 8: warren.v1.ListTasksResponse
+	(*TaskEntry)(nil),             // 9: warren.v1.TaskEntry
+	(*GetTaskRequest)(nil),        // 10: warren.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),       // 11: warren.v1.GetTaskResponse
+	(*Meta)(nil),                  // 12: warren.v1.Meta
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*TaskHealth)(nil),            // 14: warren.v1.TaskHealth
+	(*TaskSpec)(nil),              // 15: warren.v1.TaskSpec
 }
 var file_warren_v1_task_proto_depIdxs = []int32{
-	10, // 0: warren.v1.Task.meta:type_name -> warren.v1.Meta
+	12, // 0: warren.v1.Task.meta:type_name -> warren.v1.Meta
 	0,  // 1: warren.v1.Task.desired:type_name -> warren.v1.DesiredState
-	3,  // 2: warren.v1.Task.status:type_name -> warren.v1.TaskStatus
+	4,  // 2: warren.v1.Task.status:type_name -> warren.v1.TaskStatus
 	1,  // 3: warren.v1.TaskStatus.state:type_name -> warren.v1.TaskState
-	11, // 4: warren.v1.TaskStatus.since:type_name -> google.protobuf.Timestamp
-	4,  // 5: warren.v1.TaskStatus.exit:type_name -> warren.v1.TaskExit
-	11, // 6: warren.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
-	11, // 7: warren.v1.TaskExit.at:type_name -> google.protobuf.Timestamp
-	7,  // 8: warren.v1.ListTasksResponse.tasks:type_name -> warren.v1.TaskEntry
-	2,  // 9: warren.v1.TaskEntry.task:type_name -> warren.v1.Task
-	7,  // 10: warren.v1.GetTaskResponse.entry:type_name -> warren.v1.TaskEntry
-	12, // 11: warren.v1.GetTaskResponse.spec:type_name -> warren.v1.TaskSpec
-	5,  // 12: warren.v1.TaskService.ListTasks:input_type -> warren.v1.ListTasksRequest
-	8,  // 13: warren.v1.TaskService.GetTask:input_type -> warren.v1.GetTaskRequest
-	6,  // 14: warren.v1.TaskService.ListTasks:output_type -> warren.v1.ListTasksResponse
-	9,  // 15: warren.v1.TaskService.GetTask:output_type -> warren.v1.GetTaskResponse
-	14, // [14:16] is the sub-list for method output_type
-	12, // [12:14] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	13, // 4: warren.v1.TaskStatus.since:type_name -> google.protobuf.Timestamp
+	6,  // 5: warren.v1.TaskStatus.exit:type_name -> warren.v1.TaskExit
+	13, // 6: warren.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
+	14, // 7: warren.v1.TaskStatus.health:type_name -> warren.v1.TaskHealth
+	5,  // 8: warren.v1.TaskStatus.incidents:type_name -> warren.v1.Incident
+	13, // 9: warren.v1.Incident.at:type_name -> google.protobuf.Timestamp
+	2,  // 10: warren.v1.Incident.kind:type_name -> warren.v1.IncidentKind
+	13, // 11: warren.v1.TaskExit.at:type_name -> google.protobuf.Timestamp
+	9,  // 12: warren.v1.ListTasksResponse.tasks:type_name -> warren.v1.TaskEntry
+	3,  // 13: warren.v1.TaskEntry.task:type_name -> warren.v1.Task
+	9,  // 14: warren.v1.GetTaskResponse.entry:type_name -> warren.v1.TaskEntry
+	15, // 15: warren.v1.GetTaskResponse.spec:type_name -> warren.v1.TaskSpec
+	7,  // 16: warren.v1.TaskService.ListTasks:input_type -> warren.v1.ListTasksRequest
+	10, // 17: warren.v1.TaskService.GetTask:input_type -> warren.v1.GetTaskRequest
+	8,  // 18: warren.v1.TaskService.ListTasks:output_type -> warren.v1.ListTasksResponse
+	11, // 19: warren.v1.TaskService.GetTask:output_type -> warren.v1.GetTaskResponse
+	18, // [18:20] is the sub-list for method output_type
+	16, // [16:18] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_task_proto_init() }
@@ -928,14 +1107,15 @@ func file_warren_v1_task_proto_init() {
 	}
 	file_warren_v1_access_proto_init()
 	file_warren_v1_container_proto_init()
+	file_warren_v1_health_proto_init()
 	file_warren_v1_meta_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_task_proto_rawDesc), len(file_warren_v1_task_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   8,
+			NumEnums:      3,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -51,6 +51,24 @@ const (
 	// ServiceServiceDeleteServiceProcedure is the fully-qualified name of the ServiceService's
 	// DeleteService RPC.
 	ServiceServiceDeleteServiceProcedure = "/warren.v1.ServiceService/DeleteService"
+	// ServiceServiceRollBackServiceProcedure is the fully-qualified name of the ServiceService's
+	// RollBackService RPC.
+	ServiceServiceRollBackServiceProcedure = "/warren.v1.ServiceService/RollBackService"
+	// ServiceServiceListRevisionsProcedure is the fully-qualified name of the ServiceService's
+	// ListRevisions RPC.
+	ServiceServiceListRevisionsProcedure = "/warren.v1.ServiceService/ListRevisions"
+	// ServiceServicePauseRolloutProcedure is the fully-qualified name of the ServiceService's
+	// PauseRollout RPC.
+	ServiceServicePauseRolloutProcedure = "/warren.v1.ServiceService/PauseRollout"
+	// ServiceServiceResumeRolloutProcedure is the fully-qualified name of the ServiceService's
+	// ResumeRollout RPC.
+	ServiceServiceResumeRolloutProcedure = "/warren.v1.ServiceService/ResumeRollout"
+	// ServiceServicePromoteRolloutProcedure is the fully-qualified name of the ServiceService's
+	// PromoteRollout RPC.
+	ServiceServicePromoteRolloutProcedure = "/warren.v1.ServiceService/PromoteRollout"
+	// ServiceServiceRebalanceServiceProcedure is the fully-qualified name of the ServiceService's
+	// RebalanceService RPC.
+	ServiceServiceRebalanceServiceProcedure = "/warren.v1.ServiceService/RebalanceService"
 	// ServiceServiceWatchServiceProcedure is the fully-qualified name of the ServiceService's
 	// WatchService RPC.
 	ServiceServiceWatchServiceProcedure = "/warren.v1.ServiceService/WatchService"
@@ -70,6 +88,19 @@ type ServiceServiceClient interface {
 	ScaleService(context.Context, *connect.Request[v1.ScaleServiceRequest]) (*connect.Response[v1.ScaleServiceResponse], error)
 	// DeleteService stops a service's tasks and removes them and it.
 	DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error)
+	// RollBackService goes back to an earlier revision, under the policy for rollbacks. It ends the rollout that is
+	// under way.
+	RollBackService(context.Context, *connect.Request[v1.RollBackServiceRequest]) (*connect.Response[v1.RollBackServiceResponse], error)
+	// ListRevisions lists the revisions that are kept of a service, newest first.
+	ListRevisions(context.Context, *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error)
+	// PauseRollout has nothing more replaced by the rollout that is under way, or by the next, until it is resumed.
+	PauseRollout(context.Context, *connect.Request[v1.PauseRolloutRequest]) (*connect.Response[v1.PauseRolloutResponse], error)
+	// ResumeRollout has a rollout go on that was paused, by whom or what ever.
+	ResumeRollout(context.Context, *connect.Request[v1.ResumeRolloutRequest]) (*connect.Response[v1.ResumeRolloutResponse], error)
+	// PromoteRollout has a canary go on to its next step, and a blue-green rollout switch over.
+	PromoteRollout(context.Context, *connect.Request[v1.PromoteRolloutRequest]) (*connect.Response[v1.PromoteRolloutResponse], error)
+	// RebalanceService moves tasks from the nodes that have most of them to those with least, as few as that takes.
+	RebalanceService(context.Context, *connect.Request[v1.RebalanceServiceRequest]) (*connect.Response[v1.RebalanceServiceResponse], error)
 	// WatchService tells a service's progress: at once, then after every change. The stream ends
 	// when the service is gone.
 	WatchService(context.Context, *connect.Request[v1.WatchServiceRequest]) (*connect.ServerStreamForClient[v1.WatchServiceResponse], error)
@@ -124,6 +155,43 @@ func NewServiceServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(serviceServiceMethods.ByName("DeleteService")),
 			connect.WithClientOptions(opts...),
 		),
+		rollBackService: connect.NewClient[v1.RollBackServiceRequest, v1.RollBackServiceResponse](
+			httpClient,
+			baseURL+ServiceServiceRollBackServiceProcedure,
+			connect.WithSchema(serviceServiceMethods.ByName("RollBackService")),
+			connect.WithClientOptions(opts...),
+		),
+		listRevisions: connect.NewClient[v1.ListRevisionsRequest, v1.ListRevisionsResponse](
+			httpClient,
+			baseURL+ServiceServiceListRevisionsProcedure,
+			connect.WithSchema(serviceServiceMethods.ByName("ListRevisions")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		pauseRollout: connect.NewClient[v1.PauseRolloutRequest, v1.PauseRolloutResponse](
+			httpClient,
+			baseURL+ServiceServicePauseRolloutProcedure,
+			connect.WithSchema(serviceServiceMethods.ByName("PauseRollout")),
+			connect.WithClientOptions(opts...),
+		),
+		resumeRollout: connect.NewClient[v1.ResumeRolloutRequest, v1.ResumeRolloutResponse](
+			httpClient,
+			baseURL+ServiceServiceResumeRolloutProcedure,
+			connect.WithSchema(serviceServiceMethods.ByName("ResumeRollout")),
+			connect.WithClientOptions(opts...),
+		),
+		promoteRollout: connect.NewClient[v1.PromoteRolloutRequest, v1.PromoteRolloutResponse](
+			httpClient,
+			baseURL+ServiceServicePromoteRolloutProcedure,
+			connect.WithSchema(serviceServiceMethods.ByName("PromoteRollout")),
+			connect.WithClientOptions(opts...),
+		),
+		rebalanceService: connect.NewClient[v1.RebalanceServiceRequest, v1.RebalanceServiceResponse](
+			httpClient,
+			baseURL+ServiceServiceRebalanceServiceProcedure,
+			connect.WithSchema(serviceServiceMethods.ByName("RebalanceService")),
+			connect.WithClientOptions(opts...),
+		),
 		watchService: connect.NewClient[v1.WatchServiceRequest, v1.WatchServiceResponse](
 			httpClient,
 			baseURL+ServiceServiceWatchServiceProcedure,
@@ -136,13 +204,19 @@ func NewServiceServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 
 // serviceServiceClient implements ServiceServiceClient.
 type serviceServiceClient struct {
-	createService *connect.Client[v1.CreateServiceRequest, v1.CreateServiceResponse]
-	listServices  *connect.Client[v1.ListServicesRequest, v1.ListServicesResponse]
-	getService    *connect.Client[v1.GetServiceRequest, v1.GetServiceResponse]
-	updateService *connect.Client[v1.UpdateServiceRequest, v1.UpdateServiceResponse]
-	scaleService  *connect.Client[v1.ScaleServiceRequest, v1.ScaleServiceResponse]
-	deleteService *connect.Client[v1.DeleteServiceRequest, v1.DeleteServiceResponse]
-	watchService  *connect.Client[v1.WatchServiceRequest, v1.WatchServiceResponse]
+	createService    *connect.Client[v1.CreateServiceRequest, v1.CreateServiceResponse]
+	listServices     *connect.Client[v1.ListServicesRequest, v1.ListServicesResponse]
+	getService       *connect.Client[v1.GetServiceRequest, v1.GetServiceResponse]
+	updateService    *connect.Client[v1.UpdateServiceRequest, v1.UpdateServiceResponse]
+	scaleService     *connect.Client[v1.ScaleServiceRequest, v1.ScaleServiceResponse]
+	deleteService    *connect.Client[v1.DeleteServiceRequest, v1.DeleteServiceResponse]
+	rollBackService  *connect.Client[v1.RollBackServiceRequest, v1.RollBackServiceResponse]
+	listRevisions    *connect.Client[v1.ListRevisionsRequest, v1.ListRevisionsResponse]
+	pauseRollout     *connect.Client[v1.PauseRolloutRequest, v1.PauseRolloutResponse]
+	resumeRollout    *connect.Client[v1.ResumeRolloutRequest, v1.ResumeRolloutResponse]
+	promoteRollout   *connect.Client[v1.PromoteRolloutRequest, v1.PromoteRolloutResponse]
+	rebalanceService *connect.Client[v1.RebalanceServiceRequest, v1.RebalanceServiceResponse]
+	watchService     *connect.Client[v1.WatchServiceRequest, v1.WatchServiceResponse]
 }
 
 // CreateService calls warren.v1.ServiceService.CreateService.
@@ -175,6 +249,36 @@ func (c *serviceServiceClient) DeleteService(ctx context.Context, req *connect.R
 	return c.deleteService.CallUnary(ctx, req)
 }
 
+// RollBackService calls warren.v1.ServiceService.RollBackService.
+func (c *serviceServiceClient) RollBackService(ctx context.Context, req *connect.Request[v1.RollBackServiceRequest]) (*connect.Response[v1.RollBackServiceResponse], error) {
+	return c.rollBackService.CallUnary(ctx, req)
+}
+
+// ListRevisions calls warren.v1.ServiceService.ListRevisions.
+func (c *serviceServiceClient) ListRevisions(ctx context.Context, req *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error) {
+	return c.listRevisions.CallUnary(ctx, req)
+}
+
+// PauseRollout calls warren.v1.ServiceService.PauseRollout.
+func (c *serviceServiceClient) PauseRollout(ctx context.Context, req *connect.Request[v1.PauseRolloutRequest]) (*connect.Response[v1.PauseRolloutResponse], error) {
+	return c.pauseRollout.CallUnary(ctx, req)
+}
+
+// ResumeRollout calls warren.v1.ServiceService.ResumeRollout.
+func (c *serviceServiceClient) ResumeRollout(ctx context.Context, req *connect.Request[v1.ResumeRolloutRequest]) (*connect.Response[v1.ResumeRolloutResponse], error) {
+	return c.resumeRollout.CallUnary(ctx, req)
+}
+
+// PromoteRollout calls warren.v1.ServiceService.PromoteRollout.
+func (c *serviceServiceClient) PromoteRollout(ctx context.Context, req *connect.Request[v1.PromoteRolloutRequest]) (*connect.Response[v1.PromoteRolloutResponse], error) {
+	return c.promoteRollout.CallUnary(ctx, req)
+}
+
+// RebalanceService calls warren.v1.ServiceService.RebalanceService.
+func (c *serviceServiceClient) RebalanceService(ctx context.Context, req *connect.Request[v1.RebalanceServiceRequest]) (*connect.Response[v1.RebalanceServiceResponse], error) {
+	return c.rebalanceService.CallUnary(ctx, req)
+}
+
 // WatchService calls warren.v1.ServiceService.WatchService.
 func (c *serviceServiceClient) WatchService(ctx context.Context, req *connect.Request[v1.WatchServiceRequest]) (*connect.ServerStreamForClient[v1.WatchServiceResponse], error) {
 	return c.watchService.CallServerStream(ctx, req)
@@ -194,6 +298,19 @@ type ServiceServiceHandler interface {
 	ScaleService(context.Context, *connect.Request[v1.ScaleServiceRequest]) (*connect.Response[v1.ScaleServiceResponse], error)
 	// DeleteService stops a service's tasks and removes them and it.
 	DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error)
+	// RollBackService goes back to an earlier revision, under the policy for rollbacks. It ends the rollout that is
+	// under way.
+	RollBackService(context.Context, *connect.Request[v1.RollBackServiceRequest]) (*connect.Response[v1.RollBackServiceResponse], error)
+	// ListRevisions lists the revisions that are kept of a service, newest first.
+	ListRevisions(context.Context, *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error)
+	// PauseRollout has nothing more replaced by the rollout that is under way, or by the next, until it is resumed.
+	PauseRollout(context.Context, *connect.Request[v1.PauseRolloutRequest]) (*connect.Response[v1.PauseRolloutResponse], error)
+	// ResumeRollout has a rollout go on that was paused, by whom or what ever.
+	ResumeRollout(context.Context, *connect.Request[v1.ResumeRolloutRequest]) (*connect.Response[v1.ResumeRolloutResponse], error)
+	// PromoteRollout has a canary go on to its next step, and a blue-green rollout switch over.
+	PromoteRollout(context.Context, *connect.Request[v1.PromoteRolloutRequest]) (*connect.Response[v1.PromoteRolloutResponse], error)
+	// RebalanceService moves tasks from the nodes that have most of them to those with least, as few as that takes.
+	RebalanceService(context.Context, *connect.Request[v1.RebalanceServiceRequest]) (*connect.Response[v1.RebalanceServiceResponse], error)
 	// WatchService tells a service's progress: at once, then after every change. The stream ends
 	// when the service is gone.
 	WatchService(context.Context, *connect.Request[v1.WatchServiceRequest], *connect.ServerStream[v1.WatchServiceResponse]) error
@@ -244,6 +361,43 @@ func NewServiceServiceHandler(svc ServiceServiceHandler, opts ...connect.Handler
 		connect.WithSchema(serviceServiceMethods.ByName("DeleteService")),
 		connect.WithHandlerOptions(opts...),
 	)
+	serviceServiceRollBackServiceHandler := connect.NewUnaryHandler(
+		ServiceServiceRollBackServiceProcedure,
+		svc.RollBackService,
+		connect.WithSchema(serviceServiceMethods.ByName("RollBackService")),
+		connect.WithHandlerOptions(opts...),
+	)
+	serviceServiceListRevisionsHandler := connect.NewUnaryHandler(
+		ServiceServiceListRevisionsProcedure,
+		svc.ListRevisions,
+		connect.WithSchema(serviceServiceMethods.ByName("ListRevisions")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	serviceServicePauseRolloutHandler := connect.NewUnaryHandler(
+		ServiceServicePauseRolloutProcedure,
+		svc.PauseRollout,
+		connect.WithSchema(serviceServiceMethods.ByName("PauseRollout")),
+		connect.WithHandlerOptions(opts...),
+	)
+	serviceServiceResumeRolloutHandler := connect.NewUnaryHandler(
+		ServiceServiceResumeRolloutProcedure,
+		svc.ResumeRollout,
+		connect.WithSchema(serviceServiceMethods.ByName("ResumeRollout")),
+		connect.WithHandlerOptions(opts...),
+	)
+	serviceServicePromoteRolloutHandler := connect.NewUnaryHandler(
+		ServiceServicePromoteRolloutProcedure,
+		svc.PromoteRollout,
+		connect.WithSchema(serviceServiceMethods.ByName("PromoteRollout")),
+		connect.WithHandlerOptions(opts...),
+	)
+	serviceServiceRebalanceServiceHandler := connect.NewUnaryHandler(
+		ServiceServiceRebalanceServiceProcedure,
+		svc.RebalanceService,
+		connect.WithSchema(serviceServiceMethods.ByName("RebalanceService")),
+		connect.WithHandlerOptions(opts...),
+	)
 	serviceServiceWatchServiceHandler := connect.NewServerStreamHandler(
 		ServiceServiceWatchServiceProcedure,
 		svc.WatchService,
@@ -265,6 +419,18 @@ func NewServiceServiceHandler(svc ServiceServiceHandler, opts ...connect.Handler
 			serviceServiceScaleServiceHandler.ServeHTTP(w, r)
 		case ServiceServiceDeleteServiceProcedure:
 			serviceServiceDeleteServiceHandler.ServeHTTP(w, r)
+		case ServiceServiceRollBackServiceProcedure:
+			serviceServiceRollBackServiceHandler.ServeHTTP(w, r)
+		case ServiceServiceListRevisionsProcedure:
+			serviceServiceListRevisionsHandler.ServeHTTP(w, r)
+		case ServiceServicePauseRolloutProcedure:
+			serviceServicePauseRolloutHandler.ServeHTTP(w, r)
+		case ServiceServiceResumeRolloutProcedure:
+			serviceServiceResumeRolloutHandler.ServeHTTP(w, r)
+		case ServiceServicePromoteRolloutProcedure:
+			serviceServicePromoteRolloutHandler.ServeHTTP(w, r)
+		case ServiceServiceRebalanceServiceProcedure:
+			serviceServiceRebalanceServiceHandler.ServeHTTP(w, r)
 		case ServiceServiceWatchServiceProcedure:
 			serviceServiceWatchServiceHandler.ServeHTTP(w, r)
 		default:
@@ -298,6 +464,30 @@ func (UnimplementedServiceServiceHandler) ScaleService(context.Context, *connect
 
 func (UnimplementedServiceServiceHandler) DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.ServiceService.DeleteService is not implemented"))
+}
+
+func (UnimplementedServiceServiceHandler) RollBackService(context.Context, *connect.Request[v1.RollBackServiceRequest]) (*connect.Response[v1.RollBackServiceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.ServiceService.RollBackService is not implemented"))
+}
+
+func (UnimplementedServiceServiceHandler) ListRevisions(context.Context, *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.ServiceService.ListRevisions is not implemented"))
+}
+
+func (UnimplementedServiceServiceHandler) PauseRollout(context.Context, *connect.Request[v1.PauseRolloutRequest]) (*connect.Response[v1.PauseRolloutResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.ServiceService.PauseRollout is not implemented"))
+}
+
+func (UnimplementedServiceServiceHandler) ResumeRollout(context.Context, *connect.Request[v1.ResumeRolloutRequest]) (*connect.Response[v1.ResumeRolloutResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.ServiceService.ResumeRollout is not implemented"))
+}
+
+func (UnimplementedServiceServiceHandler) PromoteRollout(context.Context, *connect.Request[v1.PromoteRolloutRequest]) (*connect.Response[v1.PromoteRolloutResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.ServiceService.PromoteRollout is not implemented"))
+}
+
+func (UnimplementedServiceServiceHandler) RebalanceService(context.Context, *connect.Request[v1.RebalanceServiceRequest]) (*connect.Response[v1.RebalanceServiceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warren.v1.ServiceService.RebalanceService is not implemented"))
 }
 
 func (UnimplementedServiceServiceHandler) WatchService(context.Context, *connect.Request[v1.WatchServiceRequest], *connect.ServerStream[v1.WatchServiceResponse]) error {
