@@ -44,6 +44,11 @@ var benchmarks = []benchmark{
 	{"rule_change", measureRuleChange},
 	{"endpoint_removed", measureEndpointRemoved},
 	{"failed_requests", measureFailedRequests},
+	{"rollout_50", measureRollout},
+	{"rollout_failed", measureBadRelease},
+	{"node_loss", measureNodeLoss},
+	{"drain", measureDrain},
+	{"probe", measureProbes},
 	{"swarm", measureSwarm},
 }
 

@@ -122,6 +122,14 @@ func (n *namespace) up(name string) error {
 	return n.links.LinkSetUp(l)
 }
 
+func (n *namespace) down(name string) error {
+	l, err := n.links.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return n.links.LinkSetDown(l)
+}
+
 // address gives a link an address such as 192.0.2.1/24.
 func (n *namespace) address(name, cidr string) error {
 	l, err := n.links.LinkByName(name)

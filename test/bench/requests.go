@@ -12,9 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -50,12 +50,10 @@ func measureFailedRequests(ctx context.Context, b *bench) (err error) {
 	if err := c.converged(ctx, "web"); err != nil {
 		return err
 	}
-	res, err := c.services.GetService(ctx, connect.NewRequest(&warrenv1.GetServiceRequest{Ref: "web"}))
+	url, err := c.url(ctx, "web")
 	if err != nil {
 		return err
 	}
-	url := fmt.Sprintf("http://%s:%d/quiet", res.Msg.GetEntry().GetService().GetEndpoint().GetVip(), webPort)
-
 	failed, asked := 0, 0
 	for _, run := range []struct {
 		name   string
@@ -110,21 +108,14 @@ func served(name, image string) *warrenv1.ServiceSpec {
 	s.Task.Container.Args = []string{"serve"}
 	s.Placement = &warrenv1.Placement{Constraints: []string{"node.hostname != " + callerNode}}
 	s.Endpoint = &warrenv1.EndpointSpec{Ports: []*warrenv1.PortSpec{{Target: webPort}}}
+	// What is measured is the changes: the more of them the better.
+	s.Update = &warrenv1.UpdatePolicy{Monitor: durationpb.New(0)}
 	return s
 }
 
 // forceUpdate replaces all tasks.
 func (c *cluster) forceUpdate(ctx context.Context, _ string) error {
-	res, err := c.services.GetService(ctx, connect.NewRequest(&warrenv1.GetServiceRequest{Ref: "web"}))
-	if err != nil {
-		return err
-	}
-	s := res.Msg.GetEntry().GetService().GetSpec()
-	s.Task.Force++
-	if _, err := c.services.UpdateService(ctx, connect.NewRequest(&warrenv1.UpdateServiceRequest{Ref: "web", Spec: s})); err != nil {
-		return err
-	}
-	return c.converged(ctx, "web")
+	return c.forceUpdateOf(ctx, "web")
 }
 
 // scaleBack scales down and up again.
@@ -144,13 +135,7 @@ func (c *cluster) scaleBack(ctx context.Context, _ string) error {
 func (c *cluster) drainInTurn(ctx context.Context, _ string) error {
 	for _, node := range []string{"node-1", "node-2"} {
 		for _, availability := range []warrenv1.NodeAvailability{warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN, warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE} {
-			res, err := c.nodes.GetNode(ctx, connect.NewRequest(&warrenv1.GetNodeRequest{Ref: node}))
-			if err != nil {
-				return err
-			}
-			s := res.Msg.GetEntry().GetNode().GetSpec()
-			s.Availability = availability
-			if _, err := c.nodes.UpdateNode(ctx, connect.NewRequest(&warrenv1.UpdateNodeRequest{Ref: node, Spec: s})); err != nil {
+			if err := c.makeAvailable(ctx, node, availability); err != nil {
 				return err
 			}
 			if availability == warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN {
@@ -165,11 +150,10 @@ func (c *cluster) drainInTurn(ctx context.Context, _ string) error {
 
 // vacated waits until no task of the service is on a node, and all run elsewhere.
 func (c *cluster) vacated(ctx context.Context, node string) error {
-	res, err := c.nodes.GetNode(ctx, connect.NewRequest(&warrenv1.GetNodeRequest{Ref: node}))
+	id, err := c.nodeID(ctx, node)
 	if err != nil {
 		return err
 	}
-	id := res.Msg.GetEntry().GetNode().GetMeta().GetId()
 	return c.watch(ctx, "web", func(p *warrenv1.ServiceProgress) bool {
 		for _, slot := range p.GetSlots() {
 			if slot.GetNodeId() == id && slot.GetState() < warrenv1.TaskState_TASK_STATE_COMPLETE {
