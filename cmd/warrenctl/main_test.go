@@ -72,7 +72,7 @@ func TestCommands(t *testing.T) {
 // manage steers the manager in memory: manager release | lock | page N | conflict N | break |
 // write TASK stdout|stderr LINE… | rotate | rotated | issued-ago DURATION | fail-renewals TEXT | renewals N, which
 // checks how many there were | renew HOST | lose HOST | cut HOST | mend HOST | silence HOST |
-// take HOST PORT.
+// down HOST | take HOST PORT.
 func manage(ts *testscript.TestScript, _ bool, args []string) {
 	m := ts.Value(managerKey{}).(*fakemanager.Manager)
 	number := func(i int) int {
@@ -99,6 +99,8 @@ func manage(ts *testscript.TestScript, _ bool, args []string) {
 		m.Take(args[1], uint32(number(2)))
 	case "silence":
 		m.Silence(args[1])
+	case "down":
+		m.Down(args[1])
 	case "lose":
 		m.Lose(args[1])
 	case "write":

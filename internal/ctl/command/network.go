@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -164,13 +165,18 @@ func inspectNetworks(ctx context.Context, s *Session, f output.InspectFlags, ref
 	if len(entries) == 0 {
 		return failed
 	}
-	// What templates see has the network's own fields at hand, as Docker's has.
+	// What templates see has the network's own fields at hand, and its name and labels where Docker's has them.
 	type subject struct {
 		*warrenv1.Network
+		Name     string
+		Labels   map[string]string
 		Services []string
 	}
 	err := output.Inspect(f, s.Out, entries,
-		func(e *warrenv1.NetworkEntry) any { return subject{e.GetNetwork(), e.GetServices()} },
+		func(e *warrenv1.NetworkEntry) any {
+			spec := e.GetNetwork().GetSpec()
+			return subject{e.GetNetwork(), spec.GetName(), spec.GetLabels(), e.GetServices()}
+		},
 		func(e *warrenv1.NetworkEntry) string { return view.Network(e, s.Now()) })
 	return errors.Join(failed, err)
 }
@@ -202,7 +208,8 @@ type NetworkCheck struct {
 
 // Help is the text below the usage line.
 func (NetworkCheck) Help() string {
-	return "The exit code is 1 where anything does not come through at all, or a node could not be asked. Loss of some pings alone is shown.\n\n" +
+	return "The exit code is 1 where anything does not come through at all, or a node could not be asked. Loss of some pings alone is shown. " +
+		"Nodes that are not ready are left out, with a warning, unless they are named.\n\n" +
 		"Example:\n\n    warrenctl network check\n    warrenctl network check n1 n2 --count 20 -o wide"
 }
 
@@ -221,6 +228,9 @@ func (c *NetworkCheck) Run(ctx context.Context, s *Session) error {
 	check := view.NewCheck(rows)
 	if err := c.show(s, check); err != nil {
 		return err
+	}
+	if len(c.Nodes) <= 1 && !c.Quiet {
+		c.sayWhoIsLeftOut(ctx, s, rows)
 	}
 	if holes := check.Holes(); len(holes) > 0 {
 		return errors.New("the overlay has holes: " + strings.Join(holes, "; "))
@@ -257,6 +267,27 @@ func (c *NetworkCheck) gather(ctx context.Context, s *Session) ([]*warrenv1.Chec
 		return nil, errors.New("the manager ended the check before all nodes had answered: try again")
 	}
 	return rows, nil
+}
+
+// sayWhoIsLeftOut names the nodes that were not checked as they are not ready: what is shown is no word on them.
+func (c *NetworkCheck) sayWhoIsLeftOut(ctx context.Context, s *Session, rows []*warrenv1.CheckNetworkResponse) {
+	nodes, err := s.ListNodes(ctx)
+	if err != nil {
+		return // the check itself is done and shown
+	}
+	checked := map[string]bool{}
+	for _, row := range rows {
+		checked[row.GetNodeId()] = true
+	}
+	var out []string
+	for _, e := range nodes {
+		if n := e.GetNode(); !checked[n.GetMeta().GetId()] && n.GetStatus().GetState() != warrenv1.NodeState_NODE_STATE_READY {
+			out = append(out, fmt.Sprintf("%s (%s)", cmp.Or(n.GetFacts().GetHostname(), view.ShortID(n.GetMeta().GetId())), view.NodeState(n.GetStatus().GetState())))
+		}
+	}
+	if len(out) > 0 {
+		s.warn([]string{"not checked, as they are not ready: " + strings.Join(out, ", ")})
+	}
 }
 
 func (c *NetworkCheck) show(s *Session, check view.Check) error {

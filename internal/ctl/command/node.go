@@ -315,7 +315,7 @@ type NodeRotateKey struct {
 
 // Help is the text below the usage line.
 func (NodeRotateKey) Help() string {
-	return "Returns at once; `warrenctl node describe` shows the new public key as soon as there is one. Connections go on. Keys are also drawn anew by themselves, see `warrenctl cluster update --key-life`."
+	return "Returns at once; `warrenctl node describe` shows the new public key as soon as there is one. Connections go on; but two nodes that draw at the same moment may not hear each other for some seconds, so name one after another where that matters. Keys are also drawn anew by themselves, see `warrenctl cluster update --key-life`."
 }
 
 // Run does it.

@@ -30,6 +30,17 @@ func (m *Manager) Silence(hostname string) {
 	m.silent[hostname] = true
 }
 
+// Down has the cluster hold a node for down.
+func (m *Manager) Down(hostname string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.nodes {
+		if n.GetFacts().GetHostname() == hostname {
+			n.Status.State = warrenv1.NodeState_NODE_STATE_DOWN
+		}
+	}
+}
+
 // Take has another program have a TCP port on a node.
 func (m *Manager) Take(hostname string, port uint32) {
 	m.mu.Lock()
@@ -181,7 +192,9 @@ func (h networkService) CheckNetwork(_ context.Context, req *connect.Request[war
 	if err := h.m.initialised(); err != nil {
 		return err
 	}
-	nodes := h.m.nodes
+	nodes := slices.DeleteFunc(slices.Clone(h.m.nodes), func(n *warrenv1.Node) bool {
+		return n.GetStatus().GetState() != warrenv1.NodeState_NODE_STATE_READY
+	})
 	if refs := req.Msg.GetNodes(); len(refs) > 0 {
 		nodes = nil
 		for _, ref := range refs {

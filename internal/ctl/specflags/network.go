@@ -27,6 +27,9 @@ func attachment(flag, value string) (*warrenv1.NetworkAttachment, error) {
 		}
 		switch strings.ToLower(strings.TrimSpace(key)) {
 		case "name":
+			if a.Network != "" {
+				return nil, fail("name is given twice: use the flag once for each network")
+			}
 			a.Network = v
 		case "alias":
 			a.Aliases = append(a.Aliases, v)
@@ -112,6 +115,11 @@ func changeNetworks(spec *warrenv1.ServiceSpec, add, remove []string) error {
 	is := spec.GetNetworks()
 	if len(is) == 0 { // which means the default one, and is to go on meaning it
 		is = []*warrenv1.NetworkAttachment{{Network: defaultNetwork}}
+	}
+	for _, name := range remove {
+		if on := names(is); !slices.Contains(on, name) {
+			return fmt.Errorf("--network-rm %s: the service is not on it, but on %s", name, strings.Join(on, ", "))
+		}
 	}
 	is = changeKeyed(is, added, remove, (*warrenv1.NetworkAttachment).GetNetwork)
 	if len(is) == 0 {

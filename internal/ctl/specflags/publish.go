@@ -22,8 +22,11 @@ var protocols = map[string]warrenv1.Protocol{
 	"udp": warrenv1.Protocol_PROTOCOL_UDP,
 }
 
-// publish reads the value of --publish: [PUBLISHED:]TARGET[/PROTOCOL] with ranges, or comma-separated
-// KEY=VALUE, both as Docker has them.
+// hostMode begins a short value that means the task's own node alone, as `service ls` shows it.
+const hostMode = "host:"
+
+// publish reads the value of --publish: [host:][PUBLISHED:]TARGET[/PROTOCOL] with ranges, or comma-separated
+// KEY=VALUE, as Docker has them but for host.
 func publish(flag, value string) ([]publication, error) {
 	if strings.Contains(value, "=") {
 		p, err := longPublication(value)
@@ -32,7 +35,8 @@ func publish(flag, value string) ([]publication, error) {
 		}
 		return []publication{p}, nil
 	}
-	published, target, protocol, err := shortPublication(value)
+	short, host := strings.CutPrefix(value, hostMode)
+	published, target, protocol, err := shortPublication(short)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", flag, value, err)
 	}
@@ -42,7 +46,7 @@ func publish(flag, value string) ([]publication, error) {
 		if published.from > 0 {
 			p.Published = published.from + i
 		}
-		all = append(all, publication{PortSpec: p})
+		all = append(all, publication{PortSpec: p, host: host})
 	}
 	return all, nil
 }
@@ -100,12 +104,12 @@ func shortPublication(value string) (published, target span, protocol warrenv1.P
 		target, err = parseSpan(ports)
 		return published, target, protocol, err
 	}
+	if target, err = parseSpan(right); err != nil {
+		return published, target, protocol, err
+	}
 	if at, _, addressed := cutLast(left); addressed || isAddress(left) {
 		return published, target, protocol, fmt.Errorf("an address, here %s, cannot be chosen: a published port is open on every address of every node; leave it out, and narrow who may come in with rules of your own in the chain WARREN-USER",
 			strings.Trim(cmp.Or(at, left), "[]"))
-	}
-	if target, err = parseSpan(right); err != nil {
-		return published, target, protocol, err
 	}
 	if left == "" || left == "0" {
 		return published, target, protocol, nil
@@ -141,13 +145,19 @@ func parseProtocol(name string) (warrenv1.Protocol, error) {
 
 func longPublication(value string) (publication, error) {
 	p := publication{PortSpec: &warrenv1.PortSpec{}}
+	given := map[string]bool{}
 	for part := range strings.SplitSeq(value, ",") {
 		key, v, ok := strings.Cut(part, "=")
 		if !ok {
 			return p, fmt.Errorf("%q is not KEY=VALUE, such as published=8080,target=80", part)
 		}
+		key = strings.ToLower(strings.TrimSpace(key))
+		if given[key] {
+			return p, fmt.Errorf("%s is given twice: publish one port with each flag", key)
+		}
+		given[key] = true
 		var err error
-		switch strings.ToLower(strings.TrimSpace(key)) {
+		switch key {
 		case "published":
 			if v != "0" {
 				p.Published, err = parsePort(v)
@@ -208,10 +218,11 @@ func addPorts(spec *warrenv1.ServiceSpec, ports []publication) {
 }
 
 // removePorts ceases to publish what --publish-rm names: TARGET[/PROTOCOL], or one of several that lead there
-// as PUBLISHED:TARGET.
+// as PUBLISHED:TARGET; with host: before it only of those on the tasks' own nodes.
 func removePorts(spec *warrenv1.ServiceSpec, values []string) error {
 	for _, value := range values {
-		published, target, protocol, err := shortPublication(value)
+		short, hostOnly := strings.CutPrefix(value, hostMode)
+		published, target, protocol, err := shortPublication(short)
 		if err != nil {
 			return fmt.Errorf("--publish-rm %s: %w", value, err)
 		}
@@ -227,13 +238,16 @@ func removePorts(spec *warrenv1.ServiceSpec, values []string) error {
 				return false
 			}
 			if published.from > 0 && p.GetPublished() != published.from+p.GetTarget()-target.from {
+				if p.GetPublished() == 0 {
+					hint = fmt.Sprintf("; the one that leads to %d was left to Warren to choose: write %d alone", p.GetTarget(), p.GetTarget())
+				}
 				return false
 			}
 			found = true
 			return true
 		}
 		spec.Task.HostPorts = slices.DeleteFunc(spec.GetTask().GetHostPorts(), gone)
-		if spec.GetEndpoint() != nil {
+		if spec.GetEndpoint() != nil && !hostOnly {
 			spec.Endpoint.Ports = slices.DeleteFunc(spec.GetEndpoint().GetPorts(), gone)
 		}
 		if !found {

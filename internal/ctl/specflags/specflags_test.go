@@ -67,6 +67,8 @@ func TestEveryFlagOfCreateSetsItsField(t *testing.T) {
 		{[]string{"--network", "none"}, `network: NETWORK_MODE_NONE`},
 		{[]string{"--drain-period", "20s"}, `container { drain_period { seconds: 20 } }`},
 		{[]string{"--publish", "mode=host,target=80"}, `host_ports { target: 80 }`},
+		{[]string{"-p", "host:8080:80/udp"}, `host_ports { target: 80 published: 8080 protocol: PROTOCOL_UDP }`},
+		{[]string{"-p", "host:80-81"}, `host_ports { target: 80 } host_ports { target: 81 }`},
 		{[]string{"--limit-cpu", "0.5", "--limit-memory", "512MiB", "--limit-pids", "100"}, `limits { nano_cpus: 500000000 memory_bytes: 536870912 pids: 100 }`},
 		{[]string{"--reserve-cpu", "1.25", "--reserve-memory", "1g"}, `reservations { nano_cpus: 1250000000 memory_bytes: 1073741824 }`},
 		{[]string{"--restart-condition", "on-failure", "--restart-delay", "2s", "--restart-max-delay", "30s", "--restart-max-attempts", "0", "--restart-window", "1m"}, `restart { condition: RESTART_CONDITION_ON_FAILURE delay { seconds: 2 } max_delay { seconds: 30 } max_attempts: 0 window { seconds: 60 } }`},
@@ -140,6 +142,11 @@ func TestWhatCannotBePublishedOrJoinedIsExplained(t *testing.T) {
 		"-p 127.0.0.1::80":                  "an address, here 127.0.0.1, cannot be chosen",
 		"-p [::1]:80:80":                    "an address, here ::1, cannot be chosen",
 		"-p ::1:80":                         "an address, here",
+		"-p node.example:80:80":             "an address, here node.example, cannot be chosen",
+		"-p 80:80:tcp":                      `"tcp" is not a port from 1 to 65535`,
+		"-p host:80:host":                   `"host" is not a port from 1 to 65535`,
+		"-p target=80,Target=81":            "target is given twice",
+		"--network name=a,name=b":           "name is given twice",
 		"-p 80:80/sctp":                     `the protocol is "sctp", but can be tcp or udp`,
 		"-p 8000-8001:80":                   "8000-8001 and 80 are not equally many ports",
 		"-p 81-80":                          "the range 81-80 goes backwards",
@@ -180,6 +187,7 @@ func TestAnUpdateChangesNetworksAndPorts(t *testing.T) {
 		{`endpoint { ports { target: 80 published: 8080 } ports { target: 80 published: 8081 } }`, "--publish-rm 8081:80", `endpoint { ports { target: 80 published: 8080 } }`},
 		{`endpoint { ports { target: 80 } ports { target: 81 } ports { target: 82 } }`, "--publish-rm 80-81", `endpoint { ports { target: 82 } }`},
 		{`task { host_ports { target: 80 published: 80 } } endpoint { ports { target: 80 published: 81 } }`, "--publish-rm 80", `endpoint {}`},
+		{`task { host_ports { target: 80 published: 80 } } endpoint { ports { target: 80 published: 81 } }`, "--publish-rm host:80", `endpoint { ports { target: 80 published: 81 } }`},
 		{`endpoint { ports { target: 80 published: 80 } }`, "--publish-rm 80 --publish-add published=80,target=80,mode=host", `task { host_ports { target: 80 published: 80 } }`},
 	} {
 		got, want := spec(t, task), spec(t, task)
@@ -202,6 +210,10 @@ func TestAnUpdateThatWouldRemoveWhatIsNotThereIsExplained(t *testing.T) {
 		{`task { network: NETWORK_MODE_HOST }`, "--network-add a", "use --network NAME"},
 		{`endpoint { ports { target: 80 published: 8080 } }`, "--publish-rm 8080", "to end publishing 8080 write 80, where it leads"},
 		{``, "--publish-rm 80", "no such port is published"},
+		{`endpoint { ports { target: 80 } }`, "--publish-rm 30000:80", "was left to Warren to choose: write 80 alone"},
+		{`endpoint { ports { target: 80 published: 8080 } }`, "--publish-rm host:80", "no such port is published"},
+		{`networks { network: "a" } networks { network: "b" }`, "--network-rm c", "--network-rm c: the service is not on it, but on a, b"},
+		{``, "--network-rm c", "is not on it, but on default"},
 	} {
 		if err := parse(t, &Update{}, strings.Fields(c.flags)...).Apply(spec(t, c.before)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.flags, err)

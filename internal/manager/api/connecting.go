@@ -306,7 +306,26 @@ func alreadyPublished(d doorway, by *warrenv1.Service) error {
 	if by.GetRemoving() {
 		return problemf(connect.CodeAlreadyExists, "port %s is published by service %s, which is still being removed: wait until `warrenctl service ls` no longer shows it", d, name)
 	}
-	return problemf(connect.CodeAlreadyExists, "port %s is published by service %s already: publish another, or take it from there with `warrenctl service update %s --publish-rm`", d, name, name)
+	return problemf(connect.CodeAlreadyExists, "port %s is published by service %s already: publish another, or take it from there with `warrenctl service update %s --publish-rm %s`", d, name, name, unpublished(d, by))
+}
+
+// unpublished is what --publish-rm is told to have a service publish a port no more.
+func unpublished(d doorway, by *warrenv1.Service) string {
+	suffix := ""
+	if d.protocol == warrenv1.Protocol_PROTOCOL_UDP {
+		suffix = "/udp"
+	}
+	for _, p := range publications(by.GetSpec()) {
+		if doorwayOf(p.PortSpec) == d {
+			return fmt.Sprintf("%d:%d%s", d.port, p.GetTarget(), suffix)
+		}
+	}
+	for _, p := range by.GetEndpoint().GetPorts() { // the spec leaves open which port it is, and knows it by its target
+		if (doorway{definite(p.GetProtocol()), p.GetPublished()}) == d {
+			return fmt.Sprintf("%d%s", p.GetTarget(), suffix)
+		}
+	}
+	return "TARGET" + suffix
 }
 
 // takenPorts are the ports of all services but one, asked for or given.

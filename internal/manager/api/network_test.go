@@ -225,23 +225,28 @@ func TestAPublishedPortIsOneServices(t *testing.T) {
 	s := serve(t)
 	web := s.created("web", ingress(8080, 80), hostPort(9100, 9100), ingress(9101, 81))
 	for want, edit := range map[string]func(*warrenv1.ServiceSpec){
-		"port 8080/tcp is published by service web already": ingress(8080, 80),
-		"port 8080/tcp is published by service web":         hostPort(8080, 80),
-		"port 9100/tcp is published by service web":         ingress(9100, 80),
+		"port 8080/tcp is published by service web already": ingress(8080, 81),
+		"port 8080/tcp is published by service web":         hostPort(8080, 81),
 	} {
 		_, err := s.create("api", edit)
-		refused(t, err, connect.CodeAlreadyExists, want, "service update web --publish-rm")
+		refused(t, err, connect.CodeAlreadyExists, want, "service update web --publish-rm 8080:80`")
 	}
+	_, err := s.create("api", ingress(9100, 80))
+	refused(t, err, connect.CodeAlreadyExists, "port 9100/tcp is published by service web", "service update web --publish-rm 9100:9100`")
 	s.created("api", hostPort(9100, 80), ingress(0, 80)) // the scheduler keeps their tasks apart
 
 	// What the addressing loop has given counts as well.
 	transaction := state.New(time.Now())
 	state.Update(transaction, s.store.Snapshot().ServiceByName("api"), func(s *warrenv1.Service) {
-		s.Endpoint = &warrenv1.ServiceEndpoint{Ports: []*warrenv1.PublishedPort{{Published: 30000, Target: 80}}}
+		s.Endpoint = &warrenv1.ServiceEndpoint{Ports: []*warrenv1.PublishedPort{
+			{Published: 30000, Target: 80}, {Published: 30001, Target: 53, Protocol: warrenv1.Protocol_PROTOCOL_UDP},
+		}}
 	})
 	statetest.Commit(t, s.proposer.Proposer, transaction)
-	_, err := s.create("third", ingress(30000, 80))
-	refused(t, err, connect.CodeAlreadyExists, "service api")
+	_, err = s.create("third", ingress(30000, 81))
+	refused(t, err, connect.CodeAlreadyExists, "service update api --publish-rm 80`")
+	_, err = s.create("third", ingress(30001, 81), func(s *warrenv1.ServiceSpec) { s.Endpoint.Ports[0].Protocol = warrenv1.Protocol_PROTOCOL_UDP })
+	refused(t, err, connect.CodeAlreadyExists, "service update api --publish-rm 53/udp`")
 
 	// What a service has, it keeps, whoever has come to have it too.
 	statetest.Put(t, s.store, statetest.Replicated("twin", 1, func(s *warrenv1.Service) { s.Spec = spec("twin", ingress(8080, 80)) }))
@@ -484,6 +489,37 @@ func TestTheOverlayIsCheckedThroughTheAgents(t *testing.T) {
 	// One that is named is a row though it is down.
 	if got = r.check("n1", down, "n1"); len(got) != 2 || !strings.HasSuffix(got["n4"], "the node is down") {
 		t.Errorf("of one that is down: %q", got)
+	}
+}
+
+func TestOneOfEachTwoNodesSpeaksFirst(t *testing.T) {
+	const first, second, third = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb", "cccccccccccccccc"
+	r := serveTLS(t, overlaid(first, "n1", 1), overlaid(second, "n2", 2), overlaid(third, "n3", 3))
+	asked := make(chan string, 64)
+	for node, hostname := range map[string]string{first: "n1", second: "n2", third: "n3"} {
+		r.answer(node, hostname, func(ask *warrenv1.OpenStream) []*warrenv1.RelayRequest {
+			addresses := slices.Sorted(slices.Values(ask.GetPing().GetAddresses()))
+			asked <- fmt.Sprintf("%d x %s %s", ask.GetPing().GetCount(), hostname, addresses)
+			return pong(ask, "")
+		})
+	}
+	take := func(n int) (said []string) {
+		for range n {
+			said = append(said, <-asked)
+		}
+		slices.Sort(said)
+		return said
+	}
+	r.check()
+	if got, want := take(2), []string{"1 x n1 [10.208.2.1 10.208.3.1]", "1 x n2 [10.208.3.1]"}; !slices.Equal(got, want) {
+		t.Errorf("at first: %q", got)
+	}
+	if got, want := take(3), []string{"2 x n1 [10.208.2.1 10.208.3.1]", "2 x n2 [10.208.1.1 10.208.3.1]", "2 x n3 [10.208.1.1 10.208.2.1]"}; !slices.Equal(got, want) {
+		t.Errorf("then: %q", got)
+	}
+	r.check("n3")
+	if got, want := take(2), []string{"1 x n1 [10.208.3.1]", "1 x n2 [10.208.3.1]"}; !slices.Equal(got, want) {
+		t.Errorf("of one alone, at first: %q", got)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"net/netip"
 	"time"
 
@@ -23,6 +24,8 @@ const (
 	// time, once a second at the slowest.
 	pingTimeout  = 20 * time.Second
 	pingInterval = time.Second
+	// rouseTimeout is how long the first words between the nodes may take: no longer than what a row may.
+	rouseTimeout = 3 * time.Second
 	// defaultPings is how often each node pings each other.
 	defaultPings = 3
 	// maxAsked is how many agents are asked at the same time.
@@ -93,6 +96,7 @@ func (h *networkService) CheckNetwork(ctx context.Context, req *connect.Request[
 	if err := stream.Send(&warrenv1.CheckNetworkResponse{Rows: uint32(len(check.nodes))}); err != nil {
 		return err
 	}
+	check.rouse(ctx, h.exchange)
 	ctx, cancel := context.WithCancel(ctx)
 	rows := make(chan *warrenv1.CheckNetworkResponse)
 	var asking errgroup.Group
@@ -164,14 +168,55 @@ func newCheck(s state.Snapshot, req *warrenv1.CheckNetworkRequest) (*check, erro
 	return c, nil
 }
 
+// rouse has one of each two nodes ping the other, before they all ping each other at the same time. Two that have been
+// quiet for WireGuard's REJECT_AFTER_TIME of 3 min shake hands first, and where both begin at once neither takes the
+// other's answer: they are cut off until REKEY_TIMEOUT has passed, 5 s later. That would be a hole of the check's own
+// making. What comes of these pings is of no interest.
+func (c *check) rouse(ctx context.Context, exchange *relay.Exchange) {
+	ctx, cancel := context.WithTimeoutCause(ctx, rouseTimeout, errSilent)
+	defer cancel()
+	var asking errgroup.Group
+	asking.SetLimit(maxAsked)
+	for _, node := range c.nodes {
+		if node.GetStatus().GetState() != warrenv1.NodeState_NODE_STATE_READY {
+			continue
+		}
+		ask := &warrenv1.PingPurpose{Count: 1}
+		for other := range c.pingedBy(node) {
+			if address, _ := overlayAddress(other); address != "" && node.GetMeta().GetId() < other.GetMeta().GetId() {
+				ask.Addresses = append(ask.Addresses, address)
+			}
+		}
+		if len(ask.GetAddresses()) == 0 {
+			continue
+		}
+		asking.Go(func() error {
+			_ = gather(ctx, exchange, node, &warrenv1.OpenStream{Purpose: &warrenv1.OpenStream_Ping{Ping: ask}}, func(*warrenv1.RelayRequest) {})
+			return nil
+		})
+	}
+	_ = asking.Wait()
+}
+
+// pingedBy are those that a node is to ping.
+func (c *check) pingedBy(node *warrenv1.Node) iter.Seq[*warrenv1.Node] {
+	return func(yield func(*warrenv1.Node) bool) {
+		for _, other := range c.nodes {
+			if other == node || c.alone != nil && c.alone != node && c.alone != other {
+				continue
+			}
+			if !yield(other) {
+				return
+			}
+		}
+	}
+}
+
 // row has one node ping those that it is to ping.
 func (c *check) row(ctx context.Context, exchange *relay.Exchange, node *warrenv1.Node) *warrenv1.CheckNetworkResponse {
 	row := &warrenv1.CheckNetworkResponse{NodeId: node.GetMeta().GetId(), Hostname: node.GetFacts().GetHostname()}
 	ask, at := &warrenv1.PingPurpose{Count: c.count}, map[string]*warrenv1.Ping{}
-	for _, other := range c.nodes {
-		if other == node || c.alone != nil && c.alone != node && c.alone != other {
-			continue
-		}
+	for other := range c.pingedBy(node) {
 		ping := &warrenv1.Ping{NodeId: other.GetMeta().GetId(), Hostname: other.GetFacts().GetHostname()}
 		row.Pings = append(row.Pings, ping)
 		if ping.Address, ping.Error = overlayAddress(other); ping.GetAddress() != "" {

@@ -75,8 +75,12 @@ func checkNetwork(spec *warrenv1.ClusterNetwork) []*validate.Violation {
 			vips, nodes, elsewhere(nodes, longestVIPRange-8))))
 	}
 	if least, prefix := uint32(nodes.Bits()+nodeBits), spec.GetNodePrefix(); prefix < least || prefix > longestNodePrefix {
-		broken = append(broken, inNetwork("node_prefix", fmt.Sprintf("is %d, but in the range %s can be %d, which gives subnets to 16 nodes, to %d: give another with --node-prefix, or a larger --node-range",
-			prefix, nodes, least, longestNodePrefix)))
+		can := fmt.Sprintf("can be %d, which gives subnets to 16 nodes, to %d", least, longestNodePrefix)
+		if least == longestNodePrefix {
+			can = fmt.Sprintf("can only be %d, which gives subnets to 16 nodes", least)
+		}
+		broken = append(broken, inNetwork("node_prefix", fmt.Sprintf("is %d, but in the range %s %s: give another with --node-prefix, or a larger --node-range",
+			prefix, nodes, can)))
 	}
 	return broken
 }
@@ -163,7 +167,9 @@ func checkRoutes(spec *warrenv1.ClusterNetwork, path string) error {
 			{"node_range", "--node-range", spec.GetNodeRange()},
 			{"vip_range", "--vip-range", spec.GetVipRange()},
 		} {
-			if p := netip.MustParsePrefix(c.text); p.Overlaps(r.to) {
+			// What is refused as a whole takes nothing away from a part of it; as wide as the range itself is what Warren
+			// lays on nodes.
+			if p := netip.MustParsePrefix(c.text); p.Overlaps(r.to) && (!r.nowhere || r.to.Bits() > p.Bits()) {
 				broken = append(broken, inNetwork(c.name, fmt.Sprintf("%s clashes with this machine's route to %s%s: give a range with %s that nothing else has",
 					p, r.to, r.by, c.flag)))
 			}
@@ -177,15 +183,20 @@ func checkRoutes(spec *warrenv1.ClusterNetwork, path string) error {
 
 // route is one way of this machine's out.
 type route struct {
-	to netip.Prefix
-	by string // in words, beginning with a blank
+	to      netip.Prefix
+	by      string // in words, beginning with a blank
+	nowhere bool   // it only says that there is no way
 }
 
-// reject is the flag of routes that say that there is no way.
-const reject = 0x200
+// How routes are told apart that only say that there is no way: by a flag or, of the silent kind (blackhole), by the
+// link that they have not.
+const (
+	reject = 0x200
+	noLink = "*"
+)
 
 // readRoutes reads the kernel's table of routes. Default routes are left out, as what is more particular
-// goes before them, and routes that only refuse.
+// goes before them, and the two halves of all there is, which VPNs lay in the place of one.
 func readRoutes(table string) []route {
 	var routes []route
 	for line := range strings.Lines(table) {
@@ -198,12 +209,18 @@ func readRoutes(table string) []route {
 		via, ok2 := kernelAddr(f[2])
 		mask, ok3 := kernelAddr(f[7])
 		flags, err := strconv.ParseUint(f[3], 16, 32)
-		if !ok1 || !ok2 || !ok3 || err != nil || mask.IsUnspecified() || flags&reject != 0 {
+		if !ok1 || !ok2 || !ok3 || err != nil {
 			continue // the heading among them
 		}
 		length := bits.LeadingZeros32(^binary.BigEndian.Uint32(mask.AsSlice()))
-		r := route{to: netip.PrefixFrom(to, length), by: " on " + f[0]}
-		if !via.IsUnspecified() {
+		if length <= 1 {
+			continue
+		}
+		r := route{to: netip.PrefixFrom(to, length), by: " on " + f[0], nowhere: flags&reject != 0 || f[0] == noLink}
+		switch {
+		case r.nowhere:
+			r.by = ", which leads nowhere"
+		case !via.IsUnspecified():
 			r.by = " via " + via.String() + r.by
 		}
 		routes = append(routes, r)

@@ -34,6 +34,7 @@ func TestRangesThatCannotBeUsedAreRefusedWithARemedy(t *testing.T) {
 		{&warrenv1.ClusterNetwork{NodeRange: "10.0.0.0/8"}, "vip_range: 10.224.0.0/16 overlaps the nodes' range 10.0.0.0/8: give a range of its own with --vip-range, such as 172.28.0.0/16"},
 		{&warrenv1.ClusterNetwork{VipRange: "10.208.0.0/16"}, "overlaps the nodes' range"},
 		{&warrenv1.ClusterNetwork{NodePrefix: 15}, "node_prefix: is 15, but in the range 10.208.0.0/12 can be 16"},
+		{&warrenv1.ClusterNetwork{NodeRange: "10.0.0.0/25"}, "is 24, but in the range 10.0.0.0/25 can only be 29, which gives subnets to 16 nodes: give another"},
 		{&warrenv1.ClusterNetwork{NodeRange: "10.0.0.0/22"}, "node_prefix: is 24, but in the range 10.0.0.0/22 can be 26"},
 	} {
 		got := sentence(checkNetwork(resolveNetwork(c.network)))
@@ -67,15 +68,23 @@ eth0	00000000	010200C0	0003	0	0	0	00000000	0	0	0
 eth0	000200C0	00000000	0001	0	0	0	00FFFFFF	0	0	0
 tun0	0000E00A	0101A8C0	0003	0	0	0	0000F0FF	0	0	0
 *	0000D00A	00000000	0201	0	0	0	0000F0FF	0	0	0
+*	0000000A	00000000	0001	0	0	0	000000FF	0	0	0
+*	0003600A	00000000	0001	0	0	0	00FFFFFF	0	0	0
+tun0	00000000	0101A8C0	0003	0	0	0	00000080	0	0	0
+tun0	00000080	0101A8C0	0003	0	0	0	00000080	0	0	0
 nonsense
 `
 
-func TestRoutesAreReadButForTheDefaultAndThoseThatRefuse(t *testing.T) {
+func TestRoutesAreReadButForTheDefault(t *testing.T) {
 	var got []string
 	for _, r := range readRoutes(table) {
 		got = append(got, r.to.String()+r.by)
 	}
-	if want := []string{"192.0.2.0/24 on eth0", "10.224.0.0/12 via 192.168.1.1 on tun0"}; !slices.Equal(got, want) {
+	want := []string{
+		"192.0.2.0/24 on eth0", "10.224.0.0/12 via 192.168.1.1 on tun0", "10.208.0.0/12, which leads nowhere",
+		"10.0.0.0/8, which leads nowhere", "10.96.3.0/24, which leads nowhere",
+	}
+	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
 	for _, broken := range []string{"", "\n\n", "a b c d e f g h", "eth0 0 0 0 0 0 0 FF"} {
@@ -97,7 +106,12 @@ func TestARangeThatTheMachineReachesSomethingElseByIsRefused(t *testing.T) {
 	if strings.Contains(err.Error(), "node_range") {
 		t.Errorf("the nodes' range is clear: %v", err)
 	}
-	if err := checkRoutes(resolveNetwork(&warrenv1.ClusterNetwork{VipRange: "10.96.0.0/16"}), path); err != nil {
+	err = checkRoutes(resolveNetwork(&warrenv1.ClusterNetwork{VipRange: "10.96.0.0/16"}), path)
+	if err == nil || !strings.Contains(err.Error(), "10.96.0.0/16 clashes with this machine's route to 10.96.3.0/24, which leads nowhere: give a range") {
+		t.Errorf("a part that is refused: %v", err)
+	}
+	// Neither do refusals of all of it and more clash, nor a default route in two halves.
+	if err := checkRoutes(resolveNetwork(&warrenv1.ClusterNetwork{VipRange: "10.97.0.0/16"}), path); err != nil {
 		t.Errorf("a range that is free: %v", err)
 	}
 	if err := checkRoutes(resolveNetwork(nil), path+"-none"); err != nil {

@@ -151,9 +151,9 @@ func TestTheReasonIsWhatWasSaidLastOfASlotThatIsNotWell(t *testing.T) {
 func TestATaskThatDoesNotServeSaysWhatItLacks(t *testing.T) {
 	lacks := func(task *warrenv1.Task) {
 		statetest.NotServing(task)
-		task.Status.Message = "nothing listens on port 80/tcp"
+		task.Status.Message = "runs, but does not listen on 80/tcp yet"
 	}
-	const text = "runs, but does not take connections yet: nothing listens on port 80/tcp"
+	const text = "runs, but does not take connections yet: does not listen on 80/tcp"
 	web := statetest.Replicated("web", 2)
 	p := of(t, web, statetest.Task("a", "web", 1, "n1"), statetest.Task("b", "web", 2, "n1", lacks))
 	if p.GetReason() != text || p.GetReasonTaskId() != "b" || p.GetSlots()[1].GetMessage() != text || p.GetSlots()[0].GetMessage() != "" {

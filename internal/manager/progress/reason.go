@@ -71,10 +71,11 @@ func reasons(service *warrenv1.Service, s *slot.Slot) []reason {
 // notServing words what a running task lacks, as its node's agent has found.
 func notServing(status *warrenv1.TaskStatus) string {
 	const text = "runs, but does not take connections yet"
-	if status.GetMessage() == "" {
+	message := strings.TrimPrefix(status.GetMessage(), "runs, but ") // as an agent begins what stands alone there
+	if message == "" {
 		return text
 	}
-	return text + ": " + status.GetMessage()
+	return text + ": " + strings.TrimSuffix(message, " yet")
 }
 
 // ending words why a task ended; empty where it was told to.
