@@ -16,6 +16,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay/catalog"
 	"github.com/cuemby/warren/internal/agent/overlay/lease"
 	"github.com/cuemby/warren/internal/agent/overlay/link"
+	"github.com/cuemby/warren/internal/agent/overlay/names"
 	"github.com/cuemby/warren/internal/agent/overlay/port"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
@@ -61,6 +62,8 @@ type Options struct {
 	Backend rules.Backend
 	// ResolvConf names the host's resolvers; empty for /etc/resolv.conf.
 	ResolvConf string
+	// Sockets are what names are asked for on; nil: sockets that are there only while the overlay is up.
+	Sockets *names.Sockets
 	// Manager is the address of a manager, by which the uplink is found where there is no default route.
 	Manager func() string
 	Logger  *slog.Logger

@@ -328,7 +328,7 @@ func (v *Overlay) open(ctx context.Context, up *network) error {
 	}
 	server, err := names.Listen(ctx, names.Options{
 		Addr: netip.AddrPortFrom(up.layout.Addr, 53), Directory: v.catalog,
-		Ranges: []netip.Prefix{up.layout.NodeRange, up.layout.VIPRange}, ResolvConf: v.ResolvConf, Logger: v.Logger,
+		Ranges: []netip.Prefix{up.layout.NodeRange, up.layout.VIPRange}, ResolvConf: v.ResolvConf, Sockets: v.Sockets, Logger: v.Logger,
 	})
 	if err != nil {
 		return err
