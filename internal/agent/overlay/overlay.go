@@ -35,6 +35,10 @@ const (
 	longestRetry  = 30 * time.Second
 )
 
+// uplinkDelay is how long is waited after a change of links or routes before it is seen what it means: they come by the
+// hundred where a routing daemon starts, and by several when a link goes up.
+const uplinkDelay = time.Second
+
 // recordDelay is how long news of endpoints may wait to be recorded: they come anew with the next session.
 const recordDelay = 5 * time.Second
 
@@ -101,6 +105,8 @@ type Overlay struct {
 	running  sync.WaitGroup
 	own      key
 	removals chan removal
+	uplinks  chan struct{} // holds a token when links or routes to the outside have changed
+	tooSmall int           // the uplink's MTU that the log has told to be too small
 }
 
 // due is what Run has to see to.
@@ -121,6 +127,7 @@ func Open(o Options) (*Overlay, error) {
 		Options: o, wires: wires, catalog: catalog.New(), peers: map[string]*warrenv1.Peer{},
 		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), applied: make(chan struct{}, 1),
 		settle: make(chan struct{}), unsettled: make(chan struct{}, 1), removals: make(chan removal),
+		uplinks: make(chan struct{}, 1),
 	}
 	if err := v.recall(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the overlay: %w", err), wires.Close())
@@ -230,9 +237,15 @@ func (v *Overlay) Run(ctx context.Context) {
 			v.Logger.Error("changes of this machine's links go unseen", "error", err)
 		}
 	})
+	v.running.Go(func() {
+		if err := v.wires.WatchUplinks(ctx, func() { token(v.uplinks) }); err != nil {
+			v.Logger.Error("changes of the uplinks' MTU go unseen until peers change", "error", err)
+		}
+	})
 	v.running.Go(func() { v.acknowledge(ctx) })
-	retry, record := newAlarm(), newAlarm()
+	retry, uplink, record := newAlarm(), newAlarm(), newAlarm()
 	defer retry.stop()
+	defer uplink.stop()
 	defer record.stop()
 	for wait := shortestRetry; ; {
 		if err := v.tend(ctx, record); err == nil {
@@ -248,6 +261,13 @@ func (v *Overlay) Run(ctx context.Context) {
 			v.mu.Lock()
 			v.due.ports = true
 			v.mu.Unlock()
+		case <-v.uplinks:
+			if uplink.timer == nil {
+				uplink.set(uplinkDelay)
+			}
+		case <-uplink.C:
+			uplink.stop()
+			v.lookAtUplinks()
 		case r := <-v.removals:
 			r.done <- v.remove(r.ctx)
 		case <-retry.C:
