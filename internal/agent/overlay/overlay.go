@@ -194,10 +194,15 @@ func (v *Overlay) Attend(open bool) {
 	}
 }
 
-// Status is how this node's overlay stands; nil before it has come up or failed to.
+// Status is how this node's overlay stands; nil before it has come up or failed to. What is known before that is kept back: by
+// a status without a key the others would take this node for one without an overlay, and drop the sessions of their devices with
+// its own, which have outlived the agent before.
 func (v *Overlay) Status() *warrenv1.OverlayStatus {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.status.GetState() == warrenv1.OverlayState_OVERLAY_STATE_UNSPECIFIED {
+		return nil
+	}
 	return v.status
 }
 
@@ -367,8 +372,14 @@ func (v *Overlay) fail(ctx context.Context, err error) {
 	if !same {
 		v.Logger.Error("the overlay network is not up; trying again until it is", "error", err)
 	}
+	v.mu.Lock()
+	port := v.config.GetWireguardPort()
+	v.mu.Unlock()
 	v.report(func(s *warrenv1.OverlayStatus) {
 		s.State, s.Error = warrenv1.OverlayState_OVERLAY_STATE_FAILED, clip(err.Error())
+		if s.GetPublicKey() == "" && v.own != (key{}) { // the device of an agent before may go on all the same
+			s.PublicKey, s.KeyGeneration, s.ListenPort = v.own.private.PublicKey().String(), v.own.generation, port
+		}
 	})
 }
 
