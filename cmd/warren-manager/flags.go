@@ -22,7 +22,7 @@ type flags struct {
 	DataDir string `type:"path" default:"/var/lib/warren/manager" placeholder:"DIR" help:"The manager's identity and the cluster's state."`
 	Socket  string `default:"/run/warren/manager.sock" placeholder:"PATH" help:"Unix socket for warrenctl on this machine; root and the group warren may use it."`
 
-	ListenAddr    string `default:"0.0.0.0:7420" placeholder:"HOST:PORT" help:"Where agents, users and the other managers connect, over TLS. Empty: nowhere but the unix socket."`
+	ListenAddr    string `default:":7420" placeholder:"HOST:PORT" help:"Where agents, users and the other managers connect, over TLS. Without a host: at every address of the machine, of IPv4 and IPv6. Empty: nowhere but the unix socket."`
 	AdvertiseAddr string `placeholder:"HOST:PORT" help:"Under what address others reach --listen-addr. Default: that address, or with 0.0.0.0 this machine's first."`
 
 	Join           []string `placeholder:"HOST:PORT" help:"A manager of the cluster to join, for unattended installs; with a token, and until it works. Repeat it for each."`

@@ -14,6 +14,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/logs"
 	"github.com/cuemby/warren/internal/agent/membership"
 	"github.com/cuemby/warren/internal/agent/overlay"
+	"github.com/cuemby/warren/internal/agent/overlay/names"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	"github.com/cuemby/warren/internal/agent/runtime"
@@ -85,6 +86,9 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	}
 	kept := fdstore.Inherit()
 	defer closing(&err, kept.Close)
+	// Before the runtime, which lets go of whatever nobody has taken.
+	asked := names.Recall(kept, c.Logger)
+	defer asked.Close()
 	containerd, err := runtime.Open(ctx, runtime.Options{
 		Address:            c.ContainerdAddress,
 		Namespace:          c.ContainerdNamespace,
@@ -116,7 +120,9 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		return err
 	}
 
-	network, err := overlay.Open(c.overlay(state, member, machine.Name()))
+	about := c.overlay(state, member, machine.Name())
+	about.Sockets = asked
+	network, err := overlay.Open(about)
 	if err != nil {
 		return err
 	}

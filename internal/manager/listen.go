@@ -8,6 +8,7 @@ import (
 	"net/http/pprof"
 	"net/netip"
 	"strconv"
+	"strings"
 )
 
 // withProfiles adds Go's profiles, which only those who administer the machine may see.
@@ -61,23 +62,36 @@ func advertised(configured string, addr net.Addr) string {
 	return net.JoinHostPort(cmp.Or(reachable(), "127.0.0.1"), strconv.Itoa(int(listening.Port())))
 }
 
-// reachable returns this machine's first address that is not of loopback or one link alone, IPv4 before
-// IPv6.
+// overlayLinks is what the names of the overlay's links begin with. Their addresses lead to managers only once there is an
+// overlay, for which there must be managers.
+const overlayLinks = "warren"
+
+// reachable returns this machine's first address that is not of loopback, of one link alone or of the overlay, IPv4
+// before IPv6.
 func reachable() string {
-	addrs, err := net.InterfaceAddrs()
+	links, err := net.Interfaces()
 	if err != nil {
 		return ""
 	}
 	var six string
-	for _, a := range addrs {
-		prefix, err := netip.ParsePrefix(a.String())
-		if err != nil || !prefix.Addr().IsGlobalUnicast() {
+	for _, l := range links {
+		if strings.HasPrefix(l.Name, overlayLinks) {
 			continue
 		}
-		if prefix.Addr().Is4() {
-			return prefix.Addr().String()
+		addrs, err := l.Addrs()
+		if err != nil {
+			continue // it went away between the two calls
 		}
-		six = cmp.Or(six, prefix.Addr().String())
+		for _, a := range addrs {
+			prefix, err := netip.ParsePrefix(a.String())
+			if err != nil || !prefix.Addr().IsGlobalUnicast() {
+				continue
+			}
+			if prefix.Addr().Is4() {
+				return prefix.Addr().String()
+			}
+			six = cmp.Or(six, prefix.Addr().String())
+		}
 	}
 	return six
 }

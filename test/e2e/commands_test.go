@@ -32,6 +32,10 @@ import (
 //	join M...              boot machines that run an agent of that cluster
 //	managers M...          run a manager on machines that have booted, one after the other, each joining
 //	                       the cluster
+//	connect straight|ipv6|translated
+//	                       connect the machines that are booted from now on by a plain cable, as they
+//	                       are unless told otherwise; with IPv6 and no IPv4; or from behind a router
+//	                       each that translates addresses, so that $M is one that others do not reach
 //	machines M...          boot machines with no daemon running
 //	agent M [--FLAG=VALUE...]
 //	                       run an agent with these flags beside the usual ones, in place of one that
@@ -82,6 +86,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"unit":      tell(changeUnit),
 	"machine":   tell(changeMachine),
 	"clean":     tell(awaitClean),
+	"connect":   tell(connectBy),
 	"registry":  tell(changeRegistry),
 }
 
@@ -100,6 +105,8 @@ func tell(do func(*story, []string) error) func(*testscript.TestScript, bool, []
 		for _, m := range s.lab.Machines() {
 			ts.Setenv(strings.ToUpper(m.Name()), m.IP().String())
 		}
+		ts.Setenv("REGISTRY", s.lab.Registry())
+		ts.Setenv("HELLO", s.lab.Registry()+"/hello")
 	}
 }
 
@@ -417,6 +424,13 @@ func changeMachine(s *story, args []string) error {
 		return m.Heal()
 	}
 	return errUsage
+}
+
+func connectBy(s *story, args []string) error {
+	if len(args) != 1 {
+		return errUsage
+	}
+	return s.lab.ConnectBy(machine.Way(args[0]))
 }
 
 func awaitClean(s *story, names []string) error {

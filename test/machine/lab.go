@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -49,6 +48,7 @@ type Lab struct {
 	launcher *launcher
 
 	mu       sync.Mutex
+	way      Way // of the machines that are added next
 	machines []*Machine
 	closed   bool
 }
@@ -66,7 +66,7 @@ func NewLab(ctx context.Context, options Options) (*Lab, error) {
 	if _, err := os.Stat(root); err != nil {
 		return nil, fmt.Errorf("new lab: the machines' root file system is missing, run \"make setup\": %w", err)
 	}
-	lab := &Lab{root: root, launcher: newLauncher()}
+	lab := &Lab{root: root, launcher: newLauncher(), way: Straight}
 	if options.BinDir != "" {
 		dir, err := filepath.Abs(options.BinDir)
 		if err != nil {
@@ -88,10 +88,10 @@ func (l *Lab) build(ctx context.Context) error {
 	if err := createNetwork(l.network); err != nil {
 		return err
 	}
-	if err := createBridge(l.network, gateway); err != nil {
+	if err := createBridge(l.network, gateway, gatewayIPv6); err != nil {
 		return err
 	}
-	registry, err := startRegistry(ctx, l.network, netip.AddrPortFrom(gateway.Addr(), registryPort))
+	registry, err := startRegistry(ctx, l.network)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,25 @@ func makeDiskSpace(dir string) error {
 }
 
 // Registry is the address, as machines see it, of the lab's image registry. It speaks plain HTTP.
-func (l *Lab) Registry() string { return l.registry.address }
+func (l *Lab) Registry() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.way == IPv6 {
+		return registryName + ":" + registryPort // image names have no place for IPv6 addresses
+	}
+	return registryAddress
+}
+
+// ConnectBy says how the machines that are added from now on are connected to the lab's network.
+func (l *Lab) ConnectBy(way Way) error {
+	if way != Straight && way != IPv6 && way != Translated {
+		return fmt.Errorf("machines are connected %s, %s or %s, not %q", Straight, IPv6, Translated, way)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.way = way
+	return nil
+}
 
 // RegistryTransport reaches the lab's registry (and anything else on the lab's network) from this
 // process, for pushing images.
@@ -223,7 +241,8 @@ func (l *Lab) add(name string) (*Machine, error) {
 	m := &Machine{
 		lab:  l,
 		name: name,
-		addr: machineAddr(len(l.machines)),
+		way:  l.way,
+		addr: machineAddr(len(l.machines), l.way),
 		dir:  filepath.Join(l.dir, disksName, name),
 	}
 	if err := m.makeDisk(); err != nil {
@@ -239,9 +258,13 @@ func (l *Lab) nameMachines() error {
 	defer l.mu.Unlock()
 	var hosts strings.Builder
 	hosts.WriteString("127.0.0.1 localhost\n")
-	fmt.Fprintf(&hosts, "%s registry\n", gateway.Addr())
+	via := gateway
+	if l.way == IPv6 {
+		via = gatewayIPv6
+	}
+	fmt.Fprintf(&hosts, "%s %s\n", via.Addr(), registryName)
 	for _, m := range l.machines {
-		fmt.Fprintf(&hosts, "%s %s\n", m.addr.Addr(), m.name)
+		fmt.Fprintf(&hosts, "%s %s\n", m.IP(), m.name)
 	}
 	for _, m := range l.machines {
 		if err := os.WriteFile(m.HostPath("/etc/hosts"), []byte(hosts.String()), 0o644); err != nil {

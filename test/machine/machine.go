@@ -28,7 +28,8 @@ var ErrOff = errors.New("the machine is off")
 type Machine struct {
 	lab  *Lab
 	name string
-	addr netip.Prefix
+	way  Way
+	addr netip.Prefix // on the lab's network: its own, or its router's
 	dir  string
 
 	mu     sync.Mutex
@@ -40,8 +41,13 @@ type Machine struct {
 // Name is the machine's name in the lab and its host name.
 func (m *Machine) Name() string { return m.name }
 
-// IP is the machine's address on the lab's network.
-func (m *Machine) IP() netip.Addr { return m.addr.Addr() }
+// IP is the machine's own address, on the lab's network unless the machine is behind a router.
+func (m *Machine) IP() netip.Addr {
+	if m.way == Translated {
+		return insideRouter.Addr().Next()
+	}
+	return m.addr.Addr()
+}
 
 // Leader is the machine's process 1 as the host sees it, for entering the machine by hand; 0 when off.
 func (m *Machine) Leader() int {
@@ -103,7 +109,7 @@ func (m *Machine) powerOn(ctx context.Context) error {
 	if err := createNetwork(network); err != nil {
 		return err
 	}
-	if err := connect(m.lab.network, network, m.name, m.addr); err != nil {
+	if err := m.connect(ctx, network); err != nil {
 		return err
 	}
 	cgroups, err := createCgroups(m.lab.id, m.name)
@@ -140,6 +146,21 @@ func (m *Machine) powerOn(ctx context.Context) error {
 	m.leader = leader
 	return m.checkBoot(ctx)
 }
+
+func (m *Machine) connect(ctx context.Context, network string) error {
+	if m.way != Translated {
+		return connect(m.lab.network, network, m.name, m.addr)
+	}
+	if err := createNetwork(m.routerPath()); err != nil {
+		return err
+	}
+	if err := connect(m.lab.network, m.routerPath(), m.name, m.addr); err != nil {
+		return err
+	}
+	return translate(ctx, m.routerPath(), network, netip.PrefixFrom(m.IP(), insideRouter.Bits()))
+}
+
+func (m *Machine) routerPath() string { return networkPath(m.lab.id, m.name+"-router") }
 
 // enterCgroups is shell that moves the shell into the cgroups.
 func enterCgroups(dirs []string) string {
@@ -224,6 +245,7 @@ func (m *Machine) cutPower() error {
 		// The kernel is slow to take a network namespace down; its cable must be free for the next power-on.
 		disconnect(m.lab.network, m.name),
 		removeNetwork(networkPath(m.lab.id, m.name)),
+		removeNetwork(m.routerPath()),
 		removeNspawnTraces(m.lab.id+"-"+m.name),
 	)
 }

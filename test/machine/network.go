@@ -3,14 +3,18 @@
 package machine
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -20,12 +24,31 @@ import (
 // A lab's network is one bridge in a network namespace of its own: in the host's own namespace the
 // host's firewall (Docker's, say) would drop the machines' traffic. For the same reason every lab
 // can have the same addresses.
-var gateway = netip.MustParsePrefix("10.77.0.1/24")
+var (
+	gateway     = netip.MustParsePrefix("10.77.0.1/24")
+	gatewayIPv6 = netip.MustParsePrefix("fd77::1/64")
+	// insideRouter is a router's address on the side of its machine.
+	insideRouter = netip.MustParsePrefix("192.168.77.1/24")
+)
+
+// Way is how a machine is connected to its lab's network.
+type Way string
+
+// The ways.
+const (
+	// Straight is by a cable to the lab's bridge, and with IPv4.
+	Straight Way = "straight"
+	// IPv6 is the same with an IPv6 address and no other.
+	IPv6 Way = "ipv6"
+	// Translated is from behind a router of the machine's own that has the address on the lab's network: it sends what comes
+	// from inside as its own, from other ports, and lets in the answers to that and nothing else.
+	Translated Way = "translated"
+)
 
 const (
 	namespacesDir = "/run/netns"
 	bridgeName    = "lab"
-	registryPort  = 5000
+	registryPort  = "5000"
 	firstMachine  = 11
 	maxMachines   = 240
 )
@@ -38,7 +61,13 @@ func networkPath(lab, machine string) string {
 	return filepath.Join(namespacesDir, name)
 }
 
-func machineAddr(index int) netip.Prefix {
+// machineAddr is the address on the lab's network of a machine, or of its router.
+func machineAddr(index int, way Way) netip.Prefix {
+	if way == IPv6 {
+		octets := gatewayIPv6.Addr().As16()
+		octets[15] = byte(firstMachine + index)
+		return netip.PrefixFrom(netip.AddrFrom16(octets), gatewayIPv6.Bits())
+	}
 	octets := gateway.Addr().As4()
 	octets[3] = byte(firstMachine + index)
 	return netip.PrefixFrom(netip.AddrFrom4(octets), gateway.Bits())
@@ -102,7 +131,7 @@ func inNetwork(path string, f func() error) error {
 	return <-done
 }
 
-func createBridge(network string, address netip.Prefix) error {
+func createBridge(network string, addresses ...netip.Prefix) error {
 	err := inNetwork(network, func() error {
 		if err := linkUp("lo"); err != nil {
 			return err
@@ -111,8 +140,10 @@ func createBridge(network string, address netip.Prefix) error {
 		if err := netlink.LinkAdd(bridge); err != nil {
 			return err
 		}
-		if err := addAddress(bridge, address); err != nil {
-			return err
+		for _, address := range addresses {
+			if err := addAddress(bridge, address); err != nil {
+				return err
+			}
 		}
 		return netlink.LinkSetUp(bridge)
 	})
@@ -122,35 +153,46 @@ func createBridge(network string, address netip.Prefix) error {
 	return nil
 }
 
-// connect lays a cable between a machine's eth0 and a port, named after the machine, of the lab's
+// connect lays a cable between eth0 of a machine, or of its router, and a port, named after the machine, of the lab's
 // bridge.
 func connect(network, machineNetwork, port string, address netip.Prefix) error {
 	err := inNetwork(network, func() error {
-		ns, err := netns.GetFromPath(machineNetwork)
-		if err != nil {
-			return err
-		}
-		defer ns.Close()
 		bridge, err := netlink.LinkByName(bridgeName)
 		if err != nil {
 			return err
 		}
-		veth := &netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: port, MasterIndex: bridge.Attrs().Index},
-			PeerName:  "eth0",
-			// The same after every power cut, so that neighbours need not learn it anew.
-			PeerHardwareAddr: hardwareAddr(address.Addr()),
-			PeerNamespace:    netlink.NsFd(ns),
-		}
-		if err := netlink.LinkAdd(veth); err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(veth)
+		return cable(netlink.LinkAttrs{Name: port, MasterIndex: bridge.Attrs().Index}, machineNetwork, address.Addr())
 	})
 	if err != nil {
 		return fmt.Errorf("connect to the lab's bridge: %w", err)
 	}
-	err = inNetwork(machineNetwork, func() error {
+	via := gateway
+	if address.Addr().Is6() {
+		via = gatewayIPv6
+	}
+	return settleIn(machineNetwork, address, via.Addr())
+}
+
+// cable lays one from a port of the network namespace that the thread is in to eth0 of another, which will have that
+// address. Its hardware address is the same after every power cut, so that neighbours need not learn it anew.
+func cable(port netlink.LinkAttrs, network string, address netip.Addr) error {
+	ns, err := netns.GetFromPath(network)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	veth := &netlink.Veth{
+		LinkAttrs: port, PeerName: "eth0", PeerHardwareAddr: hardwareAddr(address), PeerNamespace: netlink.NsFd(ns),
+	}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(veth)
+}
+
+// settleIn gives the machine that has the network namespace its address, and its way out.
+func settleIn(network string, address netip.Prefix, gateway netip.Addr) error {
+	err := inNetwork(network, func() error {
 		if err := linkUp("lo"); err != nil {
 			return err
 		}
@@ -164,12 +206,63 @@ func connect(network, machineNetwork, port string, address netip.Prefix) error {
 		if err := netlink.LinkSetUp(eth0); err != nil {
 			return err
 		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: gateway.Addr().AsSlice()})
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: gateway.AsSlice()})
 	})
 	if err != nil {
 		return fmt.Errorf("give the machine its address: %w", err)
 	}
 	return nil
+}
+
+// insideRouterPort is a router's link to its machine.
+const insideRouterPort = "inside"
+
+// translate makes a router of the network namespace, and connects the machine to it.
+func translate(ctx context.Context, router, machineNetwork string, address netip.Prefix) error {
+	const rules = `
+		table ip router {
+			chain forward {
+				type filter hook forward priority 0; policy drop;
+				iifname "inside" accept
+				ct state established accept
+			}
+			chain postrouting {
+				type nat hook postrouting priority 100;
+				oifname "eth0" meta l4proto udp masquerade to :20000-29999
+				oifname "eth0" masquerade
+			}
+		}`
+	err := inNetwork(router, func() error {
+		if err := cable(netlink.LinkAttrs{Name: insideRouterPort}, machineNetwork, address.Addr()); err != nil {
+			return err
+		}
+		inside, err := netlink.LinkByName(insideRouterPort)
+		if err != nil {
+			return err
+		}
+		if err := addAddress(inside, insideRouter); err != nil {
+			return err
+		}
+		for setting, value := range map[string]string{
+			"ipv4/ip_forward": "1",
+			// It forgets as soon as routers do that are out for it.
+			"netfilter/nf_conntrack_udp_timeout": "30", "netfilter/nf_conntrack_udp_timeout_stream": "30",
+		} {
+			if err := os.WriteFile(filepath.Join("/proc/sys/net", setting), []byte(value), 0); err != nil {
+				return err
+			}
+		}
+		nft := exec.CommandContext(ctx, "nft", "-f", "-")
+		nft.Stdin = strings.NewReader(rules)
+		if output, err := nft.CombinedOutput(); err != nil {
+			return fmt.Errorf("nft: %w: %s", err, bytes.TrimSpace(output))
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("put a router before the machine: %w", err)
+	}
+	return settleIn(machineNetwork, address, insideRouter.Addr())
 }
 
 // disconnect takes the cable away, with what it is plugged into in the machine.
@@ -213,14 +306,18 @@ func linkUp(name string) error {
 }
 
 func addAddress(link netlink.Link, address netip.Prefix) error {
-	return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{
+	addr := &netlink.Addr{IPNet: &net.IPNet{
 		IP:   address.Addr().AsSlice(),
 		Mask: net.CIDRMask(address.Bits(), address.Addr().BitLen()),
-	}})
+	}}
+	if address.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD // it is of use at once
+	}
+	return netlink.AddrAdd(link, addr)
 }
 
-// hardwareAddr is a locally administered address made of the machine's IPv4 address.
+// hardwareAddr is a locally administered address made of the end of the machine's address.
 func hardwareAddr(address netip.Addr) net.HardwareAddr {
-	ip := address.As4()
-	return net.HardwareAddr{0x02, 0x77, ip[0], ip[1], ip[2], ip[3]}
+	ip := address.As16()
+	return net.HardwareAddr{0x02, 0x77, ip[12], ip[13], ip[14], ip[15]}
 }

@@ -20,18 +20,22 @@ import (
 
 // registryServer is an image registry in this process, listening on the lab's bridge.
 type registryServer struct {
-	address   string
 	server    *http.Server
 	transport *http.Transport
 	served    chan error
 	lock      atomic.Pointer[url.Userinfo] // who may come in; everyone where it is nil
 }
 
-func startRegistry(ctx context.Context, network string, address netip.AddrPort) (*registryServer, error) {
+// registryAddress is where machines with IPv4 find it, registryName what it is called on all.
+const (
+	registryAddress = "10.77.0.1:" + registryPort
+	registryName    = "registry"
+)
+
+func startRegistry(ctx context.Context, network string) (*registryServer, error) {
 	quiet := log.New(io.Discard, "", 0)
 	r := &registryServer{
-		address: address.String(),
-		server:  &http.Server{ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second},
+		server: &http.Server{ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second},
 		transport: &http.Transport{
 			DialContext: func(ctx context.Context, protocol, address string) (net.Conn, error) {
 				return dialIn(ctx, network, protocol, address)
@@ -42,7 +46,7 @@ func startRegistry(ctx context.Context, network string, address netip.AddrPort) 
 	r.server.Handler = r.guard(registry.New(registry.Logger(quiet)))
 	var listener net.Listener
 	err := inNetwork(network, func() (err error) {
-		listener, err = new(net.ListenConfig).Listen(ctx, "tcp", r.address)
+		listener, err = new(net.ListenConfig).Listen(ctx, "tcp", ":"+registryPort)
 		return err
 	})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay/catalog"
 	"github.com/cuemby/warren/internal/agent/overlay/lease"
 	"github.com/cuemby/warren/internal/agent/overlay/link"
+	"github.com/cuemby/warren/internal/agent/overlay/names"
 	"github.com/cuemby/warren/internal/agent/overlay/port"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
@@ -33,6 +34,10 @@ const (
 	shortestRetry = 500 * time.Millisecond
 	longestRetry  = 30 * time.Second
 )
+
+// uplinkDelay is how long is waited after a change of links or routes before it is seen what it means: they come by the
+// hundred where a routing daemon starts, and by several when a link goes up.
+const uplinkDelay = time.Second
 
 // recordDelay is how long news of endpoints may wait to be recorded: they come anew with the next session.
 const recordDelay = 5 * time.Second
@@ -61,6 +66,8 @@ type Options struct {
 	Backend rules.Backend
 	// ResolvConf names the host's resolvers; empty for /etc/resolv.conf.
 	ResolvConf string
+	// Sockets are what names are asked for on; nil: sockets that are there only while the overlay is up.
+	Sockets *names.Sockets
 	// Manager is the address of a manager, by which the uplink is found where there is no default route.
 	Manager func() string
 	Logger  *slog.Logger
@@ -98,6 +105,8 @@ type Overlay struct {
 	running  sync.WaitGroup
 	own      key
 	removals chan removal
+	uplinks  chan struct{} // holds a token when links or routes to the outside have changed
+	tooSmall int           // the uplink's MTU that the log has told to be too small
 }
 
 // due is what Run has to see to.
@@ -118,6 +127,7 @@ func Open(o Options) (*Overlay, error) {
 		Options: o, wires: wires, catalog: catalog.New(), peers: map[string]*warrenv1.Peer{},
 		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), applied: make(chan struct{}, 1),
 		settle: make(chan struct{}), unsettled: make(chan struct{}, 1), removals: make(chan removal),
+		uplinks: make(chan struct{}, 1),
 	}
 	if err := v.recall(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the overlay: %w", err), wires.Close())
@@ -184,10 +194,15 @@ func (v *Overlay) Attend(open bool) {
 	}
 }
 
-// Status is how this node's overlay stands; nil before it has come up or failed to.
+// Status is how this node's overlay stands; nil before it has come up or failed to. What is known before that is kept back: by
+// a status without a key the others would take this node for one without an overlay, and drop the sessions of their devices with
+// its own, which have outlived the agent before.
 func (v *Overlay) Status() *warrenv1.OverlayStatus {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.status.GetState() == warrenv1.OverlayState_OVERLAY_STATE_UNSPECIFIED {
+		return nil
+	}
 	return v.status
 }
 
@@ -227,9 +242,15 @@ func (v *Overlay) Run(ctx context.Context) {
 			v.Logger.Error("changes of this machine's links go unseen", "error", err)
 		}
 	})
+	v.running.Go(func() {
+		if err := v.wires.WatchUplinks(ctx, func() { token(v.uplinks) }); err != nil {
+			v.Logger.Error("changes of the uplinks' MTU go unseen until peers change", "error", err)
+		}
+	})
 	v.running.Go(func() { v.acknowledge(ctx) })
-	retry, record := newAlarm(), newAlarm()
+	retry, uplink, record := newAlarm(), newAlarm(), newAlarm()
 	defer retry.stop()
+	defer uplink.stop()
 	defer record.stop()
 	for wait := shortestRetry; ; {
 		if err := v.tend(ctx, record); err == nil {
@@ -245,6 +266,13 @@ func (v *Overlay) Run(ctx context.Context) {
 			v.mu.Lock()
 			v.due.ports = true
 			v.mu.Unlock()
+		case <-v.uplinks:
+			if uplink.timer == nil {
+				uplink.set(uplinkDelay)
+			}
+		case <-uplink.C:
+			uplink.stop()
+			v.lookAtUplinks()
 		case r := <-v.removals:
 			r.done <- v.remove(r.ctx)
 		case <-retry.C:
@@ -344,8 +372,14 @@ func (v *Overlay) fail(ctx context.Context, err error) {
 	if !same {
 		v.Logger.Error("the overlay network is not up; trying again until it is", "error", err)
 	}
+	v.mu.Lock()
+	port := v.config.GetWireguardPort()
+	v.mu.Unlock()
 	v.report(func(s *warrenv1.OverlayStatus) {
 		s.State, s.Error = warrenv1.OverlayState_OVERLAY_STATE_FAILED, clip(err.Error())
+		if s.GetPublicKey() == "" && v.own != (key{}) { // the device of an agent before may go on all the same
+			s.PublicKey, s.KeyGeneration, s.ListenPort = v.own.private.PublicKey().String(), v.own.generation, port
+		}
 	})
 }
 

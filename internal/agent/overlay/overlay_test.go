@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -207,5 +208,25 @@ func TestWhatFailsStaysDue(t *testing.T) {
 	defer v.ports.Close()
 	if err := v.tend(t.Context(), newAlarm()); err == nil || v.due != (due{config: true, peers: true, wires: true}) {
 		t.Errorf("%v; due is %+v", err, v.due)
+	}
+}
+
+func TestNothingIsToldBeforeTheNetworkIsUpOrHasFailed(t *testing.T) {
+	v := shell(&memory{values: map[string][]byte{}})
+	v.report(func(s *warrenv1.OverlayStatus) { s.TakenPorts = []*warrenv1.TakenPort{{Port: 80}} })
+	if s := v.Status(); s != nil {
+		t.Errorf("told %v", s)
+	}
+	own, err := v.takeKey(config(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.config = config(0)
+	v.config.WireguardPort = 7421
+	v.fail(t.Context(), errors.New("no way"))
+	s := v.Status()
+	if s.GetState() != warrenv1.OverlayState_OVERLAY_STATE_FAILED || s.GetError() != "no way" || len(s.GetTakenPorts()) != 1 ||
+		s.GetPublicKey() != own.private.PublicKey().String() || s.GetListenPort() != 7421 {
+		t.Errorf("told %v", s)
 	}
 }

@@ -174,10 +174,29 @@ func (v *Overlay) mtu() int {
 		}
 	}
 	mtu, fits := link.OverlayMTU(cmp.Or(smallest, usualMTU), ipv6)
-	if !fits {
+	if fits {
+		v.tooSmall = 0
+	} else if v.tooSmall != smallest {
+		v.tooSmall = smallest
 		v.Logger.Warn("this machine's uplink is too small for the overlay: its packets will come in fragments", "mtu", smallest)
 	}
 	return mtu
+}
+
+// lookAtUplinks has the network laid anew where the uplinks bear packets of another size now.
+func (v *Overlay) lookAtUplinks() {
+	v.mu.Lock()
+	up := v.net
+	v.mu.Unlock()
+	if up == nil {
+		return
+	}
+	if mtu := v.mtu(); mtu != up.mtu {
+		v.Logger.Info("the uplinks' MTU is another", "before", up.mtu, "now", mtu)
+		v.mu.Lock()
+		v.due.wires = true
+		v.mu.Unlock()
+	}
 }
 
 // begin opens what the network is made of, and changes nothing that works.
@@ -328,7 +347,7 @@ func (v *Overlay) open(ctx context.Context, up *network) error {
 	}
 	server, err := names.Listen(ctx, names.Options{
 		Addr: netip.AddrPortFrom(up.layout.Addr, 53), Directory: v.catalog,
-		Ranges: []netip.Prefix{up.layout.NodeRange, up.layout.VIPRange}, ResolvConf: v.ResolvConf, Logger: v.Logger,
+		Ranges: []netip.Prefix{up.layout.NodeRange, up.layout.VIPRange}, ResolvConf: v.ResolvConf, Sockets: v.Sockets, Logger: v.Logger,
 	})
 	if err != nil {
 		return err

@@ -50,6 +50,9 @@ func (v *Overlay) remove(ctx context.Context) error {
 		up.running.Wait()
 		err = errors.Join(err, up.rules.Remove(ctx), up.rules.Close(), up.device.Remove(ctx))
 	}
+	if v.Sockets != nil {
+		v.Sockets.Drop()
+	}
 	err = errors.Join(err, v.wires.Down(ctx))
 	for _, name := range []string{configRecord, peersRecord, endpointsRecord, keyRecord} {
 		err = errors.Join(err, v.Record.RecordNetwork(name, nil))

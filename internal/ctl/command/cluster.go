@@ -79,7 +79,7 @@ func (c *clusterSettings) apply(spec *warrenv1.ClusterSpec) {
 type ClusterInit struct {
 	clusterSettings
 	AdvertiseAddr string `help:"Under what address others reach this manager. Default: as it is configured, or this machine's first." placeholder:"HOST:PORT"`
-	ListenAddr    string `help:"Where this manager listens from now on. Default: as it is configured (0.0.0.0:7420)." placeholder:"HOST:PORT"`
+	ListenAddr    string `help:"Where this manager listens from now on. Default: as it is configured (:7420)." placeholder:"HOST:PORT"`
 
 	NodeRange     string `group:"Network" help:"Addresses of nodes and tasks, cut into a subnet for each node; for good (10.208.0.0/12)." placeholder:"ADDRESS/LENGTH"`
 	NodePrefix    uint32 `group:"Network" help:"Length of the prefix of a node's subnet; for good (24, for 253 tasks)." placeholder:"LENGTH"`

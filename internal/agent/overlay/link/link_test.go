@@ -629,6 +629,18 @@ func TestTheUplinkIsTheOneThatLeadsToTheOthers(t *testing.T) {
 	}
 }
 
+func TestTheOverlayIsNoUplink(t *testing.T) {
+	t.Parallel()
+	a, b := newHost(t, 3), newHost(t, 4)
+	join(a, b)
+	a.up()
+	for _, toward := range []netip.Addr{a.node.Addr, a.addr(9), b.node.Addr} {
+		if name, _, err := a.wires.Uplink(toward); err == nil {
+			t.Errorf("towards %s it is %s", toward, name)
+		}
+	}
+}
+
 func TestTheOverlaysPacketsFitTheUplinksWhenWrapped(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

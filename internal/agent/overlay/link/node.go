@@ -46,7 +46,7 @@ func (w *Wires) up(n Node) error {
 	if err := w.dress(bridge, n.Addr); err != nil {
 		return fmt.Errorf("bridge %s: %w", w.Bridge, err)
 	}
-	if err := w.replug(bridge); err != nil {
+	if err := w.replug(bridge, n.MTU); err != nil {
 		return err
 	}
 	device, err := w.kernel.LinkByName(w.Device)

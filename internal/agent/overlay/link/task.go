@@ -332,11 +332,18 @@ func (w *Wires) plug(host *netlink.LinkAttrs, bridge int, addr netip.Addr) error
 	return nil
 }
 
-// replug puts back into the bridge the tasks' veths that have come out of it, and what it was told of tasks.
-func (w *Wires) replug(bridge netlink.Link) error {
+// replug puts back into the bridge the tasks' veths that have come out of it, and what it was told of tasks, and gives
+// them the MTU.
+func (w *Wires) replug(bridge netlink.Link, mtu int) error {
 	veths, err := w.veths()
 	if err != nil || len(veths) == 0 {
 		return err
+	}
+	for _, host := range veths {
+		if err := w.resize(host, mtu); err != nil && !notFound(err) {
+			// It goes on with what it has: what is too large is told by ICMP, as on any route.
+			w.Logger.Warn("a task's link keeps its MTU", "task", host.Alias, "mtu", mtu, "error", err)
+		}
 	}
 	index := bridge.Attrs().Index
 	known, err := all(func() ([]netlink.Neigh, error) { return w.kernel.NeighList(index, netlink.FAMILY_V4) })
@@ -370,6 +377,32 @@ func (w *Wires) replug(bridge netlink.Link) error {
 		}
 	}
 	return nil
+}
+
+// resize gives a task's link the MTU, unless it has it. Connections go on: TCP looks at the link's with each packet that it
+// makes. The host's end is the last to change, so that by it is seen what is left to do.
+func (w *Wires) resize(host *netlink.LinkAttrs, mtu int) error {
+	if host.MTU == mtu || host.Alias == "" {
+		return nil
+	}
+	ns, err := netns.GetFromPath(w.namespacePath(host.Alias))
+	if err != nil {
+		return fmt.Errorf("network namespace: %w", err)
+	}
+	defer ns.Close()
+	there, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("network namespace: %w", err)
+	}
+	defer there.Close()
+	peer, err := there.LinkByName(inside)
+	if err != nil {
+		return err
+	}
+	if err := there.LinkSetMTU(peer, mtu); err != nil {
+		return fmt.Errorf("%s: %w", inside, err)
+	}
+	return w.kernel.LinkSetMTU(&netlink.Veth{LinkAttrs: *host}, mtu)
 }
 
 // veths are the host's ends of tasks' veths, those half made too.

@@ -51,6 +51,9 @@ func (w *Wires) Uplink(toward netip.Addr) (name string, mtu int, err error) {
 	if err != nil {
 		return "", 0, fmt.Errorf("find the link towards %s: %w", toward, err)
 	}
+	if name := l.Attrs().Name; name == w.Device || name == w.Bridge {
+		return "", 0, fmt.Errorf("find the link towards %s: it is an address of the overlay, to which %s leads", toward, name)
+	}
 	return l.Attrs().Name, routeMTU(r, l), nil
 }
 

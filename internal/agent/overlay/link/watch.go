@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -18,7 +19,7 @@ const (
 	allLinks    = -1 // its value for the settings of all
 )
 
-// look is what Watch compares of a link.
+// look is what is compared of a link.
 type look struct {
 	index, mtu int
 	mac        string
@@ -30,10 +31,53 @@ type look struct {
 // not often enough, Up's own changes being changes, and ends with ctx. Nothing is heard while changed runs,
 // and nothing missed.
 func (w *Wires) Watch(ctx context.Context, changed func()) error {
-	notices, err := nl.SubscribeAt(w.host, netns.None(), unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF)
-	if err != nil {
+	seen := map[string]look{}
+	concerned := func(header unix.NlMsghdr, data []byte) bool { return w.concerns(seen, header, data) }
+	begin := func() {
+		for _, name := range []string{w.Bridge, w.Device} {
+			if l, err := w.kernel.LinkByName(name); err == nil {
+				seen[name] = lookOf(l.Attrs())
+			}
+		}
+		changed()
+	}
+	groups := []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF}
+	if err := w.listen(ctx, groups, begin, concerned, changed); err != nil {
 		return fmt.Errorf("watch the host's links: %w", err)
+	}
+	return nil
+}
+
+// WatchUplinks calls changed when Uplink may tell something else than before: at once, and whenever the kernel
+// tells of a change to the MTU or the state of a link that is not Warren's, to routes that are not, or to what
+// chooses between those. It ends with ctx.
+func (w *Wires) WatchUplinks(ctx context.Context, changed func()) error {
+	seen := map[int]look{}
+	groups := []uint{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
+	}
+	begin := func() {
+		if links, err := all(w.kernel.LinkList); err == nil {
+			for _, l := range links {
+				if !w.own(l.Attrs()) {
+					seen[l.Attrs().Index] = stateOf(l.Attrs())
+				}
+			}
+		}
+		changed()
+	}
+	concerned := func(header unix.NlMsghdr, data []byte) bool { return w.leadsElsewhere(seen, header, data) }
+	if err := w.listen(ctx, groups, begin, concerned, changed); err != nil {
+		return fmt.Errorf("watch the host's uplinks: %w", err)
+	}
+	return nil
+}
+
+// listen calls begin once it misses nothing any more, and then changed for what the kernel tells that is of concern.
+func (w *Wires) listen(ctx context.Context, groups []uint, begin func(), concerned func(unix.NlMsghdr, []byte) bool, changed func()) error {
+	notices, err := nl.SubscribeAt(w.host, netns.None(), unix.NETLINK_ROUTE, groups...)
+	if err != nil {
+		return err
 	}
 	stop := context.AfterFunc(ctx, notices.Close)
 	defer func() {
@@ -41,13 +85,7 @@ func (w *Wires) Watch(ctx context.Context, changed func()) error {
 			notices.Close()
 		}
 	}()
-	seen := map[string]look{}
-	for _, name := range []string{w.Bridge, w.Device} {
-		if l, err := w.kernel.LinkByName(name); err == nil {
-			seen[name] = lookOf(l.Attrs())
-		}
-	}
-	changed()
+	begin()
 	for {
 		messages, _, err := notices.Receive()
 		switch {
@@ -57,16 +95,59 @@ func (w *Wires) Watch(ctx context.Context, changed func()) error {
 			changed()
 			continue
 		case err != nil:
-			return fmt.Errorf("watch the host's links: %w", err)
+			return err
 		}
-		concerned := false
+		some := false
 		for _, m := range messages {
-			concerned = w.concerns(seen, unix.NlMsghdr(m.Header), m.Data) || concerned
+			some = concerned(unix.NlMsghdr(m.Header), m.Data) || some
 		}
-		if concerned {
+		if some {
 			changed()
 		}
 	}
+}
+
+// leadsElsewhere tells whether packets may take another way out of the host after what a notice tells of, or may be larger
+// or must be smaller there. IPv4's routes go with their link without a word of it.
+func (w *Wires) leadsElsewhere(seen map[int]look, header unix.NlMsghdr, data []byte) bool {
+	switch header.Type {
+	case unix.RTM_NEWLINK:
+		if nl.DeserializeIfInfomsg(data).Family != unix.AF_UNSPEC {
+			return false
+		}
+		l, err := netlink.LinkDeserialize(&header, data)
+		if err != nil {
+			return true
+		}
+		attrs := l.Attrs()
+		if w.own(attrs) {
+			return false
+		}
+		before, now := seen[attrs.Index], stateOf(attrs)
+		seen[attrs.Index] = now
+		return before != now
+	case unix.RTM_DELLINK:
+		index := int(nl.DeserializeIfInfomsg(data).Index)
+		_, known := seen[index]
+		delete(seen, index)
+		return known
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		r := nl.DeserializeRtMsg(data)
+		return r.Protocol != uint8(routeProtocol) && (r.Type == unix.RTN_UNICAST || r.Type == unix.RTN_UNREACHABLE) && r.Flags&unix.RTM_F_CLONED == 0
+	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
+		return true
+	}
+	return false
+}
+
+// own tells whether a link is Warren's.
+func (w *Wires) own(a *netlink.LinkAttrs) bool {
+	return a.Name == w.Bridge || a.Name == w.Device || strings.HasPrefix(a.Name, vethPrefix) && addrOf(a.HardwareAddr).IsValid()
+}
+
+// stateOf is what of a link matters to those that send by it.
+func stateOf(a *netlink.LinkAttrs) look {
+	return look{index: a.Index, mtu: a.MTU, up: a.Flags&net.FlagUp != 0}
 }
 
 // concerns tells whether Up may have something to do after what a notice tells of.

@@ -58,6 +58,7 @@ type Options struct {
 	Directory  Directory
 	Ranges     []netip.Prefix // the cluster's, of tasks and VIPs: whom it answers, and whose reverse names it owns
 	ResolvConf string         // names the host's resolvers: /etc/resolv.conf unless it is set
+	Sockets    *Sockets       // what to be asked on; nil: sockets of its own, which end with the server
 	Logger     *slog.Logger
 }
 
@@ -89,22 +90,20 @@ func Serve(ctx context.Context, o Options) error {
 }
 
 // Listen takes the address, so that queries wait from here on. Serve has to follow: it answers them
-// and gives the address back.
+// and gives the address back, unless that is of Options.Sockets.
 func Listen(ctx context.Context, o Options) (*Server, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("serve names: %w", err)
 	}
-	var config net.ListenConfig
-	udp, err := config.ListenPacket(ctx, "udp", o.Addr.String())
+	listen := bind
+	if o.Sockets != nil {
+		listen = o.Sockets.listen
+	}
+	udp, tcp, err := listen(ctx, o.Addr)
 	if err != nil {
-		return nil, listenError(o.Addr, "UDP", err)
+		return nil, err
 	}
 	addr := udp.LocalAddr().(*net.UDPAddr).AddrPort()
-	tcp, err := config.Listen(ctx, "tcp", addr.String())
-	if err != nil {
-		udp.Close()
-		return nil, listenError(addr, "TCP", err)
-	}
 	log := o.Logger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)

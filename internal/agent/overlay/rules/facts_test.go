@@ -168,7 +168,7 @@ func TestChangesOneByOneGiveTheSameRulesAsAllAtOnce(t *testing.T) {
 			if err := k.run(l.change(f.apply(c))); err != nil {
 				t.Fatalf("%+v: %v", c, err)
 			}
-			r.apply(render(f))
+			r.apply(render(f, false))
 		}
 		fresh, once := newFacts(n), newKernel()
 		fresh.apply(everything(t, f))
@@ -178,7 +178,7 @@ func TestChangesOneByOneGiveTheSameRulesAsAllAtOnce(t *testing.T) {
 		if !reflect.DeepEqual(k, once) {
 			t.Errorf("nftables one by one:\n%v\nall at once:\n%v", k, once)
 		}
-		if want := render(fresh); !reflect.DeepEqual(r, want) {
+		if want := render(fresh, false); !reflect.DeepEqual(r, want) {
 			t.Errorf("iptables one by one:\n%v\nall at once:\n%v", r, want)
 		}
 	})

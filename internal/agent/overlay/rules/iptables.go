@@ -12,6 +12,8 @@ import (
 type iptablesBackend struct {
 	base  *base
 	wants ruleset // and has, as far as we know
+	// bridged is what render was told when it made them.
+	bridged bool
 }
 
 func newIPTables(b *base) *iptablesBackend {
@@ -23,7 +25,8 @@ func newIPTables(b *base) *iptablesBackend {
 var order = []string{"raw", "filter", "nat"}
 
 func (b *iptablesBackend) replace(ctx context.Context, f *facts) error {
-	wants := render(f)
+	bridged := b.base.node.bridged()
+	wants := render(f, bridged)
 	var input bytes.Buffer
 	err := b.base.node.run(func() error {
 		if err := b.base.ensureChain(userChain); err != nil {
@@ -54,12 +57,12 @@ func (b *iptablesBackend) replace(ctx context.Context, f *facts) error {
 	if err := b.base.restore(ctx, input.Bytes()); err != nil {
 		return err
 	}
-	b.wants = wants
+	b.wants, b.bridged = wants, bridged
 	return b.base.ensure(ctx)
 }
 
 func (b *iptablesBackend) apply(ctx context.Context, f *facts, _ delta) error {
-	wants := render(f)
+	wants := render(f, b.bridged)
 	if input := b.wants.into(wants); len(input) > 0 {
 		if err := b.base.restore(ctx, input); err != nil {
 			return b.replace(ctx, f)
@@ -94,6 +97,9 @@ func (r ruleset) into(wants ruleset) []byte {
 
 // intact counts the rules of every chain. A rule that someone put in the place of another is not seen.
 func (b *iptablesBackend) intact(ctx context.Context) (bool, error) {
+	if b.base.node.bridged() != b.bridged {
+		return false, nil
+	}
 	for _, table := range order {
 		counts, err := b.base.count(ctx, table)
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 //   - route_localnet is 1 on Bridge and Device, so that clients on 127.0.0.1 reach published ports; the rules
 //     drop what arrives there from or for 127.0.0.0/8;
 //   - the VIP range has a route to Bridge, so that the host itself can speak to VIPs;
-//   - bridge-nf-call-iptables is 0, so that packets are seen once, where they are routed.
+//   - bridge-nf-call-iptables may be 0 or 1: with 1 packets are seen once too, on the bridge where they stay on it.
 type Node struct {
 	Bridge string // the bridge of this node's tasks
 	Device string // the way to other nodes

@@ -2,7 +2,9 @@ package rules
 
 import (
 	"fmt"
+	"os"
 	"runtime"
+	"strings"
 
 	"github.com/vishvananda/netns"
 )
@@ -45,6 +47,17 @@ func (n namespace) run(what func() error) error {
 		runtime.UnlockOSThread() // a thread that cannot go back stays locked and ends with its goroutine
 	}
 	return err
+}
+
+// bridged tells whether bridged packets pass the rules of routed ones too.
+func (n namespace) bridged() bool {
+	value := ""
+	_ = n.run(func() error { // a kernel without the setting does not have it so
+		text, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
+		value = strings.TrimSpace(string(text))
+		return err
+	})
+	return value == "1"
 }
 
 func (n namespace) close() error { return n.handle.Close() }

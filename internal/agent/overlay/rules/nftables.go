@@ -188,7 +188,7 @@ func (b *nftablesBackend) swap(table *nftables.Table, stands []*nftables.Chain) 
 
 // build gathers a table's sets and chains, but for those that packets come to.
 func (b *nftablesBackend) build(table *nftables.Table, l *layout, networks []string, chains []chain) map[string]*nftables.Set {
-	fixed := schemaOf(b.node.Node)
+	fixed := schemaOf(b.node.Node, b.node.bridged())
 	sets := map[string]*nftables.Set{}
 	for _, set := range fixed.sets {
 		b.addSet(table, set)
@@ -215,7 +215,7 @@ func (b *nftablesBackend) build(table *nftables.Table, l *layout, networks []str
 // hook gathers the chains that packets come to.
 func (b *nftablesBackend) hook(table *nftables.Table) {
 	policy := nftables.ChainPolicyAccept
-	for _, c := range schemaOf(b.node.Node).hooked {
+	for _, c := range schemaOf(b.node.Node, false).hooked {
 		b.conn.AddChain(&nftables.Chain{
 			Name: c.name, Table: table, Type: c.kind, Hooknum: c.hook, Priority: &c.priority, Policy: &policy,
 		})
@@ -325,7 +325,7 @@ func (b *nftablesBackend) intact(context.Context) (bool, error) {
 		return false, fmt.Errorf("list nftables chains: %w", err)
 	}
 	want := map[string]int{}
-	fixed := schemaOf(b.node.Node)
+	fixed := schemaOf(b.node.Node, b.node.bridged())
 	for _, c := range fixed.inner {
 		want[c.name] = len(c.rules)
 	}

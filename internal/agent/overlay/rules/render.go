@@ -16,7 +16,7 @@ const trieFan = 16
 // render is all that should stand in iptables where there are no nftables. The rules are those of schema.go;
 // sets are tries of chains, in which a packet passes some dozens of rules to find one of thousands of
 // addresses.
-func render(f *facts) ruleset {
+func render(f *facts, bridged bool) ruleset {
 	n := f.node
 	r := ruleset{"filter": {}, "nat": {}, "raw": {}}
 	add := func(table, chain string, format string, args ...any) {
@@ -69,6 +69,9 @@ func render(f *facts) ruleset {
 	add("filter", "WARREN-OUTPUT", "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN")
 	add("filter", "WARREN-OUTPUT", "-d %s -g WARREN-REFUSE", n.VIPRange)
 	add("filter", "WARREN-OUTPUT", "-o %s -d %s -j WARREN-NOBODY", n.Bridge, n.Subnet)
+	if bridged { // see schemaOf
+		add("filter", "WARREN-REFUSE", "-i %s -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable", n.Bridge)
+	}
 	add("filter", "WARREN-REFUSE", "-p tcp -j REJECT --reject-with tcp-reset")
 	add("filter", "WARREN-REFUSE", "-j REJECT --reject-with icmp-port-unreachable")
 	r.tasks(f)

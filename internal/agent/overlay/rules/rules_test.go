@@ -213,6 +213,24 @@ func TestTasksSpeakOnlyToMembersOfTheirNetworks(t *testing.T) {
 	})
 }
 
+func TestAVIPIsRefusedAtOnceAlsoWhereBridgedPacketsPassTheRules(t *testing.T) {
+	everywhere(t, func(_ *testing.T, w *world) {
+		ctx := w.t.Context()
+		w.node.must(w.rules.Replace(ctx, Set{
+			[]Service{service("near", vip1, bAddr), service("far", vip2, dAddr)},
+			[]Task{taskOf(w.nodeIs, aAddr, "red"), taskOf(w.nodeIs, bAddr, "blue"), taskOf(w.nodeIs, dAddr, "blue")},
+		}))
+		for _, setting := range []string{"1", "0"} { // another program may change it at any time
+			w.node.sysctl("bridge/bridge-nf-call-iptables", setting)
+			if missing, err := w.rules.Repair(ctx); err != nil || !missing {
+				w.t.Errorf("with %s: repaired %v, %v", setting, missing, err)
+			}
+			w.a.refused("tcp4", vip1+":80")
+			w.a.refused("tcp4", vip2+":80")
+		}
+	})
+}
+
 func share(some, others []string) bool {
 	return slices.ContainsFunc(some, func(one string) bool { return slices.Contains(others, one) })
 }

@@ -41,7 +41,7 @@ type hookedChain struct {
 // rule is one rule: expressions that a packet passes one after the other as long as they hold.
 type rule []expr.Any
 
-func schemaOf(n Node) schema {
+func schemaOf(n Node, bridged bool) schema {
 	addr, mark := nftables.TypeIPAddr, nftables.TypeMark
 	port := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
 	set := func(name string, key ...nftables.SetDatatype) *nftables.Set {
@@ -60,6 +60,17 @@ func schemaOf(n Node) schema {
 	vip := rules(toVIP, load(daddr, reg1), verdictOf(vipsMap))
 	published := rules(load(protocol, reg32), load(dport, reg32+1), verdictOf(portsMap))
 
+	refusal := []rule{
+		rules(is(protocol, byte(TCP)), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}),
+		rules(unreachable()),
+	}
+	if bridged {
+		// There a reset that answers what came by a bridge leaves by that port as it is: from a task's address, where a VIP
+		// was asked. ICMP is routed, and says on its way which connection it is about. But the kernel sends few of them
+		// (net.ipv4.icmp_ratelimit), and so it is for nobody else.
+		refusal = slices.Insert(refusal, 0, rules(dnatted(), link(expr.MetaKeyIIFNAME, n.Bridge), unreachable()))
+	}
+
 	return schema{
 		sets: []*nftables.Set{
 			leadingTo(set(vipsMap, addr), nftables.TypeVerdict),
@@ -73,10 +84,7 @@ func schemaOf(n Node) schema {
 			set(remoteSet, addr),
 		},
 		inner: []innerChain{
-			{"refuse", []rule{
-				rules(is(protocol, byte(TCP)), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}),
-				rules(&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3 /* port unreachable */}),
-			}},
+			{"refuse", refusal},
 			{"loopback", []rule{
 				rules(within(saddr, loopback), verdict(expr.VerdictDrop)),
 				rules(within(daddr, loopback), verdict(expr.VerdictDrop)),
@@ -259,6 +267,11 @@ func local() rule {
 		&expr.Fib{Register: reg1, FlagDADDR: true, ResultADDRTYPE: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
 	}
+}
+
+// unreachable refuses as a machine does on which nobody listens.
+func unreachable() rule {
+	return rule{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3 /* port unreachable */}}
 }
 
 func established() rule {
