@@ -59,6 +59,7 @@ func load(ctx context.Context, w io.Writer, args []string) error {
 	requests, failed := sum.answers.total()+sum.failures.total(), sum.failures.total()
 	fmt.Fprintf(w, "requests=%d failed=%d rate=%.0f/s connections=%d slowest=%dms tasks=%d\n", requests, failed,
 		float64(requests)/time.Since(started).Seconds(), sum.dialled, sum.slowest.Milliseconds(), len(sum.answers))
+	fmt.Fprintf(w, "the slowest was asked at %s\n", sum.slowestAsked.Format(clock))
 	sum.answers.print(w)
 	sum.failures.print(w)
 	for _, f := range sum.first() {
@@ -86,15 +87,19 @@ type asker struct {
 	answers, failures tally // by who answered, by why
 	dialled           int
 	slowest           time.Duration
+	slowestAsked      time.Time
 
 	firstFailures []failure // at most tellAtMost, in order
 	lastFailure   time.Time
 }
 
+// clock is how moments are told, to be held against what daemons say.
+const clock = "15:04:05.000000"
+
 // tellAtMost is how many failures are told one by one: what comes first says most of why.
 const tellAtMost = 10
 
-// failure is a request that failed. Its times are the clock's, so that they can be held against what daemons say.
+// failure is a request that failed.
 type failure struct {
 	asked, ended time.Time
 	from         string // the local address, by which the kernel's tables know the connection; empty without one
@@ -102,7 +107,6 @@ type failure struct {
 }
 
 func (f failure) String() string {
-	const clock = "15:04:05.000000"
 	from := ""
 	if f.from != "" {
 		from = " from " + f.from
@@ -128,7 +132,7 @@ func (a *asker) add(more asker) {
 	a.answers.add(more.answers)
 	a.failures.add(more.failures)
 	a.dialled += more.dialled
-	a.slowest = max(a.slowest, more.slowest)
+	a.took(more.slowest, more.slowestAsked)
 	a.firstFailures = append(a.firstFailures, more.firstFailures...)
 	if more.lastFailure.After(a.lastFailure) {
 		a.lastFailure = more.lastFailure
@@ -143,7 +147,7 @@ func (a *asker) askUntil(ctx context.Context) {
 	for ctx.Err() == nil {
 		started := time.Now()
 		who, err := a.ask(lasting)
-		a.slowest = max(a.slowest, time.Since(started))
+		a.took(time.Since(started), started)
 		if err == nil {
 			a.answers[who]++
 			continue
@@ -152,6 +156,12 @@ func (a *asker) askUntil(ctx context.Context) {
 		wait(ctx, afterFailure)
 	}
 	a.hangUp()
+}
+
+func (a *asker) took(how time.Duration, asked time.Time) {
+	if how > a.slowest {
+		a.slowest, a.slowestAsked = how, asked
+	}
 }
 
 func (a *asker) failed(f failure) {
