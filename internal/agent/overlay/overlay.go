@@ -19,6 +19,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay/port"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
+	"github.com/cuemby/warren/internal/agent/store"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -34,16 +35,19 @@ const (
 	longestRetry  = 30 * time.Second
 )
 
-// recordDelay is how long news of endpoints may wait to be recorded: they come anew with the next session.
-const recordDelay = 5 * time.Second
-
 // Record is what the overlay keeps on disk; the agent's store is one.
 type Record interface {
 	lease.Record
+	// Tasks returns the tasks of this node as recorded, by id.
+	Tasks() (map[string]store.Task, error)
 	// Network returns what was recorded under a name, nil for nothing.
 	Network(name string) ([]byte, error)
 	// RecordNetwork records under a name, and returns when that is durable; nil forgets.
 	RecordNetwork(name string, value []byte) error
+	// NetworkUnder returns what was recorded under names that begin so, by the rest of the name.
+	NetworkUnder(prefix string) (map[string][]byte, error)
+	// RecordNetworkAll is RecordNetwork for several, all or none.
+	RecordNetworkAll(values map[string][]byte) error
 }
 
 // Options says what an overlay works with.
@@ -79,7 +83,8 @@ type Overlay struct {
 	applied   chan struct{} // holds a token when InForce has changed
 	inForce   atomic.Uint64
 	steering  atomic.Uint64 // the version of the endpoints that new connections go by
-	unsettled chan struct{} // holds a token when that has changed
+	unsettled chan struct{} // holds a token when that has changed, or there is something to record
+	recording sync.Mutex    // held while endpoints are recorded or forgotten
 
 	mu     sync.Mutex
 	config *warrenv1.NetworkConfig
@@ -101,11 +106,11 @@ type Overlay struct {
 }
 
 // due is what Run has to see to.
-type due struct{ config, peers, wires, endpoints, ports bool }
+type due struct{ config, peers, wires, ports bool }
 
 func (d *due) add(more due) {
-	d.config, d.peers, d.wires = d.config || more.config, d.peers || more.peers, d.wires || more.wires
-	d.endpoints, d.ports = d.endpoints || more.endpoints, d.ports || more.ports
+	d.config, d.peers = d.config || more.config, d.peers || more.peers
+	d.wires, d.ports = d.wires || more.wires, d.ports || more.ports
 }
 
 // Open takes hold of this machine's network, of which it changes nothing, and recalls what was recorded.
@@ -170,9 +175,7 @@ func (v *Overlay) HeedPeers(p *warrenv1.Peers) {
 // HeedEndpoints takes what a manager tells of what services are reached by. It waits for nothing.
 func (v *Overlay) HeedEndpoints(e *warrenv1.Endpoints) {
 	v.catalog.Heed(e)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.due.endpoints = true
+	token(v.unsettled)
 	v.rouse()
 }
 
@@ -228,11 +231,10 @@ func (v *Overlay) Run(ctx context.Context) {
 		}
 	})
 	v.running.Go(func() { v.acknowledge(ctx) })
-	retry, record := newAlarm(), newAlarm()
+	retry := newAlarm()
 	defer retry.stop()
-	defer record.stop()
 	for wait := shortestRetry; ; {
-		if err := v.tend(ctx, record); err == nil {
+		if err := v.tend(ctx); err == nil {
 			wait = shortestRetry
 		} else if ctx.Err() == nil {
 			retry.set(wait)
@@ -249,12 +251,8 @@ func (v *Overlay) Run(ctx context.Context) {
 			r.done <- v.remove(r.ctx)
 		case <-retry.C:
 		case <-rotation.C:
-		case <-record.C:
-			record.stop() // the next news sets it again
-			v.recordEndpoints()
 		case <-ctx.Done():
 			rotation.stop()
-			v.recordEndpoints()
 			v.letGo()
 			return
 		}
@@ -284,7 +282,7 @@ func (a *alarm) stop() {
 }
 
 // tend sees to what is due. What it fails at stays due.
-func (v *Overlay) tend(ctx context.Context, record *alarm) (err error) {
+func (v *Overlay) tend(ctx context.Context) (err error) {
 	v.mu.Lock()
 	now, config := v.due, v.config
 	v.due = due{}
@@ -300,9 +298,6 @@ func (v *Overlay) tend(ctx context.Context, record *alarm) (err error) {
 			v.mu.Unlock()
 		}
 	}()
-	if now.endpoints && record.timer == nil {
-		record.set(recordDelay)
-	}
 	// Where connections go is seen to first: it is what somebody waits for.
 	if err := v.steer(ctx, now.ports); err != nil {
 		return err

@@ -1,15 +1,21 @@
 package overlay
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -17,6 +23,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay/catalog"
 	"github.com/cuemby/warren/internal/agent/overlay/port"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
+	"github.com/cuemby/warren/internal/agent/store"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -24,6 +31,8 @@ import (
 type memory struct {
 	mu     sync.Mutex
 	values map[string][]byte
+	tasks  map[string]store.Task
+	full   bool // the disk is
 }
 
 func (m *memory) Leases() (map[string]netip.Addr, error) { return nil, nil }
@@ -36,10 +45,43 @@ func (m *memory) Network(name string) ([]byte, error) {
 	return m.values[name], nil
 }
 
-func (m *memory) RecordNetwork(name string, value []byte) error {
+func (m *memory) fill(full bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.values[name] = value
+	m.full = full
+}
+
+func (m *memory) Tasks() (map[string]store.Task, error) { return m.tasks, nil }
+
+func (m *memory) NetworkUnder(prefix string) (map[string][]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	under := map[string][]byte{}
+	for name, value := range m.values {
+		if rest, is := strings.CutPrefix(name, prefix); is {
+			under[rest] = value
+		}
+	}
+	return under, nil
+}
+
+func (m *memory) RecordNetwork(name string, value []byte) error {
+	return m.RecordNetworkAll(map[string][]byte{name: value})
+}
+
+func (m *memory) RecordNetworkAll(values map[string][]byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.full {
+		return unix.ENOSPC
+	}
+	for name, value := range values {
+		if value == nil {
+			delete(m.values, name)
+		} else {
+			m.values[name] = value
+		}
+	}
 	return nil
 }
 
@@ -132,25 +174,121 @@ func TestWhereAPeerIsLookedFor(t *testing.T) {
 	}
 }
 
+// someNews are of a service with a task on another node.
+func someNews(version uint64) *warrenv1.Endpoints {
+	return &warrenv1.Endpoints{
+		Full: true, Version: version,
+		Services: []*warrenv1.ServiceFront{{ServiceId: "web", ServiceName: "web", Vip: "10.224.0.1", Networks: []*warrenv1.NetworkAttachment{{Network: "default"}}}},
+		Tasks:    []*warrenv1.TaskEndpoint{{TaskId: "t", ServiceId: "web", Address: "10.208.0.9", Serving: true}},
+	}
+}
+
 func TestWhatWasRecordedIsRecalled(t *testing.T) {
 	record := &memory{values: map[string][]byte{}}
 	v := shell(record)
 	v.config = config(3)
 	v.HeedPeers(&warrenv1.Peers{Full: true, Peers: []*warrenv1.Peer{{NodeId: "other", Endpoint: "192.0.2.1:7421"}}})
-	v.HeedEndpoints(&warrenv1.Endpoints{
-		Full: true, Version: 9,
-		Services: []*warrenv1.ServiceFront{{ServiceId: "web", ServiceName: "web", Vip: "10.224.0.1", Networks: []*warrenv1.NetworkAttachment{{Network: "default"}}}},
-		Tasks:    []*warrenv1.TaskEndpoint{{TaskId: "t", ServiceId: "web", Address: "10.208.0.9", Serving: true}},
-	})
+	v.HeedEndpoints(someNews(9))
 	v.recordLayout()
-	v.recordEndpoints()
+	if err := v.recordEndpoints(); err != nil {
+		t.Fatal(err)
+	}
 
 	again := shell(record)
 	if err := again.recall(); err != nil {
 		t.Fatal(err)
 	}
-	if !proto.Equal(again.config, v.config) || !proto.Equal(again.peers["other"], v.peers["other"]) || !proto.Equal(again.catalog.Told(), v.catalog.Told()) {
-		t.Errorf("recalled %v, %v, %v", again.config, again.peers, again.catalog.Told())
+	if !proto.Equal(again.config, v.config) || !proto.Equal(again.peers["other"], v.peers["other"]) {
+		t.Errorf("recalled %v, %v", again.config, again.peers)
+	}
+	was, wasVersion := v.catalog.All()
+	is, version := again.catalog.All()
+	if diff := cmp.Diff(was, is, cmpopts.EquateComparable(netip.Addr{})); diff != "" || version != wasVersion || len(is.Tasks) != 1 {
+		t.Errorf("recalled version %d of\n%s", version, diff)
+	}
+	if news, some := again.catalog.Unrecorded(); some {
+		t.Errorf("what is on record is to be recorded: %v", news)
+	}
+
+	v.HeedEndpoints(&warrenv1.Endpoints{Version: 10, RemovedServices: []string{"web"}, RemovedTasks: []string{"t"}})
+	if err := v.recordEndpoints(); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.forget(); err != nil || len(record.values) > 0 {
+		t.Errorf("left after everything was forgotten: %v, %v", slices.Collect(maps.Keys(record.values)), err)
+	}
+}
+
+// A node that is told to stop sending somewhere, says that it has stopped, and is killed, must not begin again.
+func TestWhatIsAcknowledgedIsOnRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		record := &memory{values: map[string][]byte{}}
+		v := shell(record)
+		v.config = config(0)
+		v.recordLayout()
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { v.acknowledge(ctx) })
+
+		acknowledged := func(e *warrenv1.Endpoints) {
+			v.HeedEndpoints(e)
+			v.applyVersion(v.catalog.Version())
+			<-v.Applied()
+			if v.InForce() != e.GetVersion() {
+				t.Errorf("acknowledged %d of %d", v.InForce(), e.GetVersion())
+			}
+		}
+		recorded := func() (endpoints []netip.Addr) {
+			next := shell(record)
+			if err := next.recall(); err != nil {
+				t.Fatal(err)
+			}
+			all, _ := next.catalog.All()
+			for _, s := range all.Services {
+				endpoints = append(endpoints, s.Endpoints...)
+			}
+			return endpoints
+		}
+		acknowledged(someNews(1))
+		if got := recorded(); len(got) != 1 {
+			t.Errorf("an agent that starts now knows %v", got)
+		}
+		acknowledged(&warrenv1.Endpoints{Version: 2, Tasks: []*warrenv1.TaskEndpoint{{TaskId: "t", ServiceId: "web", Address: "10.208.0.9"}}})
+		if got := recorded(); len(got) != 0 {
+			t.Errorf("an agent that starts now sends to %v again", got)
+		}
+
+		// A full disk holds up nobody who waits, and is tried again.
+		record.fill(true)
+		acknowledged(someNews(3))
+		record.fill(false)
+		<-time.After(recordRetry)
+		synctest.Wait()
+		if got := recorded(); len(got) != 1 {
+			t.Errorf("once the disk has room an agent that starts knows %v", got)
+		}
+		cancel()
+		running.Wait()
+	})
+}
+
+func TestTasksThatAnEarlierAgentLeftAreKnownBeforeRulesAreMade(t *testing.T) {
+	record := &memory{values: map[string][]byte{}, tasks: map[string]store.Task{"t": {
+		Assignment: &warrenv1.Assignment{
+			Task: &warrenv1.Task{Meta: &warrenv1.Meta{Id: "t"}, ServiceId: "web", Slot: 1},
+			Spec: &warrenv1.TaskSpec{HostPorts: []*warrenv1.PortSpec{{Published: 99, Target: 9}}},
+		},
+		Progress: store.Progress{Status: &warrenv1.TaskStatus{State: warrenv1.TaskState_TASK_STATE_RUNNING, Serving: true}},
+	}}}
+	v := shell(record)
+	v.catalog.Own(netip.MustParsePrefix("10.208.1.0/24"))
+	at := netip.MustParseAddr("10.208.1.2")
+	if err := v.adopt(map[string]netip.Addr{"t": at, "purged": at.Next(), "without": {}}); err != nil {
+		t.Fatal(err)
+	}
+	all, _ := v.catalog.All()
+	if len(all.Tasks) != 1 || all.Tasks[0].Addr != at || !all.Tasks[0].Local || len(all.Tasks[0].HostPorts) != 1 {
+		t.Errorf("known are %+v", all.Tasks)
 	}
 }
 
@@ -205,7 +343,7 @@ func TestWhatFailsStaysDue(t *testing.T) {
 	v.due = due{config: true, peers: true, wires: true}
 	v.ports = port.New(v.Logger)
 	defer v.ports.Close()
-	if err := v.tend(t.Context(), newAlarm()); err == nil || v.due != (due{config: true, peers: true, wires: true}) {
+	if err := v.tend(t.Context()); err == nil || v.due != (due{config: true, peers: true, wires: true}) {
 		t.Errorf("%v; due is %+v", err, v.due)
 	}
 }

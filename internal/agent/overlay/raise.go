@@ -15,6 +15,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/cuemby/warren/internal/agent/overlay/catalog"
 	"github.com/cuemby/warren/internal/agent/overlay/lease"
 	"github.com/cuemby/warren/internal/agent/overlay/link"
 	"github.com/cuemby/warren/internal/agent/overlay/names"
@@ -202,8 +203,31 @@ func (v *Overlay) begin(ctx context.Context, layout link.Node) (*network, error)
 	if err != nil {
 		return nil, errors.Join(err, device.Close())
 	}
-	v.catalog.Adopt(attached)
+	if err := v.adopt(attached); err != nil {
+		return nil, errors.Join(err, up.rules.Close(), device.Close())
+	}
 	return up, nil
+}
+
+// adopt has the catalog know the tasks that an earlier agent has left, by the addresses that they have: before any rule is
+// changed, since what the rules do not know is refused.
+func (v *Overlay) adopt(attached map[string]netip.Addr) error {
+	recorded, err := v.Record.Tasks()
+	if err != nil {
+		return fmt.Errorf("recall the tasks on the network: %w", err)
+	}
+	for id, addr := range attached {
+		task, known := recorded[id]
+		if !known {
+			continue // it is about to be purged
+		}
+		status := task.Progress.Status
+		v.catalog.Adopt(catalog.Earlier{
+			Task: task.Assignment.GetTask(), HostPorts: task.Assignment.GetSpec().GetHostPorts(), Addr: addr,
+			Serving: status.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING && status.GetServing(),
+		})
+	}
+	return nil
 }
 
 // adjust makes device and wires what they should be now.

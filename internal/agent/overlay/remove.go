@@ -50,11 +50,7 @@ func (v *Overlay) remove(ctx context.Context) error {
 		up.running.Wait()
 		err = errors.Join(err, up.rules.Remove(ctx), up.rules.Close(), up.device.Remove(ctx))
 	}
-	err = errors.Join(err, v.wires.Down(ctx))
-	for _, name := range []string{configRecord, peersRecord, endpointsRecord, keyRecord} {
-		err = errors.Join(err, v.Record.RecordNetwork(name, nil))
-	}
-	return err
+	return errors.Join(err, v.wires.Down(ctx), v.forget())
 }
 
 // TakeDown takes down whatever agents have left up on this machine, tasks' places with it, and forgets the network. It is
@@ -64,11 +60,7 @@ func (v *Overlay) TakeDown(ctx context.Context) error {
 	for task := range attached {
 		err = errors.Join(err, v.wires.Detach(ctx, task))
 	}
-	err = errors.Join(err, v.removeRules(ctx), v.removeDevice(ctx), v.wires.Down(ctx))
-	for _, name := range []string{configRecord, peersRecord, endpointsRecord, keyRecord} {
-		err = errors.Join(err, v.Record.RecordNetwork(name, nil))
-	}
-	return err
+	return errors.Join(err, v.removeRules(ctx), v.removeDevice(ctx), v.wires.Down(ctx), v.forget())
 }
 
 // Close lets go of the machine's network where Run has not been called.
