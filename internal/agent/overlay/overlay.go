@@ -240,7 +240,7 @@ func (v *Overlay) Run(ctx context.Context) {
 			retry.set(wait)
 			wait = min(2*wait, longestRetry)
 		}
-		rotation := v.rotationAlarm()
+		rotation, greeting := v.rotationAlarm(), v.greetingAlarm()
 		select {
 		case <-v.wake:
 		case <-v.ports.Changed():
@@ -251,12 +251,16 @@ func (v *Overlay) Run(ctx context.Context) {
 			r.done <- v.remove(r.ctx)
 		case <-retry.C:
 		case <-rotation.C:
+		case <-greeting.C:
+			v.greetAgain(ctx)
 		case <-ctx.Done():
 			rotation.stop()
+			greeting.stop()
 			v.letGo()
 			return
 		}
 		rotation.stop()
+		greeting.stop()
 	}
 }
 

@@ -22,7 +22,6 @@ import (
 
 	"github.com/cuemby/warren/internal/agent/overlay/catalog"
 	"github.com/cuemby/warren/internal/agent/overlay/port"
-	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	"github.com/cuemby/warren/internal/agent/store"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -310,21 +309,6 @@ func TestAPeerWithTheKeyOfAnotherIsLeftOut(t *testing.T) {
 	}})
 	if got := v.wanted(own); len(got) != 1 || got[0].AllowedIPs[0].String() != "10.208.2.0/24" {
 		t.Errorf("wanted %v", got)
-	}
-}
-
-func TestOnlyPeersThatAreNewAreGreeted(t *testing.T) {
-	known, fresh, kept := draw(t), draw(t), draw(t)
-	at := netip.MustParseAddrPort("192.0.2.1:7421")
-	n := &network{known: map[wgtypes.Key]struct{}{known: {}}}
-	wanted := wireguard.Config{Peers: []wireguard.Peer{{PublicKey: known, Endpoint: at}, {PublicKey: fresh, Endpoint: at}, {PublicKey: kept, Endpoint: at, Keepalive: keepalive}}}
-	greeting, some := n.greet(wanted)
-	if !some || greeting.Peers[0].Keepalive != 0 || greeting.Peers[1].Keepalive != keepalive || wanted.Peers[1].Keepalive != 0 {
-		t.Errorf("greeting %v, wanted %v", greeting, wanted)
-	}
-	n.known[fresh] = struct{}{}
-	if _, some := n.greet(wanted); some {
-		t.Error("greeted again")
 	}
 }
 
