@@ -132,7 +132,13 @@ func (v *Overlay) keepPorts(others bool) error {
 		}
 	}
 	v.catalog.Taken(taken)
-	v.report(func(s *warrenv1.OverlayStatus) { s.TakenPorts = told })
+	v.mu.Lock()
+	v.taken = told
+	stands := v.status != nil
+	v.mu.Unlock()
+	if stands { // else it is told with the first word of how the network stands, without which the others would lose a peer
+		v.report(func(*warrenv1.OverlayStatus) {})
+	}
 	return nil
 }
 

@@ -92,8 +92,9 @@ type Overlay struct {
 	full   map[string]struct{} // peers of a full set that is still coming; nil else
 	due    due
 	status *warrenv1.OverlayStatus
-	net    *network      // nil while the network is down
-	settle chan struct{} // closed, and made anew, when net or status changes
+	taken  []*warrenv1.TakenPort // published ports that other programs have
+	net    *network              // nil while the network is down
+	settle chan struct{}         // closed, and made anew, when net or status changes
 
 	// enforcing is held while the rules are changed, so that what comes later is in force later.
 	enforcing sync.Mutex
@@ -345,6 +346,9 @@ func (v *Overlay) fail(ctx context.Context, err error) {
 	}
 	v.report(func(s *warrenv1.OverlayStatus) {
 		s.State, s.Error = warrenv1.OverlayState_OVERLAY_STATE_FAILED, clip(err.Error())
+		if s.GetPublicKey() == "" && v.own != (key{}) { // what an earlier agent has left may work all the same
+			s.PublicKey, s.KeyGeneration = v.own.private.PublicKey().String(), v.own.generation
+		}
 	})
 }
 
@@ -367,6 +371,7 @@ func (v *Overlay) report(change func(*warrenv1.OverlayStatus)) {
 		after = proto.CloneOf(v.status)
 	}
 	change(after)
+	after.TakenPorts = v.taken
 	if proto.Equal(after, v.status) {
 		return
 	}

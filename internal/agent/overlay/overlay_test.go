@@ -331,3 +331,28 @@ func TestWhatFailsStaysDue(t *testing.T) {
 		t.Errorf("%v; due is %+v", err, v.due)
 	}
 }
+
+// A status without a key would have every other node remove this one from its peers.
+func TestNothingIsToldOfANetworkThatIsNotKnownToStand(t *testing.T) {
+	v := shell(&memory{values: map[string][]byte{}})
+	v.ports = port.New(v.Logger)
+	defer v.ports.Close()
+	if err := v.keepPorts(true); err != nil {
+		t.Fatal(err)
+	}
+	if status := v.Status(); status != nil {
+		t.Errorf("before the network has come up, %v is told", status)
+	}
+	own, err := v.takeKey(config(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.fail(t.Context(), unix.ENODEV)
+	if got := v.Status().GetPublicKey(); got != own.private.PublicKey().String() {
+		t.Errorf("a network that could not be taken up has the key %q", got)
+	}
+	v.taken = []*warrenv1.TakenPort{{Port: 80}}
+	if err := v.keepPorts(true); err != nil || len(v.Status().GetTakenPorts()) != 0 {
+		t.Errorf("ports that are free again are taken: %v, %v", v.Status(), err)
+	}
+}

@@ -31,7 +31,7 @@ func (v *Overlay) Remove(ctx context.Context) error {
 
 func (v *Overlay) remove(ctx context.Context) error {
 	v.mu.Lock()
-	v.config, v.status, v.due = nil, nil, due{}
+	v.config, v.status, v.taken, v.due = nil, nil, nil, due{}
 	clear(v.peers)
 	up := v.net
 	v.net = nil
