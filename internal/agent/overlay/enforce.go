@@ -60,16 +60,22 @@ func (v *Overlay) applyVersion(version uint64) {
 	}
 }
 
-// acknowledge has the managers told which endpoints this node acts by: once what cannot go on by them, such as UDP to a
-// task that has left, has been cut as well. That takes the kernel a while, which no change of the rules waits for.
+// acknowledge has the managers told which endpoints this node acts by: once they are on record, so that it does not act by
+// older ones when its agent was killed, and once what cannot go on by them, such as UDP to a task that has left, has been
+// cut as well. That takes disk and kernel a while, which no change of the rules waits for.
 func (v *Overlay) acknowledge(ctx context.Context) {
+	retry := newAlarm()
+	defer retry.stop()
 	for {
 		select {
 		case <-v.unsettled:
+		case <-retry.C:
 		case <-ctx.Done():
+			v.keepRecord(retry)
 			return
 		}
 		version := v.steering.Load()
+		v.keepRecord(retry)
 		v.mu.Lock()
 		up := v.net
 		v.mu.Unlock()
@@ -81,6 +87,20 @@ func (v *Overlay) acknowledge(ctx context.Context) {
 		if v.inForce.Swap(version) != version {
 			token(v.applied)
 		}
+	}
+}
+
+// keepRecord records what is new. That the disk refuses it is no reason to hold up what others wait for.
+func (v *Overlay) keepRecord(retry *alarm) {
+	refused := retry.timer != nil
+	retry.stop()
+	err := v.recordEndpoints()
+	if err == nil {
+		return
+	}
+	retry.set(recordRetry)
+	if !refused {
+		v.Logger.Error("if the agent is killed, the next will begin with older endpoints; trying again", "error", err)
 	}
 }
 
@@ -112,7 +132,13 @@ func (v *Overlay) keepPorts(others bool) error {
 		}
 	}
 	v.catalog.Taken(taken)
-	v.report(func(s *warrenv1.OverlayStatus) { s.TakenPorts = told })
+	v.mu.Lock()
+	v.taken = told
+	stands := v.status != nil
+	v.mu.Unlock()
+	if stands { // else it is told with the first word of how the network stands, without which the others would lose a peer
+		v.report(func(*warrenv1.OverlayStatus) {})
+	}
 	return nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay/port"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
+	"github.com/cuemby/warren/internal/agent/store"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -39,16 +40,19 @@ const (
 // hundred where a routing daemon starts, and by several when a link goes up.
 const uplinkDelay = time.Second
 
-// recordDelay is how long news of endpoints may wait to be recorded: they come anew with the next session.
-const recordDelay = 5 * time.Second
-
 // Record is what the overlay keeps on disk; the agent's store is one.
 type Record interface {
 	lease.Record
+	// Tasks returns the tasks of this node as recorded, by id.
+	Tasks() (map[string]store.Task, error)
 	// Network returns what was recorded under a name, nil for nothing.
 	Network(name string) ([]byte, error)
 	// RecordNetwork records under a name, and returns when that is durable; nil forgets.
 	RecordNetwork(name string, value []byte) error
+	// NetworkUnder returns what was recorded under names that begin so, by the rest of the name.
+	NetworkUnder(prefix string) (map[string][]byte, error)
+	// RecordNetworkAll is RecordNetwork for several, all or none.
+	RecordNetworkAll(values map[string][]byte) error
 }
 
 // Options says what an overlay works with.
@@ -86,7 +90,8 @@ type Overlay struct {
 	applied   chan struct{} // holds a token when InForce has changed
 	inForce   atomic.Uint64
 	steering  atomic.Uint64 // the version of the endpoints that new connections go by
-	unsettled chan struct{} // holds a token when that has changed
+	unsettled chan struct{} // holds a token when that has changed, or there is something to record
+	recording sync.Mutex    // held while endpoints are recorded or forgotten
 
 	mu     sync.Mutex
 	config *warrenv1.NetworkConfig
@@ -94,8 +99,9 @@ type Overlay struct {
 	full   map[string]struct{} // peers of a full set that is still coming; nil else
 	due    due
 	status *warrenv1.OverlayStatus
-	net    *network      // nil while the network is down
-	settle chan struct{} // closed, and made anew, when net or status changes
+	taken  []*warrenv1.TakenPort // published ports that other programs have
+	net    *network              // nil while the network is down
+	settle chan struct{}         // closed, and made anew, when net or status changes
 
 	// enforcing is held while the rules are changed, so that what comes later is in force later.
 	enforcing sync.Mutex
@@ -110,11 +116,11 @@ type Overlay struct {
 }
 
 // due is what Run has to see to.
-type due struct{ config, peers, wires, endpoints, ports bool }
+type due struct{ config, peers, wires, ports bool }
 
 func (d *due) add(more due) {
-	d.config, d.peers, d.wires = d.config || more.config, d.peers || more.peers, d.wires || more.wires
-	d.endpoints, d.ports = d.endpoints || more.endpoints, d.ports || more.ports
+	d.config, d.peers = d.config || more.config, d.peers || more.peers
+	d.wires, d.ports = d.wires || more.wires, d.ports || more.ports
 }
 
 // Open takes hold of this machine's network, of which it changes nothing, and recalls what was recorded.
@@ -180,9 +186,7 @@ func (v *Overlay) HeedPeers(p *warrenv1.Peers) {
 // HeedEndpoints takes what a manager tells of what services are reached by. It waits for nothing.
 func (v *Overlay) HeedEndpoints(e *warrenv1.Endpoints) {
 	v.catalog.Heed(e)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.due.endpoints = true
+	token(v.unsettled)
 	v.rouse()
 }
 
@@ -248,18 +252,17 @@ func (v *Overlay) Run(ctx context.Context) {
 		}
 	})
 	v.running.Go(func() { v.acknowledge(ctx) })
-	retry, uplink, record := newAlarm(), newAlarm(), newAlarm()
+	retry, uplink := newAlarm(), newAlarm()
 	defer retry.stop()
 	defer uplink.stop()
-	defer record.stop()
 	for wait := shortestRetry; ; {
-		if err := v.tend(ctx, record); err == nil {
+		if err := v.tend(ctx); err == nil {
 			wait = shortestRetry
 		} else if ctx.Err() == nil {
 			retry.set(wait)
 			wait = min(2*wait, longestRetry)
 		}
-		rotation := v.rotationAlarm()
+		rotation, greeting := v.rotationAlarm(), v.greetingAlarm()
 		select {
 		case <-v.wake:
 		case <-v.ports.Changed():
@@ -277,16 +280,16 @@ func (v *Overlay) Run(ctx context.Context) {
 			r.done <- v.remove(r.ctx)
 		case <-retry.C:
 		case <-rotation.C:
-		case <-record.C:
-			record.stop() // the next news sets it again
-			v.recordEndpoints()
+		case <-greeting.C:
+			v.greetAgain(ctx)
 		case <-ctx.Done():
 			rotation.stop()
-			v.recordEndpoints()
+			greeting.stop()
 			v.letGo()
 			return
 		}
 		rotation.stop()
+		greeting.stop()
 	}
 }
 
@@ -312,7 +315,7 @@ func (a *alarm) stop() {
 }
 
 // tend sees to what is due. What it fails at stays due.
-func (v *Overlay) tend(ctx context.Context, record *alarm) (err error) {
+func (v *Overlay) tend(ctx context.Context) (err error) {
 	v.mu.Lock()
 	now, config := v.due, v.config
 	v.due = due{}
@@ -328,9 +331,6 @@ func (v *Overlay) tend(ctx context.Context, record *alarm) (err error) {
 			v.mu.Unlock()
 		}
 	}()
-	if now.endpoints && record.timer == nil {
-		record.set(recordDelay)
-	}
 	// Where connections go is seen to first: it is what somebody waits for.
 	if err := v.steer(ctx, now.ports); err != nil {
 		return err
@@ -402,6 +402,7 @@ func (v *Overlay) report(change func(*warrenv1.OverlayStatus)) {
 		after = proto.CloneOf(v.status)
 	}
 	change(after)
+	after.TakenPorts = v.taken
 	if proto.Equal(after, v.status) {
 		return
 	}

@@ -1,23 +1,28 @@
 package overlay
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/cuemby/warren/internal/agent/overlay/catalog"
 	"github.com/cuemby/warren/internal/agent/overlay/port"
-	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
+	"github.com/cuemby/warren/internal/agent/store"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -25,6 +30,8 @@ import (
 type memory struct {
 	mu     sync.Mutex
 	values map[string][]byte
+	tasks  map[string]store.Task
+	full   bool // the disk is
 }
 
 func (m *memory) Leases() (map[string]netip.Addr, error) { return nil, nil }
@@ -37,10 +44,43 @@ func (m *memory) Network(name string) ([]byte, error) {
 	return m.values[name], nil
 }
 
-func (m *memory) RecordNetwork(name string, value []byte) error {
+func (m *memory) fill(full bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.values[name] = value
+	m.full = full
+}
+
+func (m *memory) Tasks() (map[string]store.Task, error) { return m.tasks, nil }
+
+func (m *memory) NetworkUnder(prefix string) (map[string][]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	under := map[string][]byte{}
+	for name, value := range m.values {
+		if rest, is := strings.CutPrefix(name, prefix); is {
+			under[rest] = value
+		}
+	}
+	return under, nil
+}
+
+func (m *memory) RecordNetwork(name string, value []byte) error {
+	return m.RecordNetworkAll(map[string][]byte{name: value})
+}
+
+func (m *memory) RecordNetworkAll(values map[string][]byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.full {
+		return unix.ENOSPC
+	}
+	for name, value := range values {
+		if value == nil {
+			delete(m.values, name)
+		} else {
+			m.values[name] = value
+		}
+	}
 	return nil
 }
 
@@ -133,25 +173,121 @@ func TestWhereAPeerIsLookedFor(t *testing.T) {
 	}
 }
 
+// someNews are of a service with a task on another node.
+func someNews(version uint64) *warrenv1.Endpoints {
+	return &warrenv1.Endpoints{
+		Full: true, Version: version,
+		Services: []*warrenv1.ServiceFront{{ServiceId: "web", ServiceName: "web", Vip: "10.224.0.1", Networks: []*warrenv1.NetworkAttachment{{Network: "default"}}}},
+		Tasks:    []*warrenv1.TaskEndpoint{{TaskId: "t", ServiceId: "web", Address: "10.208.0.9", Serving: true}},
+	}
+}
+
 func TestWhatWasRecordedIsRecalled(t *testing.T) {
 	record := &memory{values: map[string][]byte{}}
 	v := shell(record)
 	v.config = config(3)
 	v.HeedPeers(&warrenv1.Peers{Full: true, Peers: []*warrenv1.Peer{{NodeId: "other", Endpoint: "192.0.2.1:7421"}}})
-	v.HeedEndpoints(&warrenv1.Endpoints{
-		Full: true, Version: 9,
-		Services: []*warrenv1.ServiceFront{{ServiceId: "web", ServiceName: "web", Vip: "10.224.0.1", Networks: []*warrenv1.NetworkAttachment{{Network: "default"}}}},
-		Tasks:    []*warrenv1.TaskEndpoint{{TaskId: "t", ServiceId: "web", Address: "10.208.0.9", Serving: true}},
-	})
+	v.HeedEndpoints(someNews(9))
 	v.recordLayout()
-	v.recordEndpoints()
+	if err := v.recordEndpoints(); err != nil {
+		t.Fatal(err)
+	}
 
 	again := shell(record)
 	if err := again.recall(); err != nil {
 		t.Fatal(err)
 	}
-	if !proto.Equal(again.config, v.config) || !proto.Equal(again.peers["other"], v.peers["other"]) || !proto.Equal(again.catalog.Told(), v.catalog.Told()) {
-		t.Errorf("recalled %v, %v, %v", again.config, again.peers, again.catalog.Told())
+	if !proto.Equal(again.config, v.config) || !proto.Equal(again.peers["other"], v.peers["other"]) {
+		t.Errorf("recalled %v, %v", again.config, again.peers)
+	}
+	was, wasVersion := v.catalog.All()
+	is, version := again.catalog.All()
+	if diff := cmp.Diff(was, is, cmpopts.EquateComparable(netip.Addr{})); diff != "" || version != wasVersion || len(is.Tasks) != 1 {
+		t.Errorf("recalled version %d of\n%s", version, diff)
+	}
+	if news, some := again.catalog.Unrecorded(); some {
+		t.Errorf("what is on record is to be recorded: %v", news)
+	}
+
+	v.HeedEndpoints(&warrenv1.Endpoints{Version: 10, RemovedServices: []string{"web"}, RemovedTasks: []string{"t"}})
+	if err := v.recordEndpoints(); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.forget(); err != nil || len(record.values) > 0 {
+		t.Errorf("left after everything was forgotten: %v, %v", slices.Collect(maps.Keys(record.values)), err)
+	}
+}
+
+// A node that is told to stop sending somewhere, says that it has stopped, and is killed, must not begin again.
+func TestWhatIsAcknowledgedIsOnRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		record := &memory{values: map[string][]byte{}}
+		v := shell(record)
+		v.config = config(0)
+		v.recordLayout()
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { v.acknowledge(ctx) })
+
+		acknowledged := func(e *warrenv1.Endpoints) {
+			v.HeedEndpoints(e)
+			v.applyVersion(v.catalog.Version())
+			<-v.Applied()
+			if v.InForce() != e.GetVersion() {
+				t.Errorf("acknowledged %d of %d", v.InForce(), e.GetVersion())
+			}
+		}
+		recorded := func() (endpoints []netip.Addr) {
+			next := shell(record)
+			if err := next.recall(); err != nil {
+				t.Fatal(err)
+			}
+			all, _ := next.catalog.All()
+			for _, s := range all.Services {
+				endpoints = append(endpoints, s.Endpoints...)
+			}
+			return endpoints
+		}
+		acknowledged(someNews(1))
+		if got := recorded(); len(got) != 1 {
+			t.Errorf("an agent that starts now knows %v", got)
+		}
+		acknowledged(&warrenv1.Endpoints{Version: 2, Tasks: []*warrenv1.TaskEndpoint{{TaskId: "t", ServiceId: "web", Address: "10.208.0.9"}}})
+		if got := recorded(); len(got) != 0 {
+			t.Errorf("an agent that starts now sends to %v again", got)
+		}
+
+		// A full disk holds up nobody who waits, and is tried again.
+		record.fill(true)
+		acknowledged(someNews(3))
+		record.fill(false)
+		<-time.After(recordRetry)
+		synctest.Wait()
+		if got := recorded(); len(got) != 1 {
+			t.Errorf("once the disk has room an agent that starts knows %v", got)
+		}
+		cancel()
+		running.Wait()
+	})
+}
+
+func TestTasksThatAnEarlierAgentLeftAreKnownBeforeRulesAreMade(t *testing.T) {
+	record := &memory{values: map[string][]byte{}, tasks: map[string]store.Task{"t": {
+		Assignment: &warrenv1.Assignment{
+			Task: &warrenv1.Task{Meta: &warrenv1.Meta{Id: "t"}, ServiceId: "web", Slot: 1},
+			Spec: &warrenv1.TaskSpec{HostPorts: []*warrenv1.PortSpec{{Published: 99, Target: 9}}},
+		},
+		Progress: store.Progress{Status: &warrenv1.TaskStatus{State: warrenv1.TaskState_TASK_STATE_RUNNING, Serving: true}},
+	}}}
+	v := shell(record)
+	v.catalog.Own(netip.MustParsePrefix("10.208.1.0/24"))
+	at := netip.MustParseAddr("10.208.1.2")
+	if err := v.adopt(map[string]netip.Addr{"t": at, "purged": at.Next(), "without": {}}); err != nil {
+		t.Fatal(err)
+	}
+	all, _ := v.catalog.All()
+	if len(all.Tasks) != 1 || all.Tasks[0].Addr != at || !all.Tasks[0].Local || len(all.Tasks[0].HostPorts) != 1 {
+		t.Errorf("known are %+v", all.Tasks)
 	}
 }
 
@@ -176,21 +312,6 @@ func TestAPeerWithTheKeyOfAnotherIsLeftOut(t *testing.T) {
 	}
 }
 
-func TestOnlyPeersThatAreNewAreGreeted(t *testing.T) {
-	known, fresh, kept := draw(t), draw(t), draw(t)
-	at := netip.MustParseAddrPort("192.0.2.1:7421")
-	n := &network{known: map[wgtypes.Key]struct{}{known: {}}}
-	wanted := wireguard.Config{Peers: []wireguard.Peer{{PublicKey: known, Endpoint: at}, {PublicKey: fresh, Endpoint: at}, {PublicKey: kept, Endpoint: at, Keepalive: keepalive}}}
-	greeting, some := n.greet(wanted)
-	if !some || greeting.Peers[0].Keepalive != 0 || greeting.Peers[1].Keepalive != keepalive || wanted.Peers[1].Keepalive != 0 {
-		t.Errorf("greeting %v, wanted %v", greeting, wanted)
-	}
-	n.known[fresh] = struct{}{}
-	if _, some := n.greet(wanted); some {
-		t.Error("greeted again")
-	}
-}
-
 func draw(t *testing.T) wgtypes.Key {
 	t.Helper()
 	private, err := wgtypes.GeneratePrivateKey()
@@ -206,16 +327,21 @@ func TestWhatFailsStaysDue(t *testing.T) {
 	v.due = due{config: true, peers: true, wires: true}
 	v.ports = port.New(v.Logger)
 	defer v.ports.Close()
-	if err := v.tend(t.Context(), newAlarm()); err == nil || v.due != (due{config: true, peers: true, wires: true}) {
+	if err := v.tend(t.Context()); err == nil || v.due != (due{config: true, peers: true, wires: true}) {
 		t.Errorf("%v; due is %+v", err, v.due)
 	}
 }
 
-func TestNothingIsToldBeforeTheNetworkIsUpOrHasFailed(t *testing.T) {
+// A status without a key would have every other node remove this one from its peers.
+func TestNothingIsToldOfANetworkThatIsNotKnownToStand(t *testing.T) {
 	v := shell(&memory{values: map[string][]byte{}})
-	v.report(func(s *warrenv1.OverlayStatus) { s.TakenPorts = []*warrenv1.TakenPort{{Port: 80}} })
-	if s := v.Status(); s != nil {
-		t.Errorf("told %v", s)
+	v.ports = port.New(v.Logger)
+	defer v.ports.Close()
+	if err := v.keepPorts(true); err != nil {
+		t.Fatal(err)
+	}
+	if status := v.Status(); status != nil {
+		t.Errorf("before the network has come up, %v is told", status)
 	}
 	own, err := v.takeKey(config(0))
 	if err != nil {
@@ -223,10 +349,12 @@ func TestNothingIsToldBeforeTheNetworkIsUpOrHasFailed(t *testing.T) {
 	}
 	v.config = config(0)
 	v.config.WireguardPort = 7421
-	v.fail(t.Context(), errors.New("no way"))
-	s := v.Status()
-	if s.GetState() != warrenv1.OverlayState_OVERLAY_STATE_FAILED || s.GetError() != "no way" || len(s.GetTakenPorts()) != 1 ||
-		s.GetPublicKey() != own.private.PublicKey().String() || s.GetListenPort() != 7421 {
-		t.Errorf("told %v", s)
+	v.fail(t.Context(), unix.ENODEV)
+	if s := v.Status(); s.GetState() != warrenv1.OverlayState_OVERLAY_STATE_FAILED || s.GetPublicKey() != own.private.PublicKey().String() || s.GetListenPort() != 7421 {
+		t.Errorf("of a network that could not be taken up, %v is told", s)
+	}
+	v.taken = []*warrenv1.TakenPort{{Port: 80}}
+	if err := v.keepPorts(true); err != nil || len(v.Status().GetTakenPorts()) != 0 {
+		t.Errorf("ports that are free again are taken: %v, %v", v.Status(), err)
 	}
 }

@@ -24,6 +24,37 @@ const (
 	maxPings     = 100         // of one node
 )
 
+// greetingAlarm goes off when a new peer should have answered.
+func (v *Overlay) greetingAlarm() *alarm {
+	a := newAlarm()
+	v.mu.Lock()
+	up := v.net
+	v.mu.Unlock()
+	if up == nil {
+		return a
+	}
+	if at, some := up.device.Unanswered(); some {
+		a.set(max(0, time.Until(at)))
+	}
+	return a
+}
+
+func (v *Overlay) greetAgain(ctx context.Context) {
+	v.mu.Lock()
+	up := v.net
+	v.mu.Unlock()
+	if up == nil {
+		return
+	}
+	if err := up.device.GreetAgain(ctx); err != nil && ctx.Err() == nil {
+		v.Logger.Warn("new peers that do not answer could not be greeted again", "error", err)
+		v.mu.Lock()
+		v.due.peers = true // the device may not be what it should be
+		v.mu.Unlock()
+		v.rouse()
+	}
+}
+
 // Peers tells how this node stands with each other one, by hostname.
 func (v *Overlay) Peers(ctx context.Context) ([]*warrenv1.OverlayPeer, error) {
 	v.mu.Lock()

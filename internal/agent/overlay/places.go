@@ -130,26 +130,20 @@ func (v *Overlay) Listening(ctx context.Context, task string, missing func(strin
 // Serve has this node send connections to the task.
 func (v *Overlay) Serve(task string) {
 	v.catalog.Serve(task)
-	v.endpointsChanged()
+	v.rouse()
 }
 
 // Withdraw has this node cease to send connections to the task.
 func (v *Overlay) Withdraw(task string) {
 	v.catalog.Withdraw(task)
-	v.endpointsChanged()
-}
-
-func (v *Overlay) endpointsChanged() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.due.endpoints = true
 	v.rouse()
 }
 
 // Detach takes the task off the overlay.
 func (v *Overlay) Detach(ctx context.Context, task string) error {
 	v.catalog.Release(task)
-	v.endpointsChanged()
+	token(v.unsettled) // what was told of it is to be forgotten
+	v.rouse()
 	if err := v.wires.Detach(ctx, task); err != nil {
 		return err
 	}

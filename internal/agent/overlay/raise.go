@@ -15,6 +15,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/cuemby/warren/internal/agent/overlay/catalog"
 	"github.com/cuemby/warren/internal/agent/overlay/lease"
 	"github.com/cuemby/warren/internal/agent/overlay/link"
 	"github.com/cuemby/warren/internal/agent/overlay/names"
@@ -39,7 +40,6 @@ type network struct {
 	leases *lease.Leases
 	rules  *rules.Rules
 	names  *names.Server
-	known  map[wgtypes.Key]struct{} // peers that the device has been given
 
 	stop    context.CancelFunc // of what runs for it
 	running sync.WaitGroup
@@ -221,8 +221,31 @@ func (v *Overlay) begin(ctx context.Context, layout link.Node) (*network, error)
 	if err != nil {
 		return nil, errors.Join(err, device.Close())
 	}
-	v.catalog.Adopt(attached)
+	if err := v.adopt(attached); err != nil {
+		return nil, errors.Join(err, up.rules.Close(), device.Close())
+	}
 	return up, nil
+}
+
+// adopt has the catalog know the tasks that an earlier agent has left, by the addresses that they have: before any rule is
+// changed, since what the rules do not know is refused.
+func (v *Overlay) adopt(attached map[string]netip.Addr) error {
+	recorded, err := v.Record.Tasks()
+	if err != nil {
+		return fmt.Errorf("recall the tasks on the network: %w", err)
+	}
+	for id, addr := range attached {
+		task, known := recorded[id]
+		if !known {
+			continue // it is about to be purged
+		}
+		status := task.Progress.Status
+		v.catalog.Adopt(catalog.Earlier{
+			Task: task.Assignment.GetTask(), HostPorts: task.Assignment.GetSpec().GetHostPorts(), Addr: addr,
+			Serving: status.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING && status.GetServing(),
+		})
+	}
+	return nil
 }
 
 // adjust makes device and wires what they should be now.
@@ -233,17 +256,8 @@ func (v *Overlay) adjust(ctx context.Context, up *network, layout link.Node, own
 		}
 	}
 	wanted := wireguard.Config{PrivateKey: own.private, ListenPort: int(c.GetWireguardPort()), Peers: v.wanted(own.private.PublicKey())}
-	if greeting, some := up.greet(wanted); some {
-		if err := up.device.Apply(ctx, greeting); err != nil {
-			return err
-		}
-	}
 	if err := up.device.Apply(ctx, wanted); err != nil {
 		return err
-	}
-	up.known = map[wgtypes.Key]struct{}{}
-	for _, p := range wanted.Peers {
-		up.known[p.PublicKey] = struct{}{}
 	}
 	if err := v.wires.Up(ctx, layout); err != nil {
 		return err
@@ -261,21 +275,6 @@ func (v *Overlay) nameNodes() {
 		hostnames[id] = p.GetHostname()
 	}
 	v.catalog.Hostnames(hostnames)
-}
-
-// greet is a configuration by which the device says something to each peer that is new to it: to be kept alive begins
-// with a packet. A node that has just drawn another key is not understood until the others know of it, and would try
-// again only 5 s later (WireGuard's REKEY_TIMEOUT); so the others begin, as soon as they know.
-func (n *network) greet(wanted wireguard.Config) (greeting wireguard.Config, some bool) {
-	greeting = wanted
-	greeting.Peers = slices.Clone(wanted.Peers)
-	for i, p := range greeting.Peers {
-		if _, known := n.known[p.PublicKey]; !known && p.Keepalive == 0 && p.Endpoint.IsValid() {
-			greeting.Peers[i].Keepalive = keepalive
-			some = true
-		}
-	}
-	return greeting, some
 }
 
 // wanted are the device's peers. What a manager has sent and is no peer is left out, and told in the log: the others

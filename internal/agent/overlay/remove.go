@@ -31,7 +31,7 @@ func (v *Overlay) Remove(ctx context.Context) error {
 
 func (v *Overlay) remove(ctx context.Context) error {
 	v.mu.Lock()
-	v.config, v.status, v.due = nil, nil, due{}
+	v.config, v.status, v.taken, v.due = nil, nil, nil, due{}
 	clear(v.peers)
 	up := v.net
 	v.net = nil
@@ -53,11 +53,7 @@ func (v *Overlay) remove(ctx context.Context) error {
 	if v.Sockets != nil {
 		v.Sockets.Drop()
 	}
-	err = errors.Join(err, v.wires.Down(ctx))
-	for _, name := range []string{configRecord, peersRecord, endpointsRecord, keyRecord} {
-		err = errors.Join(err, v.Record.RecordNetwork(name, nil))
-	}
-	return err
+	return errors.Join(err, v.wires.Down(ctx), v.forget())
 }
 
 // TakeDown takes down whatever agents have left up on this machine, tasks' places with it, and forgets the network. It is
@@ -67,11 +63,7 @@ func (v *Overlay) TakeDown(ctx context.Context) error {
 	for task := range attached {
 		err = errors.Join(err, v.wires.Detach(ctx, task))
 	}
-	err = errors.Join(err, v.removeRules(ctx), v.removeDevice(ctx), v.wires.Down(ctx))
-	for _, name := range []string{configRecord, peersRecord, endpointsRecord, keyRecord} {
-		err = errors.Join(err, v.Record.RecordNetwork(name, nil))
-	}
-	return err
+	return errors.Join(err, v.removeRules(ctx), v.removeDevice(ctx), v.wires.Down(ctx), v.forget())
 }
 
 // Close lets go of the machine's network where Run has not been called.

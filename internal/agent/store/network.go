@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -51,17 +52,47 @@ func (s *Store) Network(name string) ([]byte, error) {
 	return value, nil
 }
 
-// RecordNetwork records something of the overlay under a name, and returns when that is durable; nil forgets it.
-func (s *Store) RecordNetwork(name string, value []byte) error {
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(networkBucket)
-		if value == nil {
-			return bucket.Delete([]byte(name))
+// NetworkUnder returns all that the overlay has recorded under names that begin so, by the rest of the name.
+func (s *Store) NetworkUnder(prefix string) (map[string][]byte, error) {
+	values := map[string][]byte{}
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(networkBucket).Cursor()
+		for name, value := cursor.Seek([]byte(prefix)); bytes.HasPrefix(name, []byte(prefix)); name, value = cursor.Next() {
+			values[string(name[len(prefix):])] = slices.Clone(value)
 		}
-		return bucket.Put([]byte(name), value)
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("record the network's %s: %w", name, err)
+		return nil, fmt.Errorf("read the network's %s: %w", prefix, err)
+	}
+	return values, nil
+}
+
+// RecordNetwork records something of the overlay under a name, and returns when that is durable; nil forgets it.
+func (s *Store) RecordNetwork(name string, value []byte) error {
+	return s.RecordNetworkAll(map[string][]byte{name: value})
+}
+
+// RecordNetworkAll records things of the overlay under their names, all or none, and returns when that is durable; nil
+// forgets one.
+func (s *Store) RecordNetworkAll(values map[string][]byte) error {
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(networkBucket)
+		for name, value := range values {
+			var err error
+			if value == nil {
+				err = bucket.Delete([]byte(name))
+			} else {
+				err = bucket.Put([]byte(name), value)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("record the network: %w", err)
 	}
 	return nil
 }

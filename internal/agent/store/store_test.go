@@ -112,3 +112,23 @@ func TestANoteIsWrittenWithoutCompany(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestThingsOfTheNetworkAreRecordedTogether(t *testing.T) {
+	s := open(t, t.TempDir())
+	if err := s.RecordNetworkAll(map[string][]byte{"task/a": []byte("1"), "task/b": []byte("2"), "tasks": []byte("3")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RecordNetworkAll(map[string][]byte{"task/b": nil, "task/c": {}}); err != nil {
+		t.Fatal(err)
+	}
+	under, err := s.NetworkUnder("task/")
+	if err != nil || len(under) != 2 || string(under["a"]) != "1" || under["c"] == nil {
+		t.Errorf("recorded %q, %v", under, err)
+	}
+	if err := s.RecordNetworkAll(map[string][]byte{"task/a": nil, "": []byte("nameless")}); err == nil {
+		t.Error("something without a name was recorded")
+	}
+	if value, err := s.Network("task/a"); err != nil || value == nil {
+		t.Errorf("half of it was: %q, %v", value, err)
+	}
+}

@@ -146,8 +146,15 @@ func TestWhatAnAgentSaysOfItsOverlayIsWrittenAndToldToOthers(t *testing.T) {
 	})
 }
 
-// withdrawing is a rig where t1 of node n1 is served by n1 and n2, whose agents have all in force, and is then to stop.
+// withdrawing is serving's rig where t1 is then to stop.
 func withdrawing(t *testing.T) (r *rig, a, b *agent, ka, kb *known) {
+	r, a, b, ka, kb = serving(t)
+	r.edit("t1", func(t *warrenv1.Task) { t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN })
+	return r, a, b, ka, kb
+}
+
+// serving is a rig where t1 of node n1 is served by n1 and n2, whose agents have all in force.
+func serving(t *testing.T) (r *rig, a, b *agent, ka, kb *known) {
 	web := statetest.Replicated("web", 1)
 	r = newRig(t, overlaid("n1", "10.208.0.0/24", "192.0.2.1"), overlaid("n2", "10.208.1.0/24", "192.0.2.1"), web, statetest.Revision(web), open("t1", "web", 1, "n1"))
 	a, b, ka, kb = r.dial("n1"), r.dial("n2"), &known{}, &known{}
@@ -157,7 +164,6 @@ func withdrawing(t *testing.T) (r *rig, a, b *agent, ka, kb *known) {
 	b.assignments()
 	a.acknowledge(ka)
 	b.acknowledge(kb)
-	r.edit("t1", func(t *warrenv1.Task) { t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN })
 	return r, a, b, ka, kb
 }
 
@@ -183,12 +189,44 @@ func TestATaskIsToldToStopWhenEveryNodeHasCeasedToSendItConnections(t *testing.T
 	})
 }
 
-func TestANodeThatGoesAwayDoesNotHoldUpATasksStop(t *testing.T) {
+// An agent that goes leaves its node's rules in force: they send connections to the task until it is back.
+func TestANodeWhoseAgentComesBackIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, a, b, ka, _ := withdrawing(t)
+		a.acknowledge(ka)
+		b.hangUp()
+		a.hearsNothing()
+		b = r.dial("n2")
+		a.hearsNothing()
+		b.acknowledge(&known{})
+		a.hearsToStop("t1")
+	})
+}
+
+func TestATaskThatIsToStopWhileAnAgentIsAwayWaitsForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, a, b, ka, kb := serving(t)
+		b.hangUp()
+		r.edit("t1", func(t *warrenv1.Task) { t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN })
+		a.acknowledge(ka)
+		a.hearsNothing()
+		b = r.dial("n2")
+		b.acknowledge(kb)
+		a.hearsToStop("t1")
+	})
+}
+
+func TestANodeThatGoesAwayHoldsUpATasksStopForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b, ka, _ := withdrawing(t)
 		a.acknowledge(ka)
-		a.hearsNothing()
 		b.hangUp()
+		time.Sleep(withdrawalTimeout / 2)
+		a.heartbeat()
+		a.hear()
+		time.Sleep(withdrawalTimeout/2 - time.Millisecond)
+		a.hearsNothing()
+		time.Sleep(time.Millisecond)
 		a.hearsToStop("t1")
 	})
 }

@@ -41,13 +41,15 @@ type term struct {
 	// The nodes that were ready when the term began and have not come yet; closed when they come or are
 	// given up.
 	absent map[string]chan struct{}
+	// lapsed are the nodes whose sessions have ended in this term, and when: their agents may be about to come back.
+	lapsed map[string]time.Time
 }
 
 func newTerm(ctx context.Context, s state.Snapshot, d *Dispatcher) *term {
 	t := &term{
 		ctx: ctx, store: d.store, proposer: d.proposer, directory: d.directory, logger: d.logger,
 		registrar: newRegistrar(d.store, d.proposer, d.logger),
-		sessions:  map[string]*session{}, absent: map[string]chan struct{}{},
+		sessions:  map[string]*session{}, absent: map[string]chan struct{}{}, lapsed: map[string]time.Time{},
 	}
 	t.withdrawals = &withdrawals{term: t, tasks: map[string]*withdrawal{}}
 	for n := range s.Nodes() {
@@ -110,6 +112,7 @@ func (t *term) enter(hello *warrenv1.Hello, who caller.Caller) (*session, *entry
 		before.end(connect.NewError(connect.CodeAborted, errors.New("the node's agent has opened another session")))
 	}
 	t.sessions[node] = s
+	delete(t.lapsed, node)
 	if awaited := t.absent[node]; awaited != nil {
 		close(awaited)
 		delete(t.absent, node)
@@ -127,7 +130,7 @@ func (t *term) leave(s *session, cause error, e entry) {
 	defer t.mu.Unlock()
 	if t.sessions[s.node] == s {
 		delete(t.sessions, s.node)
-		t.withdrawals.forget(s.node)
+		t.lapsed[s.node] = time.Now()
 		t.registrar.put(s.node, e)
 		t.logger.Info("node disconnected", "node", s.node, "why", e.message)
 	}
@@ -261,6 +264,10 @@ func (t *term) observe(now state.Snapshot, c state.Change) {
 // expel ends the session of a node that was removed.
 func (t *term) expel(s *session) {
 	t.leave(s, outcast(), unknown(time.Now(), "it was removed from the cluster"))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.lapsed, s.node)
+	t.withdrawals.forget(s.node)
 }
 
 func outcast() error { return connect.NewError(connect.CodeUnauthenticated, authority.ErrRemoved) }

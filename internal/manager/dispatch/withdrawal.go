@@ -13,7 +13,8 @@ import (
 const withdrawalTimeout = 3 * time.Second
 
 // withdrawals are the tasks that are to stop and take connections. Such a task is told to stop only when every node
-// that can be reached balances by endpoints without it: so no connection is lost.
+// that can be reached balances by endpoints without it: so no connection is lost. A node whose agent has just gone balances
+// by what that has left in force; it is waited for as one that says nothing, since its agent may be back in a moment.
 //
 // They are of a term. A manager that becomes leader begins anew with the tasks it finds to be stopped, and waits for the
 // nodes that it expects as well. The term's lock guards them.
@@ -51,11 +52,18 @@ func (w *withdrawals) mayStop(now state.Snapshot, t *warrenv1.Task) bool {
 }
 
 // behind returns the nodes that balance connections and are not known to have endpoints of that version in force:
-// those with a session, and those whose agents are on their way to this manager.
+// those with a session, and those whose agents are on their way to this manager, or may be back soon.
 func (w *withdrawals) behind(version uint64) map[string]struct{} {
 	nodes := map[string]struct{}{}
 	for node := range w.term.absent {
 		nodes[node] = struct{}{}
+	}
+	for node, since := range w.term.lapsed {
+		if time.Since(since) < withdrawalTimeout {
+			nodes[node] = struct{}{}
+		} else {
+			delete(w.term.lapsed, node)
+		}
 	}
 	for node, s := range w.term.sessions {
 		if s.inForce < version {

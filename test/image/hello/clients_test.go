@@ -18,8 +18,13 @@ func TestLoadTellsWhatFailedAndWhy(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "requests failed") {
 		t.Errorf("load ends with %v", err)
 	}
-	if !strings.Contains(output.String(), "× dial: connect: connection refused") {
-		t.Errorf("load says\n%s", output.String())
+	for _, want := range []string{"× dial: connect: connection refused\n", "failed at ", "dial tcp " + address + ": connect: connection refused (errno 111)\n"} {
+		if !strings.Contains(output.String(), want) {
+			t.Errorf("load says\n%s\nand not %q", output.String(), want)
+		}
+	}
+	if told := strings.Count(output.String(), "failed at "); told > tellAtMost {
+		t.Errorf("%d failures are told", told)
 	}
 }
 
@@ -39,7 +44,7 @@ func TestLoadSeesAConnectionThatBreaks(t *testing.T) {
 	}()
 	var output bytes.Buffer
 	err := load(t.Context(), &output, []string{"http://" + listener.Addr().String() + "/", "--for", "100ms", "--connections", "1"})
-	if err == nil || strings.Contains(output.String(), "failed=0") {
+	if err == nil || strings.Contains(output.String(), "failed=0") || !strings.Contains(output.String(), " from 127.0.0.1:") {
 		t.Errorf("load ends with %v and says\n%s", err, output.String())
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -45,7 +47,7 @@ func load(ctx context.Context, w io.Writer, args []string) error {
 	var group sync.WaitGroup
 	for i := range askers {
 		a := &askers[i]
-		*a = asker{request: request, address: address, started: started, answers: tally{}, failures: tally{}}
+		*a = asker{request: request, address: address, answers: tally{}, failures: tally{}}
 		group.Go(func() { a.askUntil(asking) })
 	}
 	group.Wait()
@@ -57,12 +59,17 @@ func load(ctx context.Context, w io.Writer, args []string) error {
 	requests, failed := sum.answers.total()+sum.failures.total(), sum.failures.total()
 	fmt.Fprintf(w, "requests=%d failed=%d rate=%.0f/s connections=%d slowest=%dms tasks=%d\n", requests, failed,
 		float64(requests)/time.Since(started).Seconds(), sum.dialled, sum.slowest.Milliseconds(), len(sum.answers))
+	fmt.Fprintf(w, "the slowest was asked at %s\n", sum.slowestAsked.Format(clock))
 	sum.answers.print(w)
 	sum.failures.print(w)
+	for _, f := range sum.first() {
+		fmt.Fprintln(w, f)
+	}
 	switch {
 	case failed > 0:
+		first := sum.first()[0].ended
 		return fmt.Errorf("%d of %d requests failed, the first after %dms, the last %dms later", failed, requests,
-			sum.firstFailure.Milliseconds(), (sum.lastFailure - sum.firstFailure).Milliseconds())
+			first.Sub(started).Milliseconds(), sum.lastFailure.Sub(first).Milliseconds())
 	case requests == 0:
 		return errors.New("nothing was asked")
 	}
@@ -73,7 +80,6 @@ func load(ctx context.Context, w io.Writer, args []string) error {
 type asker struct {
 	request *http.Request
 	address string
-	started time.Time
 
 	conn   net.Conn // nil between connections
 	reader *bufio.Reader
@@ -81,19 +87,56 @@ type asker struct {
 	answers, failures tally // by who answered, by why
 	dialled           int
 	slowest           time.Duration
+	slowestAsked      time.Time
 
-	firstFailure, lastFailure time.Duration // since the start
+	firstFailures []failure // at most tellAtMost, in order
+	lastFailure   time.Time
+}
+
+// clock is how moments are told, to be held against what daemons say.
+const clock = "15:04:05.000000"
+
+// tellAtMost is how many failures are told one by one: what comes first says most of why.
+const tellAtMost = 10
+
+// failure is a request that failed.
+type failure struct {
+	asked, ended time.Time
+	from         string // the local address, by which the kernel's tables know the connection; empty without one
+	err          error
+}
+
+func (f failure) String() string {
+	from := ""
+	if f.from != "" {
+		from = " from " + f.from
+	}
+	return fmt.Sprintf("failed at %s, asked at %s%s: %v%s", f.ended.Format(clock), f.asked.Format(clock), from, f.err, number(f.err))
+}
+
+// number is the kernel's for an error, if that is where it came from.
+func number(err error) string {
+	if no, ok := errors.AsType[syscall.Errno](err); ok {
+		return fmt.Sprintf(" (errno %d)", int(no))
+	}
+	return ""
+}
+
+// first are the first failures, in order of when they failed.
+func (a *asker) first() []failure {
+	slices.SortFunc(a.firstFailures, func(f, g failure) int { return f.ended.Compare(g.ended) })
+	return a.firstFailures[:min(len(a.firstFailures), tellAtMost)]
 }
 
 func (a *asker) add(more asker) {
 	a.answers.add(more.answers)
 	a.failures.add(more.failures)
 	a.dialled += more.dialled
-	a.slowest = max(a.slowest, more.slowest)
-	if more.firstFailure > 0 && (a.firstFailure == 0 || more.firstFailure < a.firstFailure) {
-		a.firstFailure = more.firstFailure
+	a.took(more.slowest, more.slowestAsked)
+	a.firstFailures = append(a.firstFailures, more.firstFailures...)
+	if more.lastFailure.After(a.lastFailure) {
+		a.lastFailure = more.lastFailure
 	}
-	a.lastFailure = max(a.lastFailure, more.lastFailure)
 }
 
 // askUntil asks until ctx ends. What is asked then is still waited for.
@@ -104,20 +147,37 @@ func (a *asker) askUntil(ctx context.Context) {
 	for ctx.Err() == nil {
 		started := time.Now()
 		who, err := a.ask(lasting)
-		a.slowest = max(a.slowest, time.Since(started))
+		a.took(time.Since(started), started)
 		if err == nil {
 			a.answers[who]++
 			continue
 		}
-		a.hangUp()
-		a.failures[why(err)]++
-		if a.firstFailure == 0 {
-			a.firstFailure = time.Since(a.started)
-		}
-		a.lastFailure = time.Since(a.started)
+		a.failed(failure{asked: started, ended: time.Now(), from: a.from(), err: err})
 		wait(ctx, afterFailure)
 	}
 	a.hangUp()
+}
+
+func (a *asker) took(how time.Duration, asked time.Time) {
+	if how > a.slowest {
+		a.slowest, a.slowestAsked = how, asked
+	}
+}
+
+func (a *asker) failed(f failure) {
+	a.hangUp()
+	a.failures[why(f.err)]++
+	if len(a.firstFailures) < tellAtMost {
+		a.firstFailures = append(a.firstFailures, f)
+	}
+	a.lastFailure = f.ended
+}
+
+func (a *asker) from() string {
+	if a.conn == nil {
+		return ""
+	}
+	return a.conn.LocalAddr().String()
 }
 
 func (a *asker) ask(ctx context.Context) (string, error) {
@@ -136,7 +196,7 @@ func (a *asker) ask(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if err := a.request.Write(a.conn); err != nil {
-		return "", err
+		return "", fmt.Errorf("send the request: %w", err)
 	}
 	response, err := http.ReadResponse(a.reader, a.request)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -18,6 +20,9 @@ type Catalog struct {
 	own      netip.Prefix     // this node's subnet
 	// arriving are the services and tasks of a full set that is still coming; nil else.
 	arriving *arriving
+
+	// barred are tasks that have been withdrawn without having a place, by id: they are not to be adopted.
+	barred map[string]struct{}
 
 	// Indexes for names.
 	byName map[string]map[*service]struct{} // services by name and alias
@@ -39,6 +44,8 @@ type Catalog struct {
 		tasks    map[string]struct{}
 		gone     map[netip.Addr]struct{}
 	}
+	// unrecorded is what managers have told of and the record does not say yet, by id.
+	unrecorded struct{ services, tasks map[string]struct{} }
 }
 
 type arriving struct {
@@ -59,8 +66,6 @@ type task struct {
 	here *local                 // nil of another node's
 	addr netip.Addr
 	of   *service
-	// barred from being adopted: it has been withdrawn.
-	barred bool
 }
 
 // local is what this node sees of a task of its own.
@@ -88,11 +93,12 @@ func (c *Catalog) Clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.services, c.tasks, c.version, c.arriving = map[string]*service{}, map[string]*task{}, 0, nil
-	c.own = netip.Prefix{}
+	c.own, c.barred = netip.Prefix{}, map[string]struct{}{}
 	c.byName, c.byAddr, c.byVIP = map[string]map[*service]struct{}{}, map[netip.Addr]string{}, map[netip.Addr]*service{}
 	c.taken, c.hostnames = map[Port]struct{}{}, map[string]string{}
 	c.ports, c.portsChanged = nil, true
 	c.forgetChanges()
+	c.forgetUnrecorded()
 }
 
 // Hostnames says what nodes are called, by id.
@@ -116,18 +122,30 @@ func (c *Catalog) Own(subnet netip.Prefix) {
 	}
 }
 
-// Adopt takes tasks that have a place on this node to take connections as managers were last told, until more is seen
-// of them: an earlier agent has seen to it.
-func (c *Catalog) Adopt(attached map[string]netip.Addr) {
+// Earlier is a task of this node as an earlier agent has left it.
+type Earlier struct {
+	Task      *warrenv1.Task
+	HostPorts []*warrenv1.PortSpec
+	Addr      netip.Addr
+	Serving   bool // as far as that agent has recorded
+}
+
+// Adopt has tasks that an earlier agent has left keep their places until more is seen of them: in force is what that agent
+// has put there, and must not become less for the moment in which this one takes its tasks up. They take connections
+// if they did by that agent's own record, or as managers were last told, whichever came first.
+func (c *Catalog) Adopt(tasks ...Earlier) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id, addr := range attached {
-		t := c.tasks[id]
-		if t == nil || t.here != nil || t.barred || t.told.GetAddress() != addr.String() {
+	for _, e := range tasks {
+		id := e.Task.GetMeta().GetId()
+		_, barred := c.barred[id]
+		if known := c.tasks[id]; barred || known != nil && known.here != nil || !c.own.Contains(e.Addr) {
 			continue
 		}
-		t.here = &local{slot: t.told.GetSlot(), serving: t.told.GetServing()}
-		c.setAddr(t, addr)
+		t := c.task(id, e.Task.GetServiceId())
+		t.here = &local{slot: e.Task.GetSlot(), hostPorts: e.HostPorts, serving: e.Serving || t.told.GetServing()}
+		c.portsChanged = c.portsChanged || len(e.HostPorts) > 0
+		c.setAddr(t, e.Addr)
 		c.touch(t)
 	}
 }
@@ -184,22 +202,51 @@ func (c *Catalog) Version() uint64 {
 	return c.version
 }
 
-// Told is all that managers have sent, for a record of it.
-func (c *Catalog) Told() *warrenv1.Endpoints {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	e := &warrenv1.Endpoints{Version: c.version, Full: true}
-	for _, s := range c.services {
-		if s.front != nil {
+// Unrecorded is what managers have told since it was last called, as a change of what they had told before; false where
+// they have told nothing else.
+func (c *Catalog) Unrecorded() (*warrenv1.Endpoints, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := &warrenv1.Endpoints{Version: c.version}
+	for id := range c.unrecorded.services {
+		if s := c.services[id]; s != nil && s.front != nil {
 			e.Services = append(e.Services, s.front)
+		} else {
+			e.RemovedServices = append(e.RemovedServices, id)
 		}
 	}
-	for _, t := range c.tasks {
-		if t.told != nil {
+	for id := range c.unrecorded.tasks {
+		if t := c.tasks[id]; t != nil && t.told != nil {
 			e.Tasks = append(e.Tasks, t.told)
+		} else {
+			e.RemovedTasks = append(e.RemovedTasks, id)
 		}
 	}
-	return e
+	some := len(c.unrecorded.services)+len(c.unrecorded.tasks) > 0
+	c.forgetUnrecorded()
+	return e, some
+}
+
+// NotRecorded takes back what Unrecorded returned and could not be recorded.
+func (c *Catalog) NotRecorded(e *warrenv1.Endpoints) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range e.GetServices() {
+		c.unrecorded.services[f.GetServiceId()] = struct{}{}
+	}
+	for _, id := range e.GetRemovedServices() {
+		c.unrecorded.services[id] = struct{}{}
+	}
+	for _, t := range e.GetTasks() {
+		c.unrecorded.tasks[t.GetTaskId()] = struct{}{}
+	}
+	for _, id := range e.GetRemovedTasks() {
+		c.unrecorded.tasks[id] = struct{}{}
+	}
+}
+
+func (c *Catalog) forgetUnrecorded() {
+	c.unrecorded.services, c.unrecorded.tasks = map[string]struct{}{}, map[string]struct{}{}
 }
 
 // Place notes that a task of this node has an address. It does not take connections yet.
@@ -207,6 +254,7 @@ func (c *Catalog) Place(t *warrenv1.Task, hostPorts []*warrenv1.PortSpec, addr n
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	id := t.GetMeta().GetId()
+	delete(c.barred, id)
 	known := c.task(id, t.GetServiceId())
 	if known.here == nil {
 		known.here = &local{}
@@ -228,9 +276,10 @@ func (c *Catalog) serve(id string, serving bool) {
 	defer c.mu.Unlock()
 	t := c.tasks[id]
 	switch {
-	case t == nil:
-	case t.here == nil:
-		t.barred = !serving
+	case t == nil || t.here == nil:
+		if delete(c.barred, id); !serving {
+			c.barred[id] = struct{}{}
+		}
 	case t.here.serving != serving:
 		t.here.serving = serving
 		c.touch(t)
@@ -354,6 +403,9 @@ func (c *Catalog) setFront(id string, f *warrenv1.ServiceFront) {
 		return
 	}
 	s = c.service(id)
+	if !proto.Equal(s.front, f) {
+		c.unrecorded.services[id] = struct{}{}
+	}
 	c.portsChanged = c.portsChanged || len(s.front.GetPorts())+len(f.GetPorts()) > 0
 	for _, name := range s.names() {
 		delete(c.byName[name], s)
@@ -416,6 +468,9 @@ func (c *Catalog) tell(e *warrenv1.TaskEndpoint) {
 		return
 	}
 	t := c.task(e.GetTaskId(), e.GetServiceId())
+	if !proto.Equal(t.told, e) {
+		c.unrecorded.tasks[t.id] = struct{}{}
+	}
 	t.told = e
 	c.believe(t)
 	c.touch(t)
@@ -438,6 +493,9 @@ func (c *Catalog) untell(id string) {
 	t := c.tasks[id]
 	if t == nil {
 		return
+	}
+	if t.told != nil {
+		c.unrecorded.tasks[t.id] = struct{}{}
 	}
 	if t.told = nil; t.here == nil {
 		c.remove(t)
@@ -469,6 +527,9 @@ func (c *Catalog) clearAddr(t *task) {
 }
 
 func (c *Catalog) remove(t *task) {
+	if t.told != nil {
+		c.unrecorded.tasks[t.id] = struct{}{}
+	}
 	c.clearAddr(t)
 	delete(c.tasks, t.id)
 	delete(c.changed.tasks, t.id)

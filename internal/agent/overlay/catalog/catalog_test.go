@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"github.com/cuemby/warren/internal/agent/overlay/names"
@@ -265,7 +266,7 @@ func TestOfAddressesOfItsOwnANodeBelievesOnlyItself(t *testing.T) {
 	if all, _ := c.All(); len(all.Tasks) != 0 || len(endpointsOf(c, "web")) != 0 {
 		t.Errorf("rules of tasks that are not here: %+v", all)
 	}
-	if told := c.Told(); len(told.GetTasks()) != 2 {
+	if told, _ := c.Unrecorded(); len(told.GetTasks()) != 2 {
 		t.Errorf("of what managers tell, %v is recorded", told.GetTasks())
 	}
 
@@ -284,6 +285,44 @@ func TestOfAddressesOfItsOwnANodeBelievesOnlyItself(t *testing.T) {
 	}
 }
 
+// earlier is a task of web; the one that managers have told nothing of has a port of the node.
+func earlier(id string, at netip.Addr, serving bool) Earlier {
+	e := Earlier{Task: mine(id, "web"), Addr: at, Serving: serving}
+	if id == "untold" {
+		e.HostPorts = []*warrenv1.PortSpec{{Target: 9, Published: 99}}
+	}
+	return e
+}
+
+func TestOnlyWhatIsNewIsRecorded(t *testing.T) {
+	c := New()
+	full := func() *warrenv1.Endpoints {
+		return &warrenv1.Endpoints{
+			Full: true, Version: 1, Services: []*warrenv1.ServiceFront{front("web", "10.224.0.1"), front("db", "10.224.0.2")},
+			Tasks: []*warrenv1.TaskEndpoint{endpoint("a", "web", 2, true), endpoint("b", "db", 3, true)},
+		}
+	}
+	c.Heed(full())
+	if news, some := c.Unrecorded(); !some || news.GetVersion() != 1 || len(news.GetServices()) != 2 || len(news.GetTasks()) != 2 {
+		t.Errorf("at first %v, %v", news, some)
+	}
+	c.Heed(full())
+	if news, some := c.Unrecorded(); some {
+		t.Errorf("told the same again, %v", news)
+	}
+	changed := endpoint("a", "web", 2, false)
+	c.Heed(&warrenv1.Endpoints{Version: 2, Tasks: []*warrenv1.TaskEndpoint{changed}, RemovedServices: []string{"db"}, RemovedTasks: []string{"b"}})
+	want := &warrenv1.Endpoints{Version: 2, Tasks: []*warrenv1.TaskEndpoint{changed}, RemovedServices: []string{"db"}, RemovedTasks: []string{"b"}}
+	news, _ := c.Unrecorded()
+	if !proto.Equal(news, want) {
+		t.Errorf("of a change %v", news)
+	}
+	c.NotRecorded(news)
+	if again, _ := c.Unrecorded(); !proto.Equal(again, want) {
+		t.Errorf("when that failed %v", again)
+	}
+}
+
 func TestTasksOfAnEarlierAgentGoOnToTakeConnections(t *testing.T) {
 	c := New()
 	c.Own(netip.MustParsePrefix("10.208.0.0/24"))
@@ -295,13 +334,19 @@ func TestTasksOfAnEarlierAgentGoOnToTakeConnections(t *testing.T) {
 		},
 	})
 	c.Withdraw("died")
-	c.Adopt(map[string]netip.Addr{"serves": addr(2), "starts": addr(3), "moved": addr(9), "died": addr(5), "unknown": addr(6)})
-	if got := endpointsOf(c, "web"); !slices.Equal(got, []netip.Addr{addr(2)}) {
+	c.Withdraw("died untold")
+	c.Adopt(
+		earlier("serves", addr(2), false), earlier("starts", addr(3), false), earlier("moved", addr(9), true), earlier("died", addr(5), true),
+		earlier("died untold", addr(7), true), earlier("untold", addr(6), true), earlier("elsewhere", netip.MustParseAddr("10.208.9.2"), true),
+	)
+	if got := endpointsOf(c, "web"); !slices.Equal(got, []netip.Addr{addr(2), addr(6), addr(9)}) {
 		t.Errorf("endpoints %v", got)
 	}
 	all, _ := c.All()
 	want := []rules.Task{
 		{Addr: addr(2), Local: true, Networks: []string{"default"}}, {Addr: addr(3), Local: true, Networks: []string{"default"}},
+		{Addr: addr(6), Local: true, Networks: []string{"default"}, HostPorts: []rules.Published{{Port: 99, Target: 9, Protocol: rules.TCP}}},
+		{Addr: addr(9), Local: true, Networks: []string{"default"}},
 	}
 	if diff := cmp.Diff(want, all.Tasks, cmpopts.EquateComparable(netip.Addr{}), cmpopts.SortSlices(func(a, b rules.Task) bool { return a.Addr.Less(b.Addr) })); diff != "" {
 		t.Errorf("tasks (-want +got):\n%s", diff)
@@ -309,10 +354,12 @@ func TestTasksOfAnEarlierAgentGoOnToTakeConnections(t *testing.T) {
 
 	// What then is seen of them counts.
 	c.Place(mine("serves", "web"), nil, addr(2))
-	if got := endpointsOf(c, "web"); len(got) != 1 {
+	if got := endpointsOf(c, "web"); len(got) != 3 {
 		t.Errorf("endpoints %v of a task that is taken up again", got)
 	}
-	c.Withdraw("serves")
+	for _, id := range []string{"serves", "moved", "untold"} {
+		c.Withdraw(id)
+	}
 	c.Release("starts")
 	if got := endpointsOf(c, "web"); len(got) != 0 {
 		t.Errorf("endpoints %v", got)

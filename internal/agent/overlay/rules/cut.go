@@ -61,7 +61,9 @@ func cutsBetween(before, after *facts) *cuts {
 // cutter removes connections that cannot go on from the kernel's table. What comes of them next is taken for
 // new: UDP goes to another endpoint, and TCP is reset by whoever knows nothing of it. To look through the table
 // takes 20 ms even when it is empty (measured, at its 262,144 buckets), so that while it looks, what is to be
-// looked for next gathers.
+// looked for next gathers. It holds no lock meanwhile that changes of the rules need; but the kernel, which reads
+// the table with a processor to itself, has a change wait that comes in between (measured: 44 ms where it
+// takes 6, of which 1 µs is for the lock).
 type cutter struct {
 	rules *Rules
 	wake  chan struct{}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"regexp"
 	"sync"
@@ -87,7 +88,11 @@ type Device struct {
 	mu     sync.Mutex
 	mtu    int
 	port   int
-	wanted map[wgtypes.Key]netip.AddrPort // the endpoints of the last Apply; of each peer, or nil
+	config Config                         // of the last Apply
+	wanted map[wgtypes.Key]netip.AddrPort // its endpoints, of each peer; nil before the first
+	keyed  time.Time                      // when it was given another private key than it had
+	// greetings are of peers with whom no handshake has been seen yet.
+	greetings map[wgtypes.Key]greeting
 }
 
 // implementation is what the kernel and userspace each do in their way.
@@ -120,7 +125,7 @@ func open(ctx context.Context, o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{name: o.Name, logger: o.Logger, links: links, mtu: o.MTU}
+	d := &Device{name: o.Name, logger: o.Logger, links: links, mtu: o.MTU, greetings: map[wgtypes.Key]greeting{}}
 	if err := d.take(ctx, o); err != nil {
 		return nil, errors.Join(err, d.letGo())
 	}
@@ -197,6 +202,8 @@ func (d *Device) Port() int {
 // time: a peer that has moved since stays where it is heard. Where an earlier process has configured the
 // device, a peer with a session is left where it is heard too.
 //
+// A peer that is added is greeted, so that there is a handshake with it before there is traffic; see Unanswered.
+//
 // Apply may be called again after an error, which may leave the device half changed. A port that is in
 // use is unix.EADDRINUSE; the device then keeps the one it had and changes nothing else.
 func (d *Device) Apply(ctx context.Context, c Config) error {
@@ -228,17 +235,30 @@ func (d *Device) apply(ctx context.Context, c Config) error {
 		}
 		todo.port = nil
 	}
+	d.config = want
+	if todo.privateKey != nil && have.PrivateKey != (wgtypes.Key{}) {
+		d.keyed = time.Now() // where it had none, it is the device that is new, and others may have known the key for long
+	}
 	if !todo.empty() {
-		if err := d.write(ctx, todo); err != nil {
+		if err := d.writeGreeting(ctx, todo); err != nil {
 			return err
 		}
 		d.logger.Debug("the WireGuard device is configured", "device", d.name, "peers", len(want.Peers), "changed", len(todo.peers), "key", todo.privateKey != nil)
 	}
-	d.wanted = make(map[wgtypes.Key]netip.AddrPort, len(want.Peers))
-	for _, p := range want.Peers {
-		d.wanted[p.PublicKey] = p.Endpoint
-	}
+	d.wanted = endpointsOf(want)
+	maps.DeleteFunc(d.greetings, func(key wgtypes.Key, _ greeting) bool {
+		_, is := d.wanted[key]
+		return !is
+	})
 	return nil
+}
+
+func endpointsOf(c Config) map[wgtypes.Key]netip.AddrPort {
+	endpoints := make(map[wgtypes.Key]netip.AddrPort, len(c.Peers))
+	for _, p := range c.Peers {
+		endpoints[p.PublicKey] = p.Endpoint
+	}
+	return endpoints
 }
 
 // setPort has the device listen at another port.
