@@ -53,6 +53,18 @@ func Endpoint(t *warrenv1.Task) *warrenv1.TaskEndpoint {
 	}
 }
 
+// Lost is what a lost task's own node is told of it: that node, which may merely have been cut off, goes by what it sees of its
+// own tasks, and must not send connections to one that has been replaced. nil of any other task.
+func Lost(t *warrenv1.Task) *warrenv1.TaskEndpoint {
+	if t.GetStatus().GetState() != warrenv1.TaskState_TASK_STATE_LOST {
+		return nil
+	}
+	return &warrenv1.TaskEndpoint{
+		TaskId: t.GetMeta().GetId(), ServiceId: t.GetServiceId(), Slot: t.GetSlot(), NodeId: t.GetNodeId(),
+		Address: t.GetStatus().GetAddress(), Withdrawn: true, Revision: t.GetRevision(),
+	}
+}
+
 // Serving tells whether new connections may go to a task: it takes them, and is wanted to.
 func Serving(t *warrenv1.Task) bool {
 	return lifecycle.Wanted(t) && Open(t)

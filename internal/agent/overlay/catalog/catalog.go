@@ -61,6 +61,8 @@ type task struct {
 	of   *service
 	// barred from being adopted: it has been withdrawn.
 	barred bool
+	// dropped: managers knew it and do not any more, so that to them it has ended.
+	dropped bool
 }
 
 // local is what this node sees of a task of its own.
@@ -411,12 +413,12 @@ func (s *service) vip() netip.Addr {
 
 // tell notes what a manager tells of a task.
 func (c *Catalog) tell(e *warrenv1.TaskEndpoint) {
-	if _, err := netip.ParseAddr(e.GetAddress()); err != nil {
+	if _, err := netip.ParseAddr(e.GetAddress()); err != nil && !e.GetWithdrawn() {
 		c.untell(e.GetTaskId())
 		return
 	}
 	t := c.task(e.GetTaskId(), e.GetServiceId())
-	t.told = e
+	t.told, t.dropped = e, false
 	c.believe(t)
 	c.touch(t)
 }
@@ -439,6 +441,7 @@ func (c *Catalog) untell(id string) {
 	if t == nil {
 		return
 	}
+	t.dropped = t.dropped || t.told != nil
 	if t.told = nil; t.here == nil {
 		c.remove(t)
 	} else {
@@ -490,7 +493,7 @@ func (c *Catalog) holds(t *task) bool { return t.addr.IsValid() && c.byAddr[t.ad
 // connections, a manager whether they are to be sent any.
 func (t *task) open() bool {
 	if t.here != nil {
-		return t.here.serving && !t.told.GetWithdrawn()
+		return t.here.serving && !t.told.GetWithdrawn() && !t.dropped
 	}
 	return t.told.GetServing()
 }
