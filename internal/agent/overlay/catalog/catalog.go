@@ -68,6 +68,7 @@ type task struct {
 // local is what this node sees of a task of its own.
 type local struct {
 	slot      uint32
+	revision  uint64
 	hostPorts []*warrenv1.PortSpec
 	serving   bool
 }
@@ -214,7 +215,7 @@ func (c *Catalog) Place(t *warrenv1.Task, hostPorts []*warrenv1.PortSpec, addr n
 		known.here = &local{}
 	}
 	c.portsChanged = c.portsChanged || len(known.here.hostPorts)+len(hostPorts) > 0
-	known.here.slot, known.here.hostPorts = t.GetSlot(), hostPorts
+	known.here.slot, known.here.revision, known.here.hostPorts = t.GetSlot(), t.GetRevision(), hostPorts
 	c.setAddr(known, addr)
 	c.touch(known)
 }

@@ -198,11 +198,16 @@ func TestChangesAddUpToAll(t *testing.T) {
 				e := &warrenv1.Endpoints{Version: uint64(step), Full: rapid.IntRange(0, 5).Draw(rt, "full") == 0}
 				for range rapid.IntRange(0, 2).Draw(rt, "fronts") {
 					f := front(ids.Draw(rt, "service"), fmt.Sprintf("10.224.0.%d", rapid.IntRange(1, 3).Draw(rt, "vip")), on(rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "network"))...)
+					for _, revision := range rapid.SampledFrom([][]uint64{nil, {1}, {1, 2}}).Draw(rt, "shares") {
+						f.Shares = append(f.Shares, &warrenv1.RevisionShare{Revision: revision, Percent: 50})
+					}
 					e.Services = append(e.Services, f)
 				}
 				for range rapid.IntRange(0, 3).Draw(rt, "endpoints") {
 					id := taskIDs.Draw(rt, "task")
-					e.Tasks = append(e.Tasks, endpoint(id, "a", at.Draw(rt, "addr"), rapid.Bool().Draw(rt, "serving")))
+					told := endpoint(id, "a", at.Draw(rt, "addr"), rapid.Bool().Draw(rt, "serving"))
+					told.Revision = rapid.Uint64Range(1, 3).Draw(rt, "revision")
+					e.Tasks = append(e.Tasks, told)
 				}
 				c.Heed(e)
 			case 2:
