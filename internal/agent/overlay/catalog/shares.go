@@ -9,7 +9,8 @@ import (
 
 // rotation are a service's tasks that new connections may go to, in no order, by what each part of them is to get: one part
 // where they go to all alike. It is by revision that they are shared out. The share of a revision without such a task goes
-// to the others that have one; a revision that has no share gets none, unless no other has any task.
+// to the others that have one; one with a share of 0 gets none unless no other has any task, and one that is not named not
+// before those.
 func (c *Catalog) rotation(s *service) []rotated {
 	var all []*task
 	for _, t := range s.tasks {
@@ -21,6 +22,7 @@ func (c *Catalog) rotation(s *service) []rotated {
 		return []rotated{{1, all}}
 	}
 	var parts []rotated
+	var spare []*task
 	for _, share := range s.front.GetShares() {
 		var of []*task
 		for _, t := range all {
@@ -28,14 +30,21 @@ func (c *Catalog) rotation(s *service) []rotated {
 				of = append(of, t)
 			}
 		}
-		if len(of) > 0 && share.GetPercent() > 0 {
+		switch {
+		case len(of) == 0:
+		case share.GetPercent() == 0:
+			spare = append(spare, of...)
+		default:
 			parts = append(parts, rotated{min(share.GetPercent(), 100), of})
 		}
 	}
-	if len(parts) == 0 {
-		return []rotated{{1, all}}
+	switch {
+	case len(parts) > 0:
+		return parts
+	case len(spare) > 0:
+		return []rotated{{1, spare}}
 	}
-	return parts
+	return []rotated{{1, all}}
 }
 
 // rotated are tasks that get their weight of new connections between them.

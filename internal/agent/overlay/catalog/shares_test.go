@@ -50,6 +50,7 @@ func TestConnectionsAreSharedOutByRevision(t *testing.T) {
 		{"unless nothing else serves", "1:90 3:10", "0 2 2", "3,4"},
 		{"all to the old ones before a switch", "1:100", "1 1 3 3", "2,3"},
 		{"all to the new ones after it", "1:0 3:100", "1 1 3 3", "4,5"},
+		{"and to the old ones where none of them serves", "1:0 3:100", "1 2 0 0", "2"},
 		{"back to the old ones where no new one serves", "3:100", "1 1 0 0", "2,3"},
 		{"none where none serves", "1:90 3:10", "0 0", ""},
 	} {
