@@ -55,7 +55,7 @@ func (t *term) observeNetwork(c state.Change) {
 		object = c.Before
 	}
 	id := object.GetMeta().GetId()
-	switch object.(type) {
+	switch object := object.(type) {
 	case *warrenv1.Cluster:
 		t.each(func(s *session) { s.markNews(news{config: true}) })
 	case *warrenv1.Node:
@@ -83,7 +83,7 @@ func (t *term) observeNetwork(c state.Change) {
 			mark := news{tasks: only(id)}
 			t.each(func(s *session) { s.markNews(mark) })
 		} else if (overlay.Lost(before) == nil) != (overlay.Lost(after) == nil) {
-			if s := t.session(object.(*warrenv1.Task).GetNodeId()); s != nil {
+			if s := t.session(object.GetNodeId()); s != nil {
 				s.markNews(news{tasks: only(id)})
 			}
 		}

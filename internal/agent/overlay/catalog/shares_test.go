@@ -3,6 +3,7 @@ package catalog
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,7 +15,7 @@ func sharedOut(c *Catalog, service string) string {
 	last := func(addrs []netip.Addr) string {
 		var numbers []string
 		for _, a := range addrs {
-			numbers = append(numbers, fmt.Sprint(a.As4()[3]))
+			numbers = append(numbers, strconv.Itoa(int(a.As4()[3])))
 		}
 		return strings.Join(numbers, ",")
 	}
@@ -56,7 +57,7 @@ func TestConnectionsAreSharedOutByRevision(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			web := front("web", "10.224.0.1")
-			for _, share := range strings.Fields(c.shares) {
+			for share := range strings.FieldsSeq(c.shares) {
 				s := &warrenv1.RevisionShare{}
 				fmt.Sscanf(share, "%d:%d", &s.Revision, &s.Percent)
 				web.Shares = append(web.Shares, s)

@@ -2,6 +2,7 @@ package shares_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -37,12 +38,12 @@ func TestSharesFollowFromTheRollout(t *testing.T) {
 		{"blue is gone", blueGreen, &warrenv1.Rollout{From: 3, To: 4, State: complete, Weight: 100}, ""},
 		{"going back", canary, &warrenv1.Rollout{From: 2, To: 1, State: running, Rollback: true}, ""},
 	} {
-		got := ""
+		var got strings.Builder
 		for _, s := range shares.Of(&warrenv1.Service{Spec: &warrenv1.ServiceSpec{Update: &warrenv1.UpdatePolicy{Strategy: c.strategy}}, Rollout: c.rollout}) {
-			got += fmt.Sprintf(" %d:%d", s.GetRevision(), s.GetPercent())
+			fmt.Fprintf(&got, " %d:%d", s.GetRevision(), s.GetPercent())
 		}
-		if got != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		if got.String() != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got.String(), c.want)
 		}
 	}
 }
