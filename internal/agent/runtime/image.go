@@ -109,7 +109,8 @@ func (c *imageCache) lock(ctx context.Context, name string) (unlock func(), err 
 
 // Pull makes an image present and unpacked for this platform. An image that is present under the
 // name is used as it is, whatever its tag: what a tag means now is asked for once for all nodes, by
-// who decides what runs, and not by each node anew. progress may be nil; where the registry has to be
+// who decides what runs, and not by each node anew. An image of a digest, NAME@sha256:…, is used whatever name
+// it is present under. progress may be nil; where the registry has to be
 // asked it is given words for people, at once and then at most every 200 ms.
 func (r *Runtime) Pull(ctx context.Context, image string, progress func(string)) (Image, error) {
 	named, err := reference.ParseDockerRef(image)
@@ -147,6 +148,9 @@ func (r *Runtime) Pull(ctx context.Context, image string, progress func(string))
 // present returns the image of a name if it is complete, or a not-found error.
 func (r *Runtime) present(ctx context.Context, name string) (images.Image, error) {
 	image, err := r.client.ImageService().Get(ctx, name)
+	if errdefs.IsNotFound(err) {
+		image, err = r.presentElsewhere(ctx, name, err)
+	}
 	if err != nil {
 		return images.Image{}, err
 	}
@@ -155,6 +159,36 @@ func (r *Runtime) present(ctx context.Context, name string) (images.Image, error
 	}
 	_, err = r.loadConfig(ctx, image)
 	return image, err
+}
+
+// presentElsewhere gives an image that is named by its digest, and is present under another name, that name as well: the other
+// one may come to mean something else. Where there is none it returns missing.
+func (r *Runtime) presentElsewhere(ctx context.Context, name string, missing error) (images.Image, error) {
+	named, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return images.Image{}, err
+	}
+	pinned, is := named.(reference.Digested)
+	if !is {
+		return images.Image{}, missing
+	}
+	same, err := r.client.ImageService().List(ctx, "target.digest=="+pinned.Digest().String())
+	if err != nil {
+		return images.Image{}, err
+	}
+	for _, image := range same {
+		if _, err := r.loadConfig(ctx, image); errdefs.IsNotFound(err) {
+			continue // not all of it is there
+		} else if err != nil {
+			return images.Image{}, err
+		}
+		image, err := r.client.ImageService().Create(ctx, images.Image{Name: name, Target: image.Target})
+		if errdefs.IsAlreadyExists(err) {
+			return r.client.ImageService().Get(ctx, name)
+		}
+		return image, err
+	}
+	return images.Image{}, missing
 }
 
 // imageConfig returns the configuration of an image that Pull returned.
@@ -265,6 +299,9 @@ func explainPull(err error, host string, named reference.Named, dockerConfig str
 		return fmt.Errorf("the image has no variant for %s/%s: %w", goruntime.GOOS, goruntime.GOARCH, err)
 	case errdefs.IsNotFound(err), status == http.StatusNotFound:
 		// Not wrapped: for our own callers not found means that pulling is what remains to be done.
+		if pinned, is := named.(reference.Digested); is {
+			return fmt.Errorf("image not found: registry %s has no %s with the digest %s, and nor has this node", host, named.Name(), pinned.Digest())
+		}
 		return fmt.Errorf("image not found: registry %s has no %s", host, reference.TagNameOnly(named))
 	}
 	return err

@@ -293,7 +293,7 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	})
 	defer slow.Stop()
 	t.begun(c)
-	image := a.GetSpec().GetContainer().GetImage()
+	image := pinned(a)
 	pulled, err := t.Runtime.Pull(t.wanted, image, func(progress string) {
 		slow.Stop()
 		t.prepare(c, progress)

@@ -22,10 +22,19 @@ const (
 type told struct {
 	desired warrenv1.DesiredState
 	lost    bool // the manager has given the task up
+	// image is what its revision's image stands for: news as long as the task does not run, or is to be started again.
+	image string
 }
 
-func toTell(t *warrenv1.Task) told {
-	return told{t.GetDesired(), t.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_LOST}
+func toTell(s state.Snapshot, t *warrenv1.Task) told {
+	now := standing(t)
+	now.image = s.Revision(t.GetServiceId(), t.GetRevision()).GetImageDigest()
+	return now
+}
+
+// standing is toTell of a task alone.
+func standing(t *warrenv1.Task) told {
+	return told{desired: t.GetDesired(), lost: t.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_LOST}
 }
 
 // assigned tells whether t is among its node's assignments. A task that has its node from the start
@@ -38,7 +47,7 @@ func assigned(t *warrenv1.Task) bool {
 func newsToAgent(c state.Change) bool {
 	before, _ := c.Before.(*warrenv1.Task)
 	after, _ := c.After.(*warrenv1.Task)
-	return assigned(before) != assigned(after) || toTell(before) != toTell(after)
+	return assigned(before) != assigned(after) || standing(before) != standing(after)
 }
 
 // ledger is what one session's agent has been told, and works out what it must be told next.
@@ -84,7 +93,7 @@ func (l *ledger) everything(s state.Snapshot) iter.Seq[*warrenv1.Assignments] {
 				piece, size = &warrenv1.Assignments{}, proto.Size(a)
 			}
 			piece.Tasks = append(piece.Tasks, a)
-			l.told[t.GetMeta().GetId()] = toTell(t)
+			l.told[t.GetMeta().GetId()] = toTell(s, t)
 		}
 		yield(piece)
 	}
@@ -106,11 +115,11 @@ func (l *ledger) changes(s state.Snapshot, ids map[string]struct{}) iter.Seq[*wa
 				delete(l.told, id)
 				piece.Removed = append(piece.Removed, id)
 				size += len(id)
-			case known && before == toTell(t):
+			case known && before == toTell(s, t):
 				continue
 			default:
 				a := l.assignment(s, t)
-				l.told[id] = toTell(t)
+				l.told[id] = toTell(s, t)
 				piece.Tasks = append(piece.Tasks, a)
 				size += proto.Size(a)
 			}
@@ -128,11 +137,12 @@ func (l *ledger) changes(s state.Snapshot, ids map[string]struct{}) iter.Seq[*wa
 }
 
 func (l *ledger) assignment(s state.Snapshot, t *warrenv1.Task) *warrenv1.Assignment {
-	spec := s.Revision(t.GetServiceId(), t.GetRevision()).GetTask()
+	revision := s.Revision(t.GetServiceId(), t.GetRevision())
+	spec := revision.GetTask()
 	if spec == nil {
 		l.logger.Error("a task's revision is missing: its node gets an empty template",
 			"task", t.GetMeta().GetId(), "service", t.GetServiceId(), "revision", t.GetRevision())
 		spec = &warrenv1.TaskSpec{}
 	}
-	return &warrenv1.Assignment{Task: t, Spec: spec}
+	return &warrenv1.Assignment{Task: t, Spec: spec, ImageDigest: revision.GetImageDigest()}
 }

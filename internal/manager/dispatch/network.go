@@ -55,7 +55,7 @@ func (t *term) observeNetwork(c state.Change) {
 		object = c.Before
 	}
 	id := object.GetMeta().GetId()
-	switch object.(type) {
+	switch object := object.(type) {
 	case *warrenv1.Cluster:
 		t.each(func(s *session) { s.markNews(news{config: true}) })
 	case *warrenv1.Node:
@@ -82,6 +82,10 @@ func (t *term) observeNetwork(c state.Change) {
 		if overlay.EndpointNews(before, after) {
 			mark := news{tasks: only(id)}
 			t.each(func(s *session) { s.markNews(mark) })
+		} else if (overlay.Lost(before) == nil) != (overlay.Lost(after) == nil) {
+			if s := t.session(object.GetNodeId()); s != nil {
+				s.markNews(news{tasks: only(id)})
+			}
 		}
 		if overlay.Open(before) && !overlay.Open(after) {
 			t.withdrawals.drop(id)
@@ -115,7 +119,7 @@ func (s *session) tellNetwork(w wire, now state.Snapshot, n news) error {
 		}
 	}
 	if n.allEndpoints || len(n.services) > 0 || len(n.tasks) > 0 {
-		for piece := range tellEndpoints(now, n) {
+		for piece := range tellEndpoints(now, s.node, n) {
 			if err := w.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Endpoints{Endpoints: piece}}); err != nil {
 				return err
 			}
@@ -148,9 +152,9 @@ func tellPeers(now state.Snapshot, self *warrenv1.Node, n news) iter.Seq[*warren
 	}
 }
 
-// tellEndpoints yields, in pieces, the news of what services are reached by. The last piece comes even if it is empty: it
+// tellEndpoints yields, in pieces, the news for a node of what services are reached by. The last piece comes even if it is empty: it
 // has the version that the agent is to acknowledge.
-func tellEndpoints(now state.Snapshot, n news) iter.Seq[*warrenv1.Endpoints] {
+func tellEndpoints(now state.Snapshot, node string, n news) iter.Seq[*warrenv1.Endpoints] {
 	return func(yield func(*warrenv1.Endpoints) bool) {
 		piece, size := &warrenv1.Endpoints{Version: now.Index(), Full: n.allEndpoints}, 0
 		next := func(grown int) bool {
@@ -178,7 +182,11 @@ func tellEndpoints(now state.Snapshot, n news) iter.Seq[*warrenv1.Endpoints] {
 			}
 		}
 		for id, task := range chosen(n.allEndpoints, n.tasks, now.Tasks(), now.Task) {
-			if e := overlay.Endpoint(task); e != nil {
+			e := overlay.Endpoint(task)
+			if e == nil && task.GetNodeId() == node {
+				e = overlay.Lost(task)
+			}
+			if e != nil {
 				piece.Tasks = append(piece.Tasks, e)
 				if !next(proto.Size(e)) {
 					return

@@ -288,7 +288,7 @@ func TestPeersAndEndpointsComeInPiecesOfBoundedSize(t *testing.T) {
 	}
 	s := statetest.New(t, objects...).Snapshot()
 	tasks, pieces := 0, 0
-	for piece := range tellEndpoints(s, allNews()) {
+	for piece := range tellEndpoints(s, "n1", allNews()) {
 		pieces++
 		tasks += len(piece.GetTasks())
 		if piece.GetFull() != (pieces == 1) || piece.GetMore() != (tasks < 30) || piece.GetVersion() != s.Index() {

@@ -240,6 +240,8 @@ func (t *term) observe(now state.Snapshot, c state.Change) {
 				s.mark(key.ID)
 			}
 		}
+	case statev1.Table_TABLE_REVISION:
+		t.observeRevision(now, c)
 	case statev1.Table_TABLE_NODE:
 		// Its agent may be back already, as a new node.
 		if s := t.session(key.ID); s != nil && c.After == nil && now.Node(key.ID) == nil {
@@ -257,6 +259,23 @@ func (t *term) observe(now state.Snapshot, c state.Change) {
 		})
 		for _, s := range removed {
 			t.expel(s)
+		}
+	}
+}
+
+// observeRevision marks the tasks that do not run yet of a revision whose image has come to be known: they are to run that.
+func (t *term) observeRevision(now state.Snapshot, c state.Change) {
+	before, _ := c.Before.(*warrenv1.Revision)
+	after, _ := c.After.(*warrenv1.Revision)
+	if after == nil || before.GetImageDigest() == after.GetImageDigest() {
+		return
+	}
+	for task := range now.TasksByService(after.GetServiceId()) {
+		if task.GetRevision() != after.GetNumber() || !assigned(task) || task.GetStatus().GetState() >= warrenv1.TaskState_TASK_STATE_RUNNING {
+			continue
+		}
+		if s := t.session(task.GetNodeId()); s != nil {
+			s.mark(task.GetMeta().GetId())
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/addressing"
+	"github.com/cuemby/warren/internal/manager/rollout/shares"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -21,6 +22,7 @@ func Front(s *warrenv1.Service) *warrenv1.ServiceFront {
 	f := &warrenv1.ServiceFront{
 		ServiceId: s.GetMeta().GetId(), ServiceName: s.GetSpec().GetName(),
 		Vip: s.GetEndpoint().GetVip(), Ports: s.GetEndpoint().GetPorts(), Networks: s.GetSpec().GetNetworks(),
+		Shares: shares.Of(s),
 	}
 	if len(f.Networks) == 0 {
 		f.Networks = []*warrenv1.NetworkAttachment{{Network: DefaultNetwork}}
@@ -35,6 +37,7 @@ func FrontNews(before, after *warrenv1.Service) bool {
 	}
 	return before.GetEndpoint() != after.GetEndpoint() && !proto.Equal(before.GetEndpoint(), after.GetEndpoint()) ||
 		!slices.EqualFunc(before.GetSpec().GetNetworks(), after.GetSpec().GetNetworks(), func(a, b *warrenv1.NetworkAttachment) bool { return proto.Equal(a, b) }) ||
+		!slices.EqualFunc(shares.Of(before), shares.Of(after), func(a, b *warrenv1.RevisionShare) bool { return proto.Equal(a, b) }) ||
 		addressing.OnOverlay(before.GetSpec().GetTask()) != addressing.OnOverlay(after.GetSpec().GetTask())
 }
 
@@ -46,6 +49,19 @@ func Endpoint(t *warrenv1.Task) *warrenv1.TaskEndpoint {
 	return &warrenv1.TaskEndpoint{
 		TaskId: t.GetMeta().GetId(), ServiceId: t.GetServiceId(), Slot: t.GetSlot(), NodeId: t.GetNodeId(),
 		Address: t.GetStatus().GetAddress(), Serving: Serving(t), Withdrawn: !lifecycle.Wanted(t),
+		Revision: t.GetRevision(),
+	}
+}
+
+// Lost is what a lost task's own node is told of it: that node, which may merely have been cut off, goes by what it sees of its
+// own tasks, and must not send connections to one that has been replaced. nil of any other task.
+func Lost(t *warrenv1.Task) *warrenv1.TaskEndpoint {
+	if t.GetStatus().GetState() != warrenv1.TaskState_TASK_STATE_LOST {
+		return nil
+	}
+	return &warrenv1.TaskEndpoint{
+		TaskId: t.GetMeta().GetId(), ServiceId: t.GetServiceId(), Slot: t.GetSlot(), NodeId: t.GetNodeId(),
+		Address: t.GetStatus().GetAddress(), Withdrawn: true, Revision: t.GetRevision(),
 	}
 }
 

@@ -92,3 +92,42 @@ func TestWhatIsNewsOfATask(t *testing.T) {
 		t.Error("that a task comes or goes is no news")
 	}
 }
+
+func TestWhatIsNewsOfAService(t *testing.T) {
+	canary := func(edits ...func(*warrenv1.Service)) *warrenv1.Service {
+		return statetest.Replicated("web", 3, append([]func(*warrenv1.Service){func(s *warrenv1.Service) {
+			s.Spec.Update = &warrenv1.UpdatePolicy{Strategy: warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY}
+			s.Rollout = &warrenv1.Rollout{From: 1, To: 2, State: warrenv1.RolloutState_ROLLOUT_STATE_RUNNING, Weight: 10}
+		}}, edits...)...)
+	}
+	if got := Front(canary()).GetShares(); len(got) != 2 || got[1].GetRevision() != 2 || got[1].GetPercent() != 10 {
+		t.Errorf("shares %v", got)
+	}
+	for what, c := range map[string]struct {
+		edit func(*warrenv1.Service)
+		news bool
+	}{
+		"nothing":        {func(*warrenv1.Service) {}, false},
+		"a label":        {func(s *warrenv1.Service) { s.Spec.Labels = map[string]string{"a": "b"} }, false},
+		"a task is good": {func(s *warrenv1.Service) { s.Rollout.Message = "1 of 3" }, false},
+		"the next step":  {func(s *warrenv1.Service) { s.Rollout.Weight = 50 }, true},
+		"its end":        {func(s *warrenv1.Service) { s.Rollout.State = warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE }, true},
+		"its address":    {func(s *warrenv1.Service) { s.Endpoint = &warrenv1.ServiceEndpoint{Vip: "10.224.0.1"} }, true},
+		"a network":      {func(s *warrenv1.Service) { s.Spec.Networks = []*warrenv1.NetworkAttachment{{Network: "back"}} }, true},
+	} {
+		if got := FrontNews(canary(), canary(c.edit)); got != c.news {
+			t.Errorf("%s: news %v", what, got)
+		}
+	}
+}
+
+func TestATasksEndpointNamesItsRevision(t *testing.T) {
+	up := statetest.Task("t", "web", 1, "n", statetest.Of(7), func(t *warrenv1.Task) { t.Status.Address = "10.208.0.2" })
+	if got := Endpoint(up).GetRevision(); got != 7 {
+		t.Errorf("revision %d", got)
+	}
+	lost := statetest.Task("t", "web", 1, "n", statetest.Of(7), statetest.In(warrenv1.TaskState_TASK_STATE_LOST))
+	if e := Lost(lost); e.GetRevision() != 7 || !e.GetWithdrawn() || e.GetServing() || Endpoint(lost) != nil || Lost(up) != nil {
+		t.Errorf("told of a lost one: %v", e)
+	}
+}

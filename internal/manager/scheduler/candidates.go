@@ -2,7 +2,7 @@ package scheduler
 
 import "time"
 
-// candidates are the nodes that fit a group, the best first: those on which its service has not failed
+// candidates are the nodes that fit a group, the best first: those on which its service has had no trouble
 // of late, then the others.
 type candidates struct {
 	view    *view
@@ -38,8 +38,8 @@ func (v *view) everywhere(g *group, now time.Time) *candidates {
 	if g.hopeless() != "" {
 		return c
 	}
-	for id := range g.service.failures {
-		if n := v.nodes[id]; n != nil && n.open && g.service.failing(n, now) {
+	for id := range g.service.troubles {
+		if n := v.nodes[id]; n != nil && n.open && g.failing(n, now) {
 			c.failing = append(c.failing, n)
 		}
 	}
@@ -54,7 +54,7 @@ func (v *view) among(g *group, some []*node, now time.Time) *candidates {
 	for _, n := range some {
 		switch {
 		case g.judge(n) != fits:
-		case g.service.failing(n, now):
+		case g.failing(n, now):
 			c.failing = append(c.failing, n)
 		default:
 			sound = append(sound, n)
@@ -78,7 +78,7 @@ func (c *candidates) grow(all bool, some []*node) *branch {
 		for b := leaf; b != nil; b = b.outer {
 			b.tasks += tasks
 		}
-		if all && n.open && !s.failing(n, c.now) {
+		if all && n.open && !c.group.failing(n, c.now) {
 			leaf.seats.items = append(leaf.seats.items, seat{n, tasks})
 		}
 	}
@@ -149,7 +149,7 @@ func (c *candidates) from(b *branch) *node {
 	if b.walk != nil {
 		s := c.group.service
 		for n := b.walk.next(); n != nil; n = b.walk.next() {
-			if s.wanted[n] == 0 && !s.failing(n, c.now) && c.group.judge(n) == fits {
+			if s.wanted[n] == 0 && !c.group.failing(n, c.now) && c.group.judge(n) == fits {
 				b.walked = n
 				return n
 			}

@@ -108,6 +108,7 @@ func (v *view) placeGroup(g *group, best *candidates, room func() bool) bool {
 		}
 		g.queue = g.queue[1:]
 		v.claim(g, t, n)
+		v.placed[len(v.placed)-1].but = g.resort(n, best.now)
 		best.placed()
 	}
 	return true

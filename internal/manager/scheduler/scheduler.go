@@ -65,7 +65,7 @@ func (s *Scheduler) Decide(at state.Snapshot, now time.Time) loop.Decision {
 			t.NodeId = p.node.id
 			t.Status.State = warrenv1.TaskState_TASK_STATE_ASSIGNED
 			t.Status.Since = timestamppb.New(now)
-			t.Status.Message = ""
+			t.Status.Message = p.but
 		}))
 	}
 	for _, p := range s.view.told {

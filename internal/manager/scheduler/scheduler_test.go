@@ -519,6 +519,7 @@ func TestANodeOnWhichAServiceKeepsFailingIsChosenLast(t *testing.T) {
 	h.editNode("good", available(drain))
 	h.put(pending("web", 4)...)
 	h.wantWhere("web", "bad 1, good 3")
+	h.wantReason("web-4", "no other node fits than bad, where the service failed 5 times in the last 1m0s")
 	h.editNode("good", available(0))
 	h.now = h.now.Add(failuresRemain)
 	h.put(pending("web", 5)...)
@@ -549,6 +550,45 @@ func TestWhatHasWaitedAlsoShunsANodeOnWhichItKeepsFailing(t *testing.T) {
 	h.observe()
 	h.settle()
 	h.wantWhere("web", "good 1")
+}
+
+func TestATaskThatANodeCouldNotStartIsReplacedElsewhereFirst(t *testing.T) {
+	rejected := func(of uint64) state.Object {
+		return statetest.Task("r", "web", 1, "bad", statetest.In(warrenv1.TaskState_TASK_STATE_REJECTED), statetest.Of(of))
+	}
+	two := func(s *warrenv1.Service) { s.Revision = 2 }
+	waits := func(id string, of uint64) state.Object {
+		return statetest.Task(id, "web", 1, "", statetest.In(warrenv1.TaskState_TASK_STATE_PENDING), statetest.Of(of))
+	}
+	t.Run("as long as another fits", func(t *testing.T) {
+		h := start(t, append(web(), statetest.Node("bad"), statetest.Node("good"))...)
+		h.now = h.now.Add(time.Minute)
+		h.put(rejected(1))
+		h.put(waits("a", 1), waits("b", 1))
+		h.wantWhere("web", "good 2")
+		h.editNode("good", available(drain))
+		h.put(waits("c", 1))
+		h.wantWhere("web", "bad 1, good 2")
+		h.wantReason("c", "no other node fits than bad, which could not start it 1m0s ago")
+	})
+	t.Run("but for another revision, which may mend it", func(t *testing.T) {
+		h := start(t, append(web(two), statetest.Node("bad"), statetest.Node("good"))...)
+		h.put(rejected(1))
+		h.put(waits("a", 2), waits("b", 2))
+		h.wantWhere("web", "bad 1, good 1")
+	})
+	t.Run("and not for ever", func(t *testing.T) {
+		h := start(t, append(web(), statetest.Node("bad"), statetest.Node("good"))...)
+		h.put(rejected(1))
+		h.now = h.now.Add(failuresRemain)
+		h.put(waits("a", 1), waits("b", 1))
+		h.wantWhere("web", "bad 1, good 1")
+	})
+	t.Run("also after a change of leaders", func(t *testing.T) {
+		h := start(t, append(web(), statetest.Node("bad"), statetest.Node("good"), rejected(1), waits("a", 1), waits("b", 1))...)
+		h.settle()
+		h.wantWhere("web", "good 2")
+	})
 }
 
 func TestSpreadCountsWhatIsAlreadyThere(t *testing.T) {

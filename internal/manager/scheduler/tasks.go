@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"slices"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -11,12 +10,6 @@ import (
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
-)
-
-// A node on which a service failed so often within so long is chosen last.
-const (
-	failuresTolerated = 5
-	failuresRemain    = 5 * time.Minute
 )
 
 // waits tells whether a node is to be chosen for t, or accepted where t has one.
@@ -157,35 +150,6 @@ func (v *view) reread(s state.Snapshot, id string) {
 	}
 }
 
-// noteFailure remembers that a task failed on its node.
-func (v *view) noteFailure(before, after *warrenv1.Task) {
-	switch after.GetStatus().GetState() {
-	case warrenv1.TaskState_TASK_STATE_FAILED, warrenv1.TaskState_TASK_STATE_REJECTED:
-	default:
-		return
-	}
-	s := v.services[after.GetServiceId()]
-	if s == nil || after.GetNodeId() == "" || before != nil && lifecycle.Ended(before.GetStatus().GetState()) {
-		return
-	}
-	if s.failures == nil {
-		s.failures = map[string][]time.Time{}
-	}
-	times := s.failures[after.GetNodeId()]
-	times = append(times, after.GetStatus().GetSince().AsTime())
-	slices.SortFunc(times, time.Time.Compare)
-	s.failures[after.GetNodeId()] = times[max(0, len(times)-failuresTolerated):]
-}
-
-// failing tells whether s has failed too often on n of late.
-func (s *service) failing(n *node, now time.Time) bool {
-	if s.failures == nil {
-		return false
-	}
-	times := s.failures[n.id]
-	return len(times) == failuresTolerated && now.Sub(times[0]) < failuresRemain
-}
-
 func (v *view) service(id string) *service {
 	s := v.services[id]
 	if s == nil {
@@ -212,7 +176,7 @@ func (v *view) setService(o *warrenv1.Service) {
 
 func (v *view) dropService(id string) {
 	s := v.service(id)
-	s.object, s.rules, s.failures = nil, nil, nil
+	s.object, s.rules, s.troubles = nil, nil, nil
 	v.releaseService(s)
 }
 

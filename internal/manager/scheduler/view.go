@@ -45,6 +45,8 @@ type view struct {
 type choice struct {
 	task *warrenv1.Task
 	node *node
+	// but says why another node would have been better; mostly empty.
+	but string
 }
 
 // remark is a task and why it waits.
@@ -90,10 +92,9 @@ type service struct {
 	rules  *placement.Rules  // nil where they cannot be read
 	broken error             // why
 	// wanted counts the tasks on each node that have not ended and are wanted.
-	wanted map[*node]int
-	// failures are the times of the latest failures on each node, by its id, oldest first.
-	failures map[string][]time.Time
-	groups   map[uint64]*group // by revision
+	wanted   map[*node]int
+	troubles map[string]trouble // by node id; nil for none
+	groups   map[uint64]*group  // by revision
 }
 
 // group is the tasks of one service and revision: equal to the scheduler but for their names.

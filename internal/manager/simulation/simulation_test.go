@@ -196,8 +196,9 @@ func (w *world) happen() {
 	case 12:
 		w.pick(func(s *warrenv1.Service) { s.Removing = true })
 	case 13:
-		replicas := w.replicas()
+		replicas, loss := w.replicas(), w.nodeLoss()
 		w.pick(func(s *warrenv1.Service) {
+			s.Spec.NodeLoss = loss
 			if r := s.Spec.GetReplicated(); r != nil {
 				r.Replicas = replicas
 			}
@@ -238,6 +239,7 @@ func (w *world) create() {
 			Parallelism: uint32(w.random.IntN(5)), Delay: durationpb.New(w.upTo(2 * time.Second)),
 			Order: warrenv1.UpdateOrder(w.random.IntN(3)),
 		}
+		s.Spec.NodeLoss = w.nodeLoss()
 	}
 	name := fmt.Sprintf("s%d", w.names)
 	service := statetest.Replicated(name, w.replicas(), edit)
@@ -245,6 +247,16 @@ func (w *world) create() {
 		service = statetest.Global(name, edit)
 	}
 	w.add(service)
+}
+
+// nodeLoss has tasks of about every third service wait for nodes that are down, with or without an end.
+func (w *world) nodeLoss() *warrenv1.NodeLossPolicy {
+	if w.random.IntN(3) > 0 {
+		return nil
+	}
+	return &warrenv1.NodeLossPolicy{
+		Action: warrenv1.NodeLossAction_NODE_LOSS_ACTION_WAIT, Wait: durationpb.New(w.upTo(20*time.Second) * time.Duration(w.random.IntN(2))),
+	}
 }
 
 // add makes a service as the API would.

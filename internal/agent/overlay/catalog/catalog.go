@@ -66,11 +66,14 @@ type task struct {
 	here *local                 // nil of another node's
 	addr netip.Addr
 	of   *service
+	// dropped: managers knew it and do not any more, so that to them it has ended.
+	dropped bool
 }
 
 // local is what this node sees of a task of its own.
 type local struct {
 	slot      uint32
+	revision  uint64
 	hostPorts []*warrenv1.PortSpec
 	serving   bool
 }
@@ -260,7 +263,7 @@ func (c *Catalog) Place(t *warrenv1.Task, hostPorts []*warrenv1.PortSpec, addr n
 		known.here = &local{}
 	}
 	c.portsChanged = c.portsChanged || len(known.here.hostPorts)+len(hostPorts) > 0
-	known.here.slot, known.here.hostPorts = t.GetSlot(), hostPorts
+	known.here.slot, known.here.revision, known.here.hostPorts = t.GetSlot(), t.GetRevision(), hostPorts
 	c.setAddr(known, addr)
 	c.touch(known)
 }
@@ -463,7 +466,7 @@ func (s *service) vip() netip.Addr {
 
 // tell notes what a manager tells of a task.
 func (c *Catalog) tell(e *warrenv1.TaskEndpoint) {
-	if _, err := netip.ParseAddr(e.GetAddress()); err != nil {
+	if _, err := netip.ParseAddr(e.GetAddress()); err != nil && !e.GetWithdrawn() {
 		c.untell(e.GetTaskId())
 		return
 	}
@@ -471,7 +474,7 @@ func (c *Catalog) tell(e *warrenv1.TaskEndpoint) {
 	if !proto.Equal(t.told, e) {
 		c.unrecorded.tasks[t.id] = struct{}{}
 	}
-	t.told = e
+	t.told, t.dropped = e, false
 	c.believe(t)
 	c.touch(t)
 }
@@ -495,7 +498,7 @@ func (c *Catalog) untell(id string) {
 		return
 	}
 	if t.told != nil {
-		c.unrecorded.tasks[t.id] = struct{}{}
+		c.unrecorded.tasks[t.id], t.dropped = struct{}{}, true
 	}
 	if t.told = nil; t.here == nil {
 		c.remove(t)
@@ -551,7 +554,7 @@ func (c *Catalog) holds(t *task) bool { return t.addr.IsValid() && c.byAddr[t.ad
 // connections, a manager whether they are to be sent any.
 func (t *task) open() bool {
 	if t.here != nil {
-		return t.here.serving && !t.told.GetWithdrawn()
+		return t.here.serving && !t.told.GetWithdrawn() && !t.dropped
 	}
 	return t.told.GetServing()
 }

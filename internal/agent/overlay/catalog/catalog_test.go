@@ -199,11 +199,16 @@ func TestChangesAddUpToAll(t *testing.T) {
 				e := &warrenv1.Endpoints{Version: uint64(step), Full: rapid.IntRange(0, 5).Draw(rt, "full") == 0}
 				for range rapid.IntRange(0, 2).Draw(rt, "fronts") {
 					f := front(ids.Draw(rt, "service"), fmt.Sprintf("10.224.0.%d", rapid.IntRange(1, 3).Draw(rt, "vip")), on(rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "network"))...)
+					for _, revision := range rapid.SampledFrom([][]uint64{nil, {1}, {1, 2}}).Draw(rt, "shares") {
+						f.Shares = append(f.Shares, &warrenv1.RevisionShare{Revision: revision, Percent: 50})
+					}
 					e.Services = append(e.Services, f)
 				}
 				for range rapid.IntRange(0, 3).Draw(rt, "endpoints") {
 					id := taskIDs.Draw(rt, "task")
-					e.Tasks = append(e.Tasks, endpoint(id, "a", at.Draw(rt, "addr"), rapid.Bool().Draw(rt, "serving")))
+					told := endpoint(id, "a", at.Draw(rt, "addr"), rapid.Bool().Draw(rt, "serving"))
+					told.Revision = rapid.Uint64Range(1, 3).Draw(rt, "revision")
+					e.Tasks = append(e.Tasks, told)
 				}
 				c.Heed(e)
 			case 2:
@@ -362,6 +367,60 @@ func TestTasksOfAnEarlierAgentGoOnToTakeConnections(t *testing.T) {
 	}
 	c.Release("starts")
 	if got := endpointsOf(c, "web"); len(got) != 0 {
+		t.Errorf("endpoints %v", got)
+	}
+}
+
+// A node that was cut off goes by what it sees of its own tasks. What a manager has given up meanwhile is out of rotation with
+// the first news.
+func TestATaskThatWasReplacedWhileTheNodeWasCutOffIsOutOfRotationAtOnce(t *testing.T) {
+	lost := &warrenv1.TaskEndpoint{TaskId: "t", ServiceId: "web", Slot: 2, NodeId: "n", Address: addr(2).String(), Withdrawn: true}
+	unknown := &warrenv1.TaskEndpoint{TaskId: "t", ServiceId: "web", Slot: 2, NodeId: "n", Withdrawn: true}
+	for name, back := range map[string]struct {
+		told bool // a manager had told of the task before
+		news []*warrenv1.TaskEndpoint
+	}{
+		"as managers say":                            {true, []*warrenv1.TaskEndpoint{lost}},
+		"though they never knew that it serves":      {false, []*warrenv1.TaskEndpoint{lost}},
+		"though they never knew its address":         {false, []*warrenv1.TaskEndpoint{unknown}},
+		"since they know nothing of it any more":     {true, nil},
+		"and its replacement, which has come to it,": {true, []*warrenv1.TaskEndpoint{lost, endpoint("r", "web", 9, true)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := New()
+			c.Own(netip.MustParsePrefix("10.208.0.0/29"))
+			all := &warrenv1.Endpoints{Full: true, Version: 1, Services: []*warrenv1.ServiceFront{front("web", "10.224.0.1")}}
+			if back.told {
+				all.Tasks = append(all.Tasks, endpoint("t", "web", 2, true))
+			}
+			c.Heed(all)
+			c.Place(mine("t", "web"), nil, addr(2))
+			c.Serve("t")
+			if got := endpointsOf(c, "web"); !slices.Equal(got, []netip.Addr{addr(2)}) {
+				t.Fatalf("endpoints %v while it is cut off", got)
+			}
+			c.Heed(&warrenv1.Endpoints{Full: true, Version: 9, Services: all.Services, Tasks: back.news})
+			for _, got := range endpointsOf(c, "web") {
+				if got == addr(2) {
+					t.Error("it is in rotation still")
+				}
+			}
+			c.Serve("t") // a probe that ends well meanwhile changes nothing
+			if got := endpointsOf(c, "web"); slices.Contains(got, addr(2)) {
+				t.Errorf("endpoints %v", got)
+			}
+		})
+	}
+}
+
+func TestATaskThatManagersHaveNotHeardOfYetStaysInRotation(t *testing.T) {
+	c := New()
+	all := &warrenv1.Endpoints{Full: true, Version: 1, Services: []*warrenv1.ServiceFront{front("web", "10.224.0.1")}}
+	c.Heed(all)
+	c.Place(mine("t", "web"), nil, addr(2))
+	c.Serve("t")
+	c.Heed(&warrenv1.Endpoints{Full: true, Version: 2, Services: all.Services})
+	if got := endpointsOf(c, "web"); !slices.Equal(got, []netip.Addr{addr(2)}) {
 		t.Errorf("endpoints %v", got)
 	}
 }

@@ -21,8 +21,8 @@ func (c *Catalog) Service(name string, asker netip.Addr) (names.Service, bool) {
 		return names.Service{}, false
 	}
 	found := names.Service{Name: s.front.GetServiceName(), VIP: s.vip()}
-	for _, t := range s.tasks {
-		if c.holds(t) && t.open() {
+	for _, part := range c.rotation(s) {
+		for _, t := range part.tasks {
 			found.Tasks = append(found.Tasks, names.Task{Slot: t.slot(), Name: c.taskName(t), Addr: t.addr})
 		}
 	}

@@ -62,12 +62,7 @@ func (c *Catalog) forgetChanges() {
 // balanced is a service as the rules are to balance it.
 func (c *Catalog) balanced(s *service) rules.Service {
 	balanced := rules.Service{ID: s.id, VIP: s.vip()}
-	for _, t := range s.tasks {
-		if c.holds(t) && t.open() {
-			balanced.Endpoints = append(balanced.Endpoints, t.addr)
-		}
-	}
-	slices.SortFunc(balanced.Endpoints, netip.Addr.Compare)
+	c.share(s, &balanced)
 	for _, p := range s.front.GetPorts() {
 		if _, taken := c.taken[Port{p.GetProtocol(), p.GetPublished()}]; !taken {
 			balanced.Published = append(balanced.Published, published(p.GetProtocol(), p.GetPublished(), p.GetTarget()))

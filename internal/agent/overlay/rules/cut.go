@@ -26,12 +26,12 @@ type cuts struct {
 func cutsOf(d delta) *cuts {
 	c := &cuts{dead: d.dead, opened: map[uint16]bool{}}
 	for _, t := range d.vips {
-		c.moved = c.moved || !subset(t.before, t.after)
+		c.moved = c.moved || !subset(t.before.all, t.after)
 	}
 	for p, t := range d.ports {
 		if p.protocol == UDP {
 			c.moved = true
-			c.opened[p.number] = len(t.before) == 0
+			c.opened[p.number] = len(t.before.all) == 0
 		}
 	}
 	if len(c.dead) == 0 && !c.moved {
@@ -204,11 +204,10 @@ func (s stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	case to == answers:
 		return from == answered && s.opened[flow.Forward.DstPort] && s.hosts[to]
 	case node.VIPRange.Contains(to):
-		_, leads := slices.BinarySearchFunc(known.vips[to], answers, netip.Addr.Compare)
-		return !leads
+		return !known.vips[to].has(answers, netip.Addr.Compare)
 	case node.NodeRange.Contains(answers):
 		target := netip.AddrPortFrom(answers, flow.Reverse.SrcPort)
-		return !slices.Contains(known.ports[port{UDP, flow.Forward.DstPort}], target)
+		return !slices.Contains(known.ports[port{UDP, flow.Forward.DstPort}].all, target)
 	}
 	return false
 }
@@ -218,9 +217,6 @@ func address(ip net.IP) netip.Addr {
 	return addr.Unmap()
 }
 
-func subset(some, all []netip.Addr) bool {
-	return !slices.ContainsFunc(some, func(a netip.Addr) bool {
-		_, found := slices.BinarySearchFunc(all, a, netip.Addr.Compare)
-		return !found
-	})
+func subset(some []netip.Addr, all pool[netip.Addr]) bool {
+	return !slices.ContainsFunc(some, func(a netip.Addr) bool { return !all.has(a, netip.Addr.Compare) })
 }

@@ -25,10 +25,10 @@ type turn[T any] struct{ before, after T }
 // delta is the facts that a change changes. The lists are in order and without repetitions, so that equal
 // facts are equal lists, whichever way they came about.
 type delta struct {
-	vips  map[netip.Addr]turn[[]netip.Addr] // a VIP's endpoints; none means that it is refused
-	ports map[port]turn[[]netip.AddrPort]   // where a port leads
-	tasks map[netip.Addr]turn[*member]      // nil where there is no such task
-	dead  map[netip.Addr]bool               // the tasks of whom no connection may stay
+	vips  map[netip.Addr]turn[pool[netip.Addr]] // a VIP's endpoints; none means that it is refused
+	ports map[port]turn[pool[netip.AddrPort]]   // where a port leads
+	tasks map[netip.Addr]turn[*member]          // nil where there is no such task
+	dead  map[netip.Addr]bool                   // the tasks of whom no connection may stay
 }
 
 func (d delta) empty() bool { return len(d.vips)+len(d.ports)+len(d.tasks) == 0 }
@@ -40,8 +40,8 @@ type facts struct {
 	services map[string]Service
 	tasks    map[netip.Addr]Task
 
-	vips    map[netip.Addr][]netip.Addr
-	ports   map[port][]netip.AddrPort
+	vips    map[netip.Addr]pool[netip.Addr]
+	ports   map[port]pool[netip.AddrPort]
 	members map[netip.Addr]*member
 
 	// Whoever claims a VIP or a port. There is one of each but for moments in which news of the old holder's end
@@ -72,8 +72,8 @@ func newFacts(node Node) *facts {
 		node:       node,
 		services:   map[string]Service{},
 		tasks:      map[netip.Addr]Task{},
-		vips:       map[netip.Addr][]netip.Addr{},
-		ports:      map[port][]netip.AddrPort{},
+		vips:       map[netip.Addr]pool[netip.Addr]{},
+		ports:      map[port]pool[netip.AddrPort]{},
 		members:    map[netip.Addr]*member{},
 		vipClaims:  map[netip.Addr][]string{},
 		portClaims: map[port][]claim{},
@@ -83,15 +83,15 @@ func newFacts(node Node) *facts {
 // all is everything that is known, as what changes if nothing was known before.
 func (f *facts) all() delta {
 	d := delta{
-		vips:  make(map[netip.Addr]turn[[]netip.Addr], len(f.vips)),
-		ports: make(map[port]turn[[]netip.AddrPort], len(f.ports)),
+		vips:  make(map[netip.Addr]turn[pool[netip.Addr]], len(f.vips)),
+		ports: make(map[port]turn[pool[netip.AddrPort]], len(f.ports)),
 		tasks: make(map[netip.Addr]turn[*member], len(f.members)),
 	}
 	for vip, endpoints := range f.vips {
-		d.vips[vip] = turn[[]netip.Addr]{after: endpoints}
+		d.vips[vip] = turn[pool[netip.Addr]]{after: endpoints}
 	}
 	for p, targets := range f.ports {
-		d.ports[p] = turn[[]netip.AddrPort]{after: targets}
+		d.ports[p] = turn[pool[netip.AddrPort]]{after: targets}
 	}
 	for addr, m := range f.members {
 		d.tasks[addr] = turn[*member]{after: m}
@@ -139,15 +139,15 @@ func (f *facts) apply(c Change) delta {
 }
 
 // settle brings the facts of the touched keys up to date and returns those that changed.
-func settle[K, V comparable](known map[K][]V, touched map[K]bool, now func(K) []V) map[K]turn[[]V] {
-	changed := map[K]turn[[]V]{}
+func settle[K, V comparable](known map[K]pool[V], touched map[K]bool, now func(K) pool[V]) map[K]turn[pool[V]] {
+	changed := map[K]turn[pool[V]]{}
 	for key := range touched {
 		before, after := known[key], now(key)
-		if slices.Equal(before, after) {
+		if before.equal(after) {
 			continue
 		}
-		changed[key] = turn[[]V]{before, after}
-		if len(after) == 0 {
+		changed[key] = turn[pool[V]]{before, after}
+		if len(after.all) == 0 {
 			delete(known, key)
 		} else {
 			known[key] = after
@@ -173,7 +173,7 @@ func (f *facts) forgetService(id string, vips map[netip.Addr]bool, ports map[por
 }
 
 func (f *facts) learnService(s Service, vips map[netip.Addr]bool, ports map[port]bool) {
-	s.Endpoints = orderedAddrs(s.Endpoints)
+	s.Endpoints, s.Shares = slices.Clone(s.Endpoints), slices.Clone(s.Shares)
 	s.Published = slices.Clone(s.Published)
 	f.services[s.ID] = s
 	if s.VIP.IsValid() {
@@ -221,28 +221,25 @@ func unclaim[K, V comparable](claims map[K][]V, key K, one V) {
 }
 
 // endpointsOf is where a VIP leads: of several holders the one whose id comes first has it.
-func (f *facts) endpointsOf(vip netip.Addr) []netip.Addr {
+func (f *facts) endpointsOf(vip netip.Addr) pool[netip.Addr] {
 	claims := f.vipClaims[vip]
 	if len(claims) == 0 {
-		return nil
+		return pool[netip.Addr]{}
 	}
-	return f.services[slices.Min(claims)].Endpoints
+	return f.services[slices.Min(claims)].pooled()
 }
 
 // targetsOf is where a port leads.
-func (f *facts) targetsOf(p port) []netip.AddrPort {
+func (f *facts) targetsOf(p port) pool[netip.AddrPort] {
 	claims := f.portClaims[p]
 	if len(claims) == 0 {
-		return nil
+		return pool[netip.AddrPort]{}
 	}
 	first := slices.MinFunc(claims, claim.compare)
 	if first.task.IsValid() {
-		return []netip.AddrPort{netip.AddrPortFrom(first.task, first.target)}
+		return pool[netip.AddrPort]{all: []netip.AddrPort{netip.AddrPortFrom(first.task, first.target)}}
 	}
-	endpoints := f.services[first.service].Endpoints
-	targets := make([]netip.AddrPort, 0, len(endpoints))
-	for _, endpoint := range endpoints {
-		targets = append(targets, netip.AddrPortFrom(endpoint, first.target))
-	}
-	return targets
+	return mapped(f.services[first.service].pooled(), func(endpoint netip.Addr) netip.AddrPort {
+		return netip.AddrPortFrom(endpoint, first.target)
+	})
 }

@@ -128,7 +128,14 @@ func drawChange(t *rapid.T, n Node) Change {
 	id := rapid.StringMatching("[a-f]")
 	return Change{
 		Services: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Service {
-			s := Service{ID: id.Draw(t, "id"), Endpoints: rapid.SliceOfN(addr, 0, 5).Draw(t, "endpoints"), Published: drawPorts(t, "published")}
+			s := Service{ID: id.Draw(t, "id"), Published: drawPorts(t, "published")}
+			if rapid.Bool().Draw(t, "in shares") {
+				s.Shares = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Share {
+					return Share{Weight: rapid.Uint32Range(0, 3).Draw(t, "weight"), Endpoints: rapid.SliceOfN(addr, 0, 3).Draw(t, "share")}
+				}), 1, 3).Draw(t, "shares")
+			} else {
+				s.Endpoints = rapid.SliceOfN(addr, 0, 5).Draw(t, "endpoints")
+			}
 			if rapid.Bool().Draw(t, "has vip") {
 				s.VIP = netip.AddrFrom4([4]byte{10, 224, 0, rapid.ByteRange(1, 5).Draw(t, "vip")})
 			}

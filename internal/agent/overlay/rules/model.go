@@ -29,10 +29,19 @@ type Service struct {
 	// VIP is the service's address; the zero Addr if it has none. Every protocol and port of it leads to an
 	// endpoint.
 	VIP netip.Addr
-	// Endpoints are the addresses of the tasks in rotation, on any node.
+	// Endpoints are the addresses of the tasks in rotation, on any node: each gets as many new connections as any other.
 	Endpoints []netip.Addr
+	// Shares, where there are any, stand in place of Endpoints: each gets its weight of new connections, in proportion to the
+	// others' that have endpoints.
+	Shares []Share
 	// Published are the ports that are open on every address of this node.
 	Published []Published
+}
+
+// Share is endpoints that have their weight of a service's new connections between them, each as many as any other.
+type Share struct {
+	Weight    uint32
+	Endpoints []netip.Addr
 }
 
 // Task is a task of any node.
@@ -50,6 +59,9 @@ type Published struct {
 	Port, Target uint16
 	Protocol     Protocol
 }
+
+// maxWeight is the largest weight of a share.
+const maxWeight = 10000
 
 // Protocol is a transport protocol by its number in the IP header.
 type Protocol uint8
@@ -120,6 +132,19 @@ func (s Service) valid(n Node) error {
 	for _, endpoint := range s.Endpoints {
 		if !n.NodeRange.Contains(endpoint) {
 			return fmt.Errorf("service %s: endpoint %s: give one of the range %s", s.ID, endpoint, n.NodeRange)
+		}
+	}
+	if len(s.Shares) > 0 && len(s.Endpoints) > 0 {
+		return fmt.Errorf("service %s: endpoints beside shares: give one of the two", s.ID)
+	}
+	for _, share := range s.Shares {
+		if share.Weight > maxWeight {
+			return fmt.Errorf("service %s: weight %d: give %d at most", s.ID, share.Weight, maxWeight)
+		}
+		for _, endpoint := range share.Endpoints {
+			if !n.NodeRange.Contains(endpoint) {
+				return fmt.Errorf("service %s: endpoint %s: give one of the range %s", s.ID, endpoint, n.NodeRange)
+			}
 		}
 	}
 	if err := validPorts(s.Published); err != nil {

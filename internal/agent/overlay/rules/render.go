@@ -85,7 +85,7 @@ func (r ruleset) vips(f *facts) {
 		return "-d " + p.Addr().String() + " -j " + chainOf(p.Addr())
 	})
 	for vip, endpoints := range f.vips {
-		r["nat"][chainOf(vip)] = shares(endpoints, func(a netip.Addr) string { return "-j DNAT --to-destination " + a.String() })
+		r["nat"][chainOf(vip)] = drawn(endpoints, func(a netip.Addr) string { return "-j DNAT --to-destination " + a.String() })
 	}
 }
 
@@ -99,21 +99,20 @@ func (r ruleset) ports(f *facts) {
 	}) {
 		name := "WARREN-P-" + p.protocol.String() + "-" + strconv.Itoa(int(p.number))
 		rules = append(rules, fmt.Sprintf("-p %s --dport %d -j %s", p.protocol, p.number, name))
-		r["nat"][name] = shares(f.ports[p], func(a netip.AddrPort) string {
+		r["nat"][name] = drawn(f.ports[p], func(a netip.AddrPort) string {
 			return "-p " + p.protocol.String() + " -j DNAT --to-destination " + a.String()
 		})
 	}
 	r["nat"]["WARREN-PORTS"] = rules
 }
 
-// shares gives each of n an n-th: the first gets one in n, the second one in n-1 of the rest, the last what is
-// left.
-func shares[T any](all []T, rule func(T) string) []string {
-	rules := make([]string, 0, len(all))
-	for i, one := range all {
+// drawn gives each its share: of n alike the first gets one in n, the second one in n-1 of the rest, the last what is left.
+func drawn[T comparable](from pool[T], rule func(T) string) []string {
+	rules, chances := make([]string, 0, len(from.all)), from.chances()
+	for i, one := range from.all {
 		text := rule(one)
-		if left := len(all) - i; left > 1 {
-			text = "-m statistic --mode random --probability " + strconv.FormatFloat(1/float64(left), 'f', 10, 64) + " " + text
+		if i < len(from.all)-1 {
+			text = "-m statistic --mode random --probability " + strconv.FormatFloat(chances[i], 'f', 10, 64) + " " + text
 		}
 		rules = append(rules, text)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -159,14 +160,18 @@ func schemaOf(n Node, bridged bool) schema {
 // rulesOf are the rules of a chain that the facts call for.
 func rulesOf(c chain) []rule {
 	switch {
-	case c.name == slotsChain("vip-", int(c.slots)).name:
-		return []rule{rules(load(daddr, reg32), draw(c.slots, reg32+1),
-			&expr.Lookup{SourceRegister: reg32, DestRegister: reg1, IsDestRegSet: true, SetName: endpointsMap},
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1})}
-	case c.name == slotsChain("port-", int(c.slots)).name:
-		return []rule{rules(load(protocol, reg32), load(dport, reg32+1), draw(c.slots, reg32+2),
-			&expr.Lookup{SourceRegister: reg32, DestRegister: reg1, IsDestRegSet: true, SetName: targetsMap},
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg32 + 1})}
+	case c.slots > 0 && strings.HasPrefix(c.name, "vip-"):
+		return c.shared(func(n, from uint32) rule {
+			return rules(load(daddr, reg32), draw(n, from, reg32+1),
+				&expr.Lookup{SourceRegister: reg32, DestRegister: reg1, IsDestRegSet: true, SetName: endpointsMap},
+				&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1})
+		})
+	case c.slots > 0:
+		return c.shared(func(n, from uint32) rule {
+			return rules(load(protocol, reg32), load(dport, reg32+1), draw(n, from, reg32+2),
+				&expr.Lookup{SourceRegister: reg32, DestRegister: reg1, IsDestRegSet: true, SetName: targetsMap},
+				&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg32 + 1})
+		})
 	}
 	var list []rule
 	other := daddr
@@ -181,6 +186,28 @@ func rulesOf(c chain) []rule {
 		list = append(list, rules(load(saddr, reg1), notIn(remoteSet, reg1), verdict(expr.VerdictAccept)))
 	}
 	return append(list, rules(gotoChain("refuse")))
+}
+
+// shared are the rules that draw one of the chain's slots; of draws one of so many from that one on.
+func (c chain) shared(of func(n, from uint32) rule) []rule {
+	if len(c.parts) == 0 {
+		return []rule{of(c.slots, 0)}
+	}
+	left := uint32(0) // of all weights
+	for _, part := range c.parts {
+		left += part.weight
+	}
+	var list []rule
+	from := uint32(0)
+	for i, part := range c.parts {
+		if i < len(c.parts)-1 {
+			list = append(list, rules(below(left, part.weight), of(part.size, from)))
+		} else {
+			list = append(list, of(part.size, from))
+		}
+		left, from = left-part.weight, from+part.size
+	}
+	return list
 }
 
 func (c chain) sink() bool { return len(c.name) > 3 && c.name[:3] == "to-" }
@@ -310,9 +337,19 @@ func verdictOf(set string) expr.Any {
 	return &expr.Lookup{SourceRegister: reg32, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set}
 }
 
-// draw draws a number below n.
-func draw(n, register uint32) expr.Any {
-	return &expr.Numgen{Register: register, Modulus: n, Type: unix.NFT_NG_RANDOM}
+// draw draws one of n numbers from a first one on.
+func draw(n, from, register uint32) expr.Any {
+	return &expr.Numgen{Register: register, Modulus: n, Offset: from, Type: unix.NFT_NG_RANDOM}
+}
+
+// below holds for so many in n packets.
+func below(n, many uint32) rule {
+	return rule{
+		draw(n, 0, reg1),
+		// Comparing goes byte by byte from the first on.
+		&expr.Byteorder{SourceRegister: reg1, DestRegister: reg1, Op: expr.ByteorderHton, Len: 4, Size: 4},
+		&expr.Cmp{Op: expr.CmpOpLt, Register: reg1, Data: binary.BigEndian.AppendUint32(nil, many)},
+	}
 }
 
 func snat(addr netip.Addr) rule {
