@@ -30,17 +30,15 @@ func (h *serviceService) RebalanceService(ctx context.Context, req *connect.Requ
 			return Refuse("tasks of service %s are being replaced by those of revision %d, and are placed anew by that: rebalance it when `warrenctl service ps %s` shows that it is done",
 				name, service.GetRevision(), name)
 		}
-		moves := planning.Rebalance(s, service, time.Now())
+		// Of very many the rest is for the next call.
+		moves := planning.Rebalance(s, service, time.Now(), loop.MaxOperations-1)
 		moving = moves.Moving + len(moves.Tasks)
-		// The rest of very many is for the next call: what it finds is better balanced already.
-		tasks := moves.Tasks[:min(len(moves.Tasks), loop.MaxOperations-1)]
-		for _, task := range tasks {
+		for _, task := range moves.Tasks {
 			state.Update(t, task, func(task *warrenv1.Task) { task.Displaced = true })
 		}
-		if len(tasks) > 0 {
+		if len(moves.Tasks) > 0 {
 			t.Check(service)
 		}
-		moving -= len(moves.Tasks) - len(tasks)
 		return nil
 	})
 	if err != nil {

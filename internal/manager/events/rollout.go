@@ -1,6 +1,9 @@
 package events
 
 import (
+	"fmt"
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -25,7 +28,8 @@ func (w *words) rollout(say func(action, format string, args ...any), before, s 
 	if another(was, r) {
 		was = nil
 		if r.GetRollback() {
-			say("rollback-started", "goes back from revision %d to %d%s", r.GetFrom(), r.GetTo(), because(r.GetMessage()))
+			why := strings.TrimPrefix(r.GetMessage(), fmt.Sprintf("going back from revision %d: ", r.GetFrom()))
+			say("rollback-started", "goes back from revision %d to %d%s", r.GetFrom(), r.GetTo(), because(why))
 		} else {
 			say("rollout-started", "is rolled out from revision %d to %d", r.GetFrom(), r.GetTo())
 		}
@@ -63,10 +67,12 @@ func (w *words) stage(say func(action, format string, args ...any), was, r *warr
 	switch r.GetState() {
 	case warrenv1.RolloutState_ROLLOUT_STATE_PAUSED:
 		if orders.GetPaused() {
-			w.by = orders.GetBy()
+			w.by = orders.GetBy() // which is why
+			say("rollout-paused", "has its rollout to revision %d paused", r.GetTo())
+			w.by = ""
+			return
 		}
 		say("rollout-paused", "has its rollout to revision %d paused%s", r.GetTo(), because(r.GetMessage()))
-		w.by = ""
 	case warrenv1.RolloutState_ROLLOUT_STATE_RUNNING:
 		if was.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_PAUSED && r.GetResumes() == was.GetResumes() {
 			w.by = orders.GetBy()

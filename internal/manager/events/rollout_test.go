@@ -52,7 +52,7 @@ func TestRolloutsAreToldWithWhoHasOrderedWhat(t *testing.T) {
 	back := func(s *warrenv1.Service) {
 		s.Revision, s.PreviousRevision = 1, 2
 		s.Spec.Task.Container.Image = "older"
-		s.Rollout = &warrenv1.Rollout{From: 2, To: 1, Rollback: true, State: running, Message: "1 of 3 tasks failed", StartedAt: timestamppb.New(statetest.Epoch.Add(time.Minute))}
+		s.Rollout = &warrenv1.Rollout{From: 2, To: 1, Rollback: true, State: running, Message: "going back from revision 2: 1 of 3 tasks failed", StartedAt: timestamppb.New(statetest.Epoch.Add(time.Minute))}
 	}
 	for name, c := range map[string]struct {
 		before, after *warrenv1.Service
@@ -64,7 +64,7 @@ func TestRolloutsAreToldWithWhoHasOrderedWhat(t *testing.T) {
 			[]string{"updated by olga: service web updated, back to revision 1"}},
 		"started":  {service(), service(rolling(running)), []string{"rollout-started by : service web is rolled out from revision 1 to 2"}},
 		"progress": {service(rolling(running)), service(rolling(running, func(r *warrenv1.Rollout) { r.Failed = 1 })), nil},
-		"paused by a user": {service(rolling(running), orders(true, 0, 0)), service(rolling(paused), orders(true, 0, 0)),
+		"paused by a user": {service(rolling(running), orders(true, 0, 0)), service(rolling(paused, why("paused by pat")), orders(true, 0, 0)),
 			[]string{"rollout-paused by pat: service web has its rollout to revision 2 paused"}},
 		"paused by a failure": {service(rolling(running)), service(rolling(paused, why("1 of 3 tasks failed"))),
 			[]string{"rollout-paused by : service web has its rollout to revision 2 paused: 1 of 3 tasks failed"}},

@@ -26,6 +26,10 @@ const (
 // tasks have failed.
 const maxRounds = 256
 
+// maxSteps bounds how often all nodes are looked through. More tasks than that are replaced in larger steps than they
+// will be, which tells as well whether they fit.
+const maxSteps = 256
+
 // defaultCanaryWeight is the weight of a canary whose policy names no steps.
 const defaultCanaryWeight = 10
 
@@ -159,7 +163,7 @@ func (p *plan) place() {
 		p.put(e)
 	}
 	for _, e := range leaving {
-		p.trial.Remove(e.task, true)
+		p.trial.Remove(e.task)
 	}
 	for _, e := range coming {
 		if len(leaving) > 0 && e.GetProblem() != "" {
@@ -177,8 +181,9 @@ func (p *plan) place() {
 		}
 	}
 	slices.SortStableFunc(due, func(a, b *entry) int { return cmp.Compare(urgency(a.task), urgency(b.task)) })
+	total := len(due)
 	for len(due) > 0 {
-		n := min(p.step(len(due)), len(due))
+		n := min(max(p.step(len(due)), total/maxSteps), len(due))
 		p.replace(due[:n])
 		due = due[n:]
 	}
@@ -206,26 +211,34 @@ func (p *plan) step(left int) int {
 
 // replace tries out the replacement of slots that are replaced at the same time.
 func (p *plan) replace(together []*entry) {
-	leave := func(e *entry) {
-		p.trial.Retire(e.task)
-		p.trial.Remove(e.task, true)
-	}
 	first := slot.StopFirst(p.service)
 	for _, e := range together {
+		// What does not run is stopped as soon as its replacement is made.
+		if first || !slot.Running(e.task) {
+			p.trial.Retire(e.task)
+		}
 		if first {
-			leave(e)
-		} else if !slot.Running(e.task) {
-			p.trial.Retire(e.task) // it is stopped as soon as the new one is made
+			p.trial.Remove(e.task)
 		}
 	}
-	for _, e := range together {
+	done := 0
+	finish := func(all []*entry) {
+		for _, e := range all {
+			if !first && (e.GetProblem() == "" || !slot.Running(e.task)) {
+				p.finish(e)
+			}
+		}
+	}
+	for i, e := range together {
 		p.put(e)
-	}
-	for _, e := range together {
-		if !first && (e.GetProblem() == "" || !slot.Running(e.task)) {
-			p.finish(e)
+		if e.GetProblem() != "" && !first && done < i {
+			// It waits until those before it have made room.
+			finish(together[done:i])
+			done = i
+			p.put(e)
 		}
 	}
+	finish(together[done:])
 }
 
 // finish has a task that has been replaced end.
@@ -233,7 +246,7 @@ func (p *plan) finish(e *entry) {
 	if slot.Running(e.task) {
 		p.trial.Retire(e.task)
 	}
-	p.trial.Remove(e.task, true)
+	p.trial.Remove(e.task)
 }
 
 // put tries out where a slot's new task goes.

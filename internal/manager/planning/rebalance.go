@@ -24,7 +24,8 @@ type Moves struct {
 // Rebalance finds the tasks of a replicated service that are to be moved, as few as it takes, so that its tasks are spread
 // as its placement prefers and otherwise over nodes, within one. A task is moved only to where the scheduler would put its
 // replacement, and only where that makes a difference: from where there are at least two more.
-func Rebalance(s state.Snapshot, service *warrenv1.Service, now time.Time) Moves {
+// At most limit tasks are found: what is left another call finds.
+func Rebalance(s state.Snapshot, service *warrenv1.Service, now time.Time, limit int) Moves {
 	b := &balance{
 		judge: newJudge(s, service), snapshot: s, service: service, trial: scheduler.NewTrial(s, now),
 		stopFirst: slot.StopFirst(service), counts: map[string]int{}, movable: map[string][]*warrenv1.Task{},
@@ -34,7 +35,11 @@ func Rebalance(s state.Snapshot, service *warrenv1.Service, now time.Time) Moves
 		return Moves{}
 	}
 	b.survey()
-	for task := b.next(); task != nil; task = b.next() {
+	for len(b.moves.Tasks) < limit {
+		task := b.next()
+		if task == nil {
+			break
+		}
 		b.moves.Tasks = append(b.moves.Tasks, task)
 	}
 	return b.moves
@@ -100,7 +105,7 @@ func (b *balance) survey() {
 
 func (b *balance) take(t *warrenv1.Task) {
 	b.trial.Retire(t)
-	b.trial.Remove(t, true)
+	b.trial.Remove(t)
 }
 
 // count counts tasks on a node and in all its regions.
@@ -144,10 +149,14 @@ func (b *balance) next() *warrenv1.Task {
 	if to == "" {
 		return nil
 	}
-	for _, from := range b.fullest() {
-		if b.better(from, to) {
-			return b.move(from, to)
+	from := ""
+	for node, tasks := range b.movable {
+		if len(tasks) > 0 && b.better(node, to) && (from == "" || b.compare(node, from) < 0) {
+			from = node
 		}
+	}
+	if from != "" {
+		return b.move(from, to)
 	}
 	b.trial.Undo(b.service, to)
 	return nil
@@ -178,16 +187,19 @@ func (b *balance) fullest() []string {
 			nodes = append(nodes, node)
 		}
 	}
-	slices.SortFunc(nodes, func(x, y string) int {
-		px, py := b.placesOf(x), b.placesOf(y)
-		for i := range px {
-			if c := cmp.Or(cmp.Compare(b.counts[py[i]], b.counts[px[i]]), strings.Compare(px[i], py[i])); c != 0 {
-				return c
-			}
-		}
-		return 0
-	})
+	slices.SortFunc(nodes, b.compare)
 	return nodes
+}
+
+// compare puts the fuller of two nodes first.
+func (b *balance) compare(x, y string) int {
+	px, py := b.placesOf(x), b.placesOf(y)
+	for i := range px {
+		if c := cmp.Or(cmp.Compare(b.counts[py[i]], b.counts[px[i]]), strings.Compare(px[i], py[i])); c != 0 {
+			return c
+		}
+	}
+	return 0
 }
 
 // better tells whether a task is better off on another node: where the two nodes part, there are at least two fewer.

@@ -69,7 +69,7 @@ func TestRebalancingMovesAsFewTasksAsItTakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			service, objects := spreadOut(c.counts, c.edits...)
 			s := statetest.New(t, append(slices.Clone(c.nodes), objects...)...).Snapshot()
-			moves := planning.Rebalance(s, service, statetest.Epoch)
+			moves := planning.Rebalance(s, service, statetest.Epoch, 1000)
 			var from []string
 			for _, task := range moves.Tasks {
 				from = append(from, task.GetNodeId())
@@ -84,7 +84,7 @@ func TestRebalancingMovesAsFewTasksAsItTakes(t *testing.T) {
 func TestRebalancingTakesTheNewestOfANode(t *testing.T) {
 	service, objects := spreadOut(map[string]int{"n1": 3})
 	s := statetest.New(t, append(objects, statetest.Node("n1"), statetest.Node("n2"))...).Snapshot()
-	moves := planning.Rebalance(s, service, statetest.Epoch)
+	moves := planning.Rebalance(s, service, statetest.Epoch, 1000)
 	if len(moves.Tasks) != 1 || moves.Tasks[0].GetMeta().GetId() != "t3" {
 		t.Errorf("moves %v", moves.Tasks)
 	}
@@ -93,12 +93,12 @@ func TestRebalancingTakesTheNewestOfANode(t *testing.T) {
 func TestWhatIsBeingMovedIsNotMovedTwice(t *testing.T) {
 	service, objects := spreadOut(map[string]int{"n1": 4})
 	store := statetest.New(t, append(objects, statetest.Node("n1"), statetest.Node("n2"))...)
-	first := planning.Rebalance(store.Snapshot(), service, statetest.Epoch)
+	first := planning.Rebalance(store.Snapshot(), service, statetest.Epoch, 1000)
 	for _, task := range first.Tasks {
 		task.Displaced = true
 		statetest.Put(t, store, task)
 	}
-	again := planning.Rebalance(store.Snapshot(), service, statetest.Epoch)
+	again := planning.Rebalance(store.Snapshot(), service, statetest.Epoch, 1000)
 	if len(first.Tasks) != 2 || len(again.Tasks) != 0 || again.Moving != 2 {
 		t.Errorf("first %d, then %d with %d on their way", len(first.Tasks), len(again.Tasks), again.Moving)
 	}
@@ -126,7 +126,7 @@ func TestRebalancingEvensOut(t *testing.T) {
 		for _, n := range counts {
 			over, under = over+max(0, n-most), under+max(0, least-n)
 		}
-		moves := planning.Rebalance(s, service, statetest.Epoch)
+		moves := planning.Rebalance(s, service, statetest.Epoch, 1000)
 		if want := max(over, under); len(moves.Tasks) != want {
 			rt.Fatalf("%v: %d moves, want %d", counts, len(moves.Tasks), want)
 		}

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"time"
 
+	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -14,6 +15,10 @@ type Trial struct {
 	view *view
 	at   state.Snapshot
 	now  time.Time
+	// of, best and why are what Place has last looked through: it goes on there while nothing else happens.
+	of   *group
+	best *candidates
+	why  string
 }
 
 // NewTrial returns a trial on a state. Tasks that wait in it for a node are left waiting.
@@ -25,66 +30,91 @@ func NewTrial(at state.Snapshot, now time.Time) *Trial {
 
 // Place puts one more task of a service's current revision into the slot, which names its node in a global service,
 // and returns the node's id. Where none fits the id is empty, and why is said as the scheduler says it.
-func (t *Trial) Place(service *warrenv1.Service, key slot.Key) (node, why string) {
-	// A group lives as long as it has tasks; one more keeps it while it is looked at.
-	task := slot.NewTask("", service, key, t.now)
-	g := t.view.groupOf(t.at, task)
-	g.tasks++
-	defer func() {
-		if node == "" {
-			g.tasks--
-			t.view.releaseGroup(g)
-		}
-	}()
-	if key.NodeID != "" {
-		n := t.view.node(key.NodeID)
-		defer t.view.releaseNode(n)
-		if verdict := g.judge(n); verdict != fits {
-			return "", g.whyNot(n, verdict)
-		}
-		t.view.occupy(g, n, true)
-		return n.id, ""
+func (t *Trial) Place(service *warrenv1.Service, key slot.Key) (id, why string) {
+	g := t.view.groupOf(t.at, slot.NewTask("", service, key, t.now))
+	g.tasks++ // a group lives as long as it has tasks
+	var n *node
+	if key.NodeID == "" {
+		n, why = t.anywhere(g)
+	} else {
+		n, why = t.bound(g, key.NodeID)
 	}
-	n := t.view.everywhere(g, t.now).take()
 	if n == nil {
-		return "", t.view.why(g)
+		g.tasks--
+		if g.tasks == 0 {
+			t.forget()
+		}
+		t.view.releaseGroup(g)
+		return "", why
 	}
-	t.view.occupy(g, n, true)
 	return n.id, ""
 }
 
-// Retire has a task that is on its node be wanted no more, as while it is being stopped: it has its place still.
-func (t *Trial) Retire(task *warrenv1.Task) {
-	if occupies(task) && task.GetDesired() == warrenv1.DesiredState_DESIRED_STATE_RUNNING {
-		if n := t.view.nodes[task.GetNodeId()]; n != nil {
-			countDown(t.view.groupOf(t.at, task).service.wanted, n)
-		}
+// anywhere puts a task of g on the best node.
+func (t *Trial) anywhere(g *group) (*node, string) {
+	if t.of != g {
+		t.of, t.best, t.why = g, t.view.everywhere(g, t.now), ""
 	}
+	n := t.best.take()
+	if n == nil {
+		if t.why == "" {
+			t.why = t.view.why(g)
+		}
+		return nil, t.why
+	}
+	t.view.occupy(g, n, true)
+	t.best.placed()
+	return n, ""
 }
 
-// Remove takes a task away as if it had ended. One that was not retired is wanted until then.
-func (t *Trial) Remove(task *warrenv1.Task, retired bool) {
-	if !occupies(task) {
-		return
+// bound puts a task of g on the one node where it may go.
+func (t *Trial) bound(g *group, id string) (*node, string) {
+	t.forget()
+	n := t.view.node(id)
+	if verdict := g.judge(n); verdict != fits {
+		why := g.whyNot(n, verdict)
+		t.view.releaseNode(n)
+		return nil, why
 	}
-	g := t.view.groupOf(t.at, task)
-	wanted := task.GetDesired() == warrenv1.DesiredState_DESIRED_STATE_RUNNING && !retired
-	t.view.vacate(g, t.view.node(task.GetNodeId()), wanted)
-	g.tasks--
-	t.view.releaseGroup(g)
+	t.view.occupy(g, n, true)
+	return n, ""
 }
+
+// forget has Place look through all nodes again.
+func (t *Trial) forget() { t.of, t.best, t.why = nil, nil, "" }
 
 // Undo takes a task away again that Place has put on a node.
 func (t *Trial) Undo(service *warrenv1.Service, node string) {
+	t.forget()
 	g := t.view.service(service.GetMeta().GetId()).groups[service.GetRevision()]
 	t.view.vacate(g, t.view.nodes[node], true)
 	g.tasks--
 	t.view.releaseGroup(g)
 }
 
-// Restore puts a wanted task back where Remove has taken it away.
+// Retire has a wanted task be wanted no more, as while it is being stopped: it has its place still.
+func (t *Trial) Retire(task *warrenv1.Task) {
+	if n := t.view.nodes[task.GetNodeId()]; occupies(task) && lifecycle.Wanted(task) && n != nil {
+		t.forget()
+		countDown(t.view.groupOf(t.at, task).service.wanted, n)
+	}
+}
+
+// Remove takes away a task that is retired, or was not wanted before, as if it had ended.
+func (t *Trial) Remove(task *warrenv1.Task) {
+	if occupies(task) {
+		t.forget()
+		g := t.view.groupOf(t.at, task)
+		t.view.vacate(g, t.view.node(task.GetNodeId()), false)
+		g.tasks--
+		t.view.releaseGroup(g)
+	}
+}
+
+// Restore puts a wanted task back where it was before Retire and Remove.
 func (t *Trial) Restore(task *warrenv1.Task) {
 	if occupies(task) {
+		t.forget()
 		g := t.view.groupOf(t.at, task)
 		g.tasks++
 		t.view.occupy(g, t.view.node(task.GetNodeId()), true)
