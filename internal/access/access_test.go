@@ -38,7 +38,7 @@ func TestEveryRPCDeclaresWhoMayCallIt(t *testing.T) {
 		if slices.Contains(access.GetRoles(), warrenv1.Role_ROLE_UNSPECIFIED) {
 			t.Errorf("%s: its roles hold the unspecified one", method.FullName())
 		}
-		reads := slices.ContainsFunc([]string{"Get", "List", "Watch", "Stream", "Check"}, func(verb string) bool {
+		reads := slices.ContainsFunc([]string{"Get", "List", "Watch", "Stream", "Check", "Explain"}, func(verb string) bool {
 			return strings.HasPrefix(string(method.Name()), verb)
 		})
 		switch procedure := Procedure(method); {

@@ -99,6 +99,7 @@ type served struct {
 	services warrenv1connect.ServiceServiceClient
 	tasks    warrenv1connect.TaskServiceClient
 	watch    warrenv1connect.EventServiceClient
+	explain  warrenv1connect.ExplainServiceClient
 }
 
 func serve(t *testing.T, objects ...state.Object) *served {
@@ -137,6 +138,7 @@ func serve(t *testing.T, objects ...state.Object) *served {
 	s.services = warrenv1connect.NewServiceServiceClient(client, s.url)
 	s.tasks = warrenv1connect.NewTaskServiceClient(client, s.url)
 	s.watch = warrenv1connect.NewEventServiceClient(client, s.url)
+	s.explain = warrenv1connect.NewExplainServiceClient(client, s.url)
 	return s
 }
 

@@ -12,7 +12,10 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/caller"
 	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/overlay"
@@ -113,16 +116,19 @@ func (h *nodeService) UpdateNode(ctx context.Context, req *connect.Request[warre
 		if node, err = findNode(s, req.Msg.GetRef()); err != nil {
 			return err
 		}
-		if err := unchanged(nodeName(node), node, req.Msg.GetVersion()); err != nil {
+		if err := unwrittenNode(node, req.Msg.GetVersion()); err != nil {
 			return err
 		}
 		spec := proto.CloneOf(req.Msg.GetSpec())
 		if err := checkNode(s, node, spec); err != nil {
 			return err
 		}
+		if err := limitDrain(spec, req.Msg.GetDrainWithin(), time.Now()); err != nil {
+			return err
+		}
 		if !proto.Equal(node.GetSpec(), spec) {
 			state.Update(t, node, func(after *warrenv1.Node) {
-				after.Spec = spec
+				after.Spec, after.WrittenOver, after.WrittenBy = spec, node.GetMeta().GetVersion(), caller.From(ctx).Name
 				node = after
 			})
 		}
@@ -154,6 +160,21 @@ func checkNode(s state.Snapshot, node *warrenv1.Node, spec *warrenv1.NodeSpec) e
 			return invalid(violation("wireguard_endpoint", fmt.Sprintf("%s is where %s is reached: each needs an address and port of its own", endpoint, nodeName(other)),
 				field("spec"), field("wireguard_endpoint")))
 		}
+	}
+	return nil
+}
+
+// limitDrain gives a drain the deadline that is so far from now, and takes it from a node that is not drained any more.
+func limitDrain(spec *warrenv1.NodeSpec, within *durationpb.Duration, now time.Time) error {
+	switch {
+	case spec.GetAvailability() == warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN:
+		if within != nil {
+			spec.DrainDeadline = timestamppb.New(now.Add(within.AsDuration()))
+		}
+	case within != nil:
+		return invalid(violation("drain_within", "only a drain has a time to be done within: set the availability to drain, or leave this out", field("drain_within")))
+	default:
+		spec.DrainDeadline = nil
 	}
 	return nil
 }

@@ -2,20 +2,23 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cuemby/warren/internal/caller"
 	"github.com/cuemby/warren/internal/id"
+	"github.com/cuemby/warren/internal/manager/planning"
 	"github.com/cuemby/warren/internal/manager/progress"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
-// serviceService writes and shows services.
+// serviceService writes and shows services. What it does about their rollouts is in rollout.go.
 type serviceService struct {
-	warrenv1connect.UnimplementedServiceServiceHandler
 	store *state.Store
 	write writer
 }
@@ -37,7 +40,9 @@ func (h *serviceService) CreateService(ctx context.Context, req *connect.Request
 		if err != nil {
 			return err
 		}
-		service = &warrenv1.Service{Meta: &warrenv1.Meta{Id: id.New()}, Spec: connected, Revision: 1}
+		service = &warrenv1.Service{
+			Meta: &warrenv1.Meta{Id: id.New()}, Spec: connected, Revision: 1, LastRevision: 1, WrittenBy: caller.From(ctx).Name,
+		}
 		t.Create(service)
 		t.Create(revisionOf(service))
 		return nil
@@ -65,7 +70,7 @@ func taken(there *warrenv1.Service) error {
 func revisionOf(s *warrenv1.Service) *warrenv1.Revision {
 	return &warrenv1.Revision{
 		Meta:      &warrenv1.Meta{Id: state.RevisionID(s.GetMeta().GetId(), s.GetRevision())},
-		ServiceId: s.GetMeta().GetId(), Number: s.GetRevision(), Task: s.GetSpec().GetTask(),
+		ServiceId: s.GetMeta().GetId(), Number: s.GetRevision(), Task: s.GetSpec().GetTask(), WrittenBy: s.GetWrittenBy(),
 	}
 }
 
@@ -121,73 +126,120 @@ func (h *serviceService) UpdateService(ctx context.Context, req *connect.Request
 	if err := checkService(spec); err != nil {
 		return nil, err
 	}
-	service, err := h.edit(ctx, req.Msg.GetRef(), req.Msg.GetVersion(), func(*warrenv1.Service) (*warrenv1.ServiceSpec, error) { return spec, nil })
+	to := edit{
+		ref: req.Msg.GetRef(), read: req.Msg.GetVersion(), by: caller.From(ctx).Name,
+		change: func(*warrenv1.Service) (*warrenv1.ServiceSpec, error) { return spec, nil },
+	}
+	if req.Msg.GetDryRun() {
+		return h.plan(to)
+	}
+	service, err := h.edit(ctx, to)
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&warrenv1.UpdateServiceResponse{Service: service, Warnings: warnings(h.store.Snapshot(), spec)}), nil
 }
 
+// plan tells what would come of an edit, on the state as it is, and writes nothing.
+func (h *serviceService) plan(to edit) (*connect.Response[warrenv1.UpdateServiceResponse], error) {
+	s, now := h.store.Snapshot(), time.Now()
+	t := state.New(now)
+	edited, err := to.build(s, t)
+	if err != nil {
+		return nil, err
+	}
+	supposed, _, err := s.Suppose(t)
+	if err != nil {
+		return nil, fmt.Errorf("plan an update of service %s: %w", edited.GetSpec().GetName(), err)
+	}
+	plan := planning.Of(supposed, edited.GetMeta().GetId(), now)
+	plan.Version = s.Service(edited.GetMeta().GetId()).GetMeta().GetVersion()
+	return connect.NewResponse(&warrenv1.UpdateServiceResponse{
+		Service: supposed.Service(edited.GetMeta().GetId()), Warnings: warnings(s, edited.GetSpec()), Plan: plan,
+	}), nil
+}
+
 // ScaleService implements warrenv1connect.ServiceServiceHandler.
 func (h *serviceService) ScaleService(ctx context.Context, req *connect.Request[warrenv1.ScaleServiceRequest]) (*connect.Response[warrenv1.ScaleServiceResponse], error) {
-	service, err := h.edit(ctx, req.Msg.GetRef(), 0, func(service *warrenv1.Service) (*warrenv1.ServiceSpec, error) {
+	service, err := h.edit(ctx, edit{ref: req.Msg.GetRef(), by: caller.From(ctx).Name, change: func(service *warrenv1.Service) (*warrenv1.ServiceSpec, error) {
 		if service.GetSpec().GetReplicated() == nil {
 			return nil, problemf(connect.CodeFailedPrecondition, "service %s is global, which means one task on every node that its placement allows: it cannot be scaled", service.GetSpec().GetName())
 		}
 		spec := proto.CloneOf(service.GetSpec())
 		spec.GetReplicated().Replicas = req.Msg.GetReplicas()
 		return spec, nil
-	})
+	}})
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&warrenv1.ScaleServiceResponse{Service: service}), nil
 }
 
-// edit writes the spec that change makes of a service, and returns the service as it is then.
-func (h *serviceService) edit(ctx context.Context, ref string, read uint64, change func(*warrenv1.Service) (*warrenv1.ServiceSpec, error)) (*warrenv1.Service, error) {
+// edit is a user's change of a service's spec.
+type edit struct {
+	ref    string
+	read   uint64 // the version it was made from; 0 stands for any
+	by     string
+	change func(*warrenv1.Service) (*warrenv1.ServiceSpec, error)
+}
+
+// edit makes the change and returns the service as it is then.
+func (h *serviceService) edit(ctx context.Context, to edit) (*warrenv1.Service, error) {
 	var edited *warrenv1.Service
-	err := h.write.do(ctx, func(s state.Snapshot, t *state.Transaction) error {
-		service, err := FindService(s, ref)
-		if err != nil {
-			return err
-		}
-		what := "service " + service.GetSpec().GetName()
-		if service.GetRemoving() {
-			return problemf(connect.CodeFailedPrecondition, "%s is being removed and cannot be changed any more", what)
-		}
-		if err := unwritten(service, read); err != nil {
-			return err
-		}
-		spec, err := change(service)
-		if err != nil {
-			return err
-		}
-		if err := mayBecome(service.GetSpec(), spec); err != nil {
-			return err
-		}
-		if spec, err = connectService(s, t, service, spec); err != nil {
-			return err
-		}
-		edited = service
-		if !proto.Equal(service.GetSpec(), spec) {
-			state.Update(t, service, func(after *warrenv1.Service) {
-				if !proto.Equal(service.GetSpec().GetTask(), spec.GetTask()) {
-					after.Revision++
-				}
-				after.Spec, after.WrittenAt = spec, 0
-				edited = after
-			})
-		}
-		if edited.GetRevision() != service.GetRevision() {
-			t.Create(revisionOf(edited))
-		}
-		return nil
+	err := h.write.do(ctx, func(s state.Snapshot, t *state.Transaction) (err error) {
+		edited, err = to.build(s, t)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return reread(h.store.Snapshot(), edited), nil
+}
+
+// build adds to t what makes the change, and returns the service as it is to be. A change that comes to nothing
+// adds nothing.
+func (e edit) build(s state.Snapshot, t *state.Transaction) (*warrenv1.Service, error) {
+	service, err := changeable(s, e.ref)
+	if err != nil {
+		return nil, err
+	}
+	if err := unwritten(service, e.read); err != nil {
+		return nil, err
+	}
+	spec, err := e.change(service)
+	if err != nil {
+		return nil, err
+	}
+	if err := mayBecome(service.GetSpec(), spec); err != nil {
+		return nil, err
+	}
+	if spec, err = connectService(s, t, service, spec); err != nil {
+		return nil, err
+	}
+	if proto.Equal(service.GetSpec(), spec) {
+		return service, nil
+	}
+	edited := service
+	state.Update(t, service, func(after *warrenv1.Service) {
+		after.Spec, after.WrittenAt, after.WrittenBy = spec, 0, e.by
+		if !proto.Equal(service.GetSpec().GetTask(), spec.GetTask()) {
+			revise(s, t, service, after)
+		}
+		edited = after
+	})
+	return edited, nil
+}
+
+// changeable returns the service that ref names, unless it is being removed.
+func changeable(s state.Snapshot, ref string) (*warrenv1.Service, error) {
+	service, err := FindService(s, ref)
+	if err == nil && service.GetRemoving() {
+		err = problemf(connect.CodeFailedPrecondition, "service %s is being removed and cannot be changed any more", service.GetSpec().GetName())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return service, nil
 }
 
 // mayBecome checks what of a service cannot be changed.

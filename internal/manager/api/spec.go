@@ -24,6 +24,8 @@ func checkService(spec *warrenv1.ServiceSpec) error {
 	broken = append(broken, checkReservations(spec.GetTask())...)
 	broken = append(broken, checkNetworks(spec)...)
 	broken = append(broken, checkPorts(spec)...)
+	broken = append(broken, checkHealth(spec.GetTask().GetHealth())...)
+	broken = append(broken, checkPolicies(spec)...)
 	if len(broken) > 0 {
 		return invalid(broken...)
 	}

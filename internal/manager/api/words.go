@@ -24,6 +24,11 @@ var patterns = map[string]string{
 	"spec.task.container.sysctls":     "must be the name of a kernel parameter, such as net.core.somaxconn",
 	"spec.task.container.stop_signal": "must be the name of a signal or its number, such as SIGTERM",
 
+	"spec.task.health.http.path":    "must begin with / and hold no blanks, such as /healthz?full=1",
+	"spec.task.health.http.method":  "must be an HTTP method in capitals, such as GET or HEAD",
+	"spec.task.health.http.headers": "must be NAME: VALUE, in one line",
+	"spec.task.health.http.status":  "must be statuses from 100 to 599 and ranges of them, such as 200,204,300-399",
+
 	"spec.task.container.mounts.source": "must be an absolute path on the node",
 	"spec.task.container.mounts.target": "must be an absolute path in the container, below /",
 }

@@ -58,6 +58,15 @@ func unwritten(s *warrenv1.Service, read uint64) error {
 	return unchanged("service "+s.GetSpec().GetName(), s, read)
 }
 
+// unwrittenNode checks that no user has written to a node since its writer has read it; 0 stands for any time. What the
+// managers have noted of it since, which they do whenever its agent comes and goes, does not count.
+func unwrittenNode(n *warrenv1.Node, read uint64) error {
+	if read > n.GetWrittenOver() && read <= n.GetMeta().GetVersion() {
+		return nil
+	}
+	return unchanged(nodeName(n), n, read)
+}
+
 // unchanged checks that o still has the version its writer has read; 0 stands for any.
 func unchanged(what string, o state.Object, read uint64) error {
 	if now := o.GetMeta().GetVersion(); read != 0 && read != now {

@@ -79,6 +79,17 @@ func (l *Log) Reader(since time.Time) *Reader {
 	return r
 }
 
+// Remembered returns the events that are remembered, oldest first.
+func (l *Log) Remembered() []*warrenv1.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]*warrenv1.Event, 0, len(l.ring))
+	for n := l.next - uint64(len(l.ring)); n < l.next; n++ {
+		all = append(all, l.ring[n%remembered])
+	}
+	return all
+}
+
 // Reader is one reader's place in a Log. It must be used by one goroutine at a time, and needs no closing.
 type Reader struct {
 	log  *Log

@@ -38,6 +38,9 @@ func From(s state.Snapshot, c state.Change, now time.Time) []*warrenv1.Event {
 			before, _ := c.Before.(*warrenv1.Task)
 			w.task(before, o)
 		}
+	case *warrenv1.Network:
+		before, _ := c.Before.(*warrenv1.Network)
+		w.network(before, o, c.After == nil)
 	}
 	return w.events
 }
@@ -47,6 +50,7 @@ type words struct {
 	snapshot state.Snapshot
 	index    uint64
 	time     *timestamppb.Timestamp
+	by       string // who has made the change, as far as it is known
 	events   []*warrenv1.Event
 }
 
@@ -56,7 +60,7 @@ func (w *words) about(kind warrenv1.EventObject, what, id, name string) func(act
 	return func(action, format string, args ...any) {
 		w.events = append(w.events, &warrenv1.Event{
 			Index: w.index, Time: w.time, Object: kind, ObjectId: id, ObjectName: name,
-			Action: action, Message: what + " " + name + " " + fmt.Sprintf(format, args...),
+			Action: action, Message: what + " " + name + " " + fmt.Sprintf(format, args...), By: w.by,
 		})
 	}
 }
@@ -73,8 +77,7 @@ func (w *words) cluster(before, c *warrenv1.Cluster, removed bool) {
 }
 
 func (w *words) node(before, n *warrenv1.Node, removed bool) {
-	name := cmp.Or(n.GetFacts().GetHostname(), n.GetMeta().GetId())
-	say := w.about(warrenv1.EventObject_EVENT_OBJECT_NODE, "node", n.GetMeta().GetId(), name)
+	say := w.about(warrenv1.EventObject_EVENT_OBJECT_NODE, "node", n.GetMeta().GetId(), nodeName(n))
 	if removed {
 		say("removed", "removed")
 		return
@@ -86,10 +89,14 @@ func (w *words) node(before, n *warrenv1.Node, removed bool) {
 		if action := word(state.String(), "NODE_STATE_"); action != "" {
 			say(action, "is %s%s", action, because(n.GetStatus().GetMessage()))
 		}
+		if state == warrenv1.NodeState_NODE_STATE_DOWN {
+			w.waiting(n)
+		}
 	}
-	if before == nil {
+	if before == nil || proto.Equal(n.GetSpec(), before.GetSpec()) {
 		return
 	}
+	w.by = n.GetWrittenBy()
 	if now := availability(n); now != availability(before) {
 		switch now {
 		case warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE:
@@ -97,9 +104,61 @@ func (w *words) node(before, n *warrenv1.Node, removed bool) {
 		case warrenv1.NodeAvailability_NODE_AVAILABILITY_PAUSE:
 			say("paused", "takes no new tasks")
 		case warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN:
-			say("drained", "is being drained of its tasks")
+			say("drained", "is being drained of its tasks%s", until(n))
+			if !w.occupied(n) {
+				say("drain-complete", "is drained: it has no tasks")
+			}
 		}
-	} else if !proto.Equal(n.GetSpec(), before.GetSpec()) {
+	} else {
+		say("updated", "updated")
+	}
+}
+
+// until tells when a drain is to be over.
+func until(n *warrenv1.Node) string {
+	if n.GetSpec().GetDrainDeadline() == nil {
+		return ""
+	}
+	return ", which are stopped at " + n.GetSpec().GetDrainDeadline().AsTime().UTC().Format(time.RFC3339) + " at the latest"
+}
+
+// occupied tells whether a task of a node has not ended.
+func (w *words) occupied(n *warrenv1.Node) bool {
+	for t := range w.snapshot.TasksByNode(n.GetMeta().GetId()) {
+		if !lifecycle.Ended(t.GetStatus().GetState()) {
+			return true
+		}
+	}
+	return false
+}
+
+// waiting tells of the tasks that wait for a node that is down, where others of it are lost.
+func (w *words) waiting(n *warrenv1.Node) {
+	for t := range w.snapshot.TasksByNode(n.GetMeta().GetId()) {
+		loss := w.snapshot.Service(t.GetServiceId()).GetSpec().GetNodeLoss()
+		if !lifecycle.Wanted(t) || loss.GetAction() != warrenv1.NodeLossAction_NODE_LOSS_ACTION_WAIT {
+			continue
+		}
+		limit := ""
+		if wait := loss.GetWait().AsDuration(); wait > 0 {
+			limit = fmt.Sprintf(", %v at the most", wait)
+		}
+		w.aboutTask(t)("waiting", "waits for node %s to come back%s", nodeName(n), limit)
+	}
+}
+
+func nodeName(n *warrenv1.Node) string {
+	return cmp.Or(n.GetFacts().GetHostname(), n.GetMeta().GetId())
+}
+
+func (w *words) network(before, n *warrenv1.Network, removed bool) {
+	say := w.about(warrenv1.EventObject_EVENT_OBJECT_NETWORK, "network", n.GetMeta().GetId(), n.GetSpec().GetName())
+	switch {
+	case removed:
+		say("removed", "removed")
+	case before == nil:
+		say("created", "created")
+	case !proto.Equal(before.GetSpec(), n.GetSpec()): // a service that comes onto it writes it too
 		say("updated", "updated")
 	}
 }
@@ -109,15 +168,23 @@ func availability(n *warrenv1.Node) warrenv1.NodeAvailability {
 }
 
 func (w *words) service(before, s *warrenv1.Service, removed bool) {
-	name := s.GetSpec().GetName()
-	say := w.about(warrenv1.EventObject_EVENT_OBJECT_SERVICE, "service", s.GetMeta().GetId(), name)
-	switch {
-	case removed:
+	say := w.about(warrenv1.EventObject_EVENT_OBJECT_SERVICE, "service", s.GetMeta().GetId(), s.GetSpec().GetName())
+	if removed {
 		say("removed", "removed")
+		return
+	}
+	// A rollout that has failed writes the spec back by itself.
+	if !proto.Equal(s.GetSpec(), before.GetSpec()) && !returned(before, s) {
+		w.by = s.GetWrittenBy()
+	}
+	switch {
 	case before == nil:
 		say("created", "created: %s, %s", s.GetSpec().GetTask().GetContainer().GetImage(), size(s))
 	case s.GetRemoving() && !before.GetRemoving():
 		say("removing", "is being removed")
+	case returned(before, s): // told as a rollout
+	case s.GetRevision() != before.GetRevision() && s.GetRevision() <= max(before.GetLastRevision(), before.GetRevision()):
+		say("updated", "updated, back to revision %d", s.GetRevision())
 	case s.GetRevision() != before.GetRevision():
 		say("updated", "updated to revision %d", s.GetRevision())
 	case replicas(s) != replicas(before):
@@ -125,6 +192,7 @@ func (w *words) service(before, s *warrenv1.Service, removed bool) {
 	case !proto.Equal(s.GetSpec(), before.GetSpec()):
 		say("updated", "updated")
 	}
+	w.rollout(say, before, s)
 }
 
 func replicas(s *warrenv1.Service) uint32 { return s.GetSpec().GetReplicated().GetReplicas() }
@@ -139,14 +207,37 @@ func size(s *warrenv1.Service) string {
 	return fmt.Sprintf("%d replicas", replicas(s))
 }
 
+// aboutTask returns a function that adds an event of a task.
+func (w *words) aboutTask(t *warrenv1.Task) func(action, format string, args ...any) {
+	return w.about(warrenv1.EventObject_EVENT_OBJECT_TASK, "task", t.GetMeta().GetId(), lifecycle.Name(t, w.hostname(t)))
+}
+
+func (w *words) hostname(t *warrenv1.Task) string {
+	return cmp.Or(w.snapshot.Node(t.GetNodeId()).GetFacts().GetHostname(), t.GetNodeId())
+}
+
 func (w *words) task(before, t *warrenv1.Task) {
-	node := cmp.Or(w.snapshot.Node(t.GetNodeId()).GetFacts().GetHostname(), t.GetNodeId())
-	name := lifecycle.Name(t, node)
-	say := w.about(warrenv1.EventObject_EVENT_OBJECT_TASK, "task", t.GetMeta().GetId(), name)
+	say := w.aboutTask(t)
 	if before == nil {
 		say("created", "created")
 	}
-	now, was := t.GetStatus(), before.GetStatus()
+	if t.GetDisplaced() && !before.GetDisplaced() {
+		say("displaced", "is to be moved to balance its service")
+	}
+	if pending(t) && t.GetStatus().GetMessage() != "" && before.GetStatus().GetMessage() == "" {
+		say("waiting", "waits: %s", t.GetStatus().GetMessage()) // its figures may change from second to second: told once
+	}
+	w.progress(say, before.GetStatus(), t.GetStatus(), w.hostname(t))
+	w.health(say, before.GetStatus(), t.GetStatus())
+	w.drained(before, t)
+}
+
+func pending(t *warrenv1.Task) bool {
+	return lifecycle.Wanted(t) && t.GetStatus().GetState() <= warrenv1.TaskState_TASK_STATE_PENDING
+}
+
+// progress tells what a task has come to.
+func (w *words) progress(say func(action, format string, args ...any), was, now *warrenv1.TaskStatus, node string) {
 	if now.GetState() == was.GetState() && now.GetAttempt() == was.GetAttempt() {
 		return
 	}
@@ -176,6 +267,40 @@ func (w *words) task(before, t *warrenv1.Task) {
 		}
 		say(action, "%s%s", verb, because(now.GetError()))
 	}
+}
+
+// health tells what probing a task has found. Each attempt begins anew.
+func (w *words) health(say func(action, format string, args ...any), was, now *warrenv1.TaskStatus) {
+	if now.GetHealth().GetState() == was.GetHealth().GetState() || now.GetState() != warrenv1.TaskState_TASK_STATE_RUNNING {
+		return
+	}
+	switch now.GetHealth().GetState() {
+	case warrenv1.HealthState_HEALTH_STATE_UNHEALTHY:
+		output, _, _ := strings.Cut(strings.TrimSpace(now.GetHealth().GetOutput()), "\n")
+		say("unhealthy", "is unhealthy%s", because(output))
+	case warrenv1.HealthState_HEALTH_STATE_HEALTHY:
+		say("healthy", "is healthy")
+	}
+}
+
+// drained tells when the last task of a drained node has ended.
+func (w *words) drained(before, t *warrenv1.Task) {
+	n := w.snapshot.Node(t.GetNodeId())
+	if n == nil || availability(n) != warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN ||
+		!lifecycle.Ended(t.GetStatus().GetState()) || lifecycle.Ended(before.GetStatus().GetState()) {
+		return
+	}
+	// Of those that have ended since the state was last looked at, the last one tells.
+	for other := range w.snapshot.TasksByNode(t.GetNodeId()) {
+		if !lifecycle.Ended(other.GetStatus().GetState()) || compareWrites(other, t) > 0 {
+			return
+		}
+	}
+	w.about(warrenv1.EventObject_EVENT_OBJECT_NODE, "node", n.GetMeta().GetId(), nodeName(n))("drain-complete", "is drained: its last task has ended")
+}
+
+func compareWrites(a, b *warrenv1.Task) int {
+	return cmp.Or(cmp.Compare(a.GetMeta().GetVersion(), b.GetMeta().GetVersion()), strings.Compare(a.GetMeta().GetId(), b.GetMeta().GetId()))
 }
 
 // word makes an action of an enum value's name.

@@ -30,6 +30,7 @@ const (
 	EventObject_EVENT_OBJECT_NODE        EventObject = 2
 	EventObject_EVENT_OBJECT_SERVICE     EventObject = 3
 	EventObject_EVENT_OBJECT_TASK        EventObject = 4
+	EventObject_EVENT_OBJECT_NETWORK     EventObject = 5
 )
 
 // Enum value maps for EventObject.
@@ -40,6 +41,7 @@ var (
 		2: "EVENT_OBJECT_NODE",
 		3: "EVENT_OBJECT_SERVICE",
 		4: "EVENT_OBJECT_TASK",
+		5: "EVENT_OBJECT_NETWORK",
 	}
 	EventObject_value = map[string]int32{
 		"EVENT_OBJECT_UNSPECIFIED": 0,
@@ -47,6 +49,7 @@ var (
 		"EVENT_OBJECT_NODE":        2,
 		"EVENT_OBJECT_SERVICE":     3,
 		"EVENT_OBJECT_TASK":        4,
+		"EVENT_OBJECT_NETWORK":     5,
 	}
 )
 
@@ -91,7 +94,9 @@ type Event struct {
 	// assigned, running, failed, rejected, lost, ready, down, drained ….
 	Action string `protobuf:"bytes,6,opt,name=action,proto3" json:"action,omitempty"`
 	// The same for people, in one line.
-	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	// Who did it: a user's name; empty of what happened by itself, and where it is not known.
+	By            string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -171,6 +176,13 @@ func (x *Event) GetAction() string {
 func (x *Event) GetMessage() string {
 	if x != nil {
 		return x.Message
+	}
+	return ""
+}
+
+func (x *Event) GetBy() string {
+	if x != nil {
+		return x.By
 	}
 	return ""
 }
@@ -286,7 +298,7 @@ var File_warren_v1_event_proto protoreflect.FileDescriptor
 
 const file_warren_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15warren/v1/event.proto\x12\twarren.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\"\xed\x01\n" +
+	"\x15warren/v1/event.proto\x12\twarren.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\"\xfd\x01\n" +
 	"\x05Event\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12.\n" +
@@ -295,19 +307,21 @@ const file_warren_v1_event_proto_rawDesc = "" +
 	"\vobject_name\x18\x05 \x01(\tR\n" +
 	"objectName\x12\x16\n" +
 	"\x06action\x18\x06 \x01(\tR\x06action\x12\x18\n" +
-	"\amessage\x18\a \x01(\tR\amessage\"\x95\x01\n" +
+	"\amessage\x18\a \x01(\tR\amessage\x12\x0e\n" +
+	"\x02by\x18\b \x01(\tR\x02by\"\x95\x01\n" +
 	"\x12WatchEventsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\aobjects\x18\x02 \x03(\x0e2\x16.warren.v1.EventObjectR\aobjects\x12\x1b\n" +
 	"\tno_follow\x18\x03 \x01(\bR\bnoFollow\"?\n" +
 	"\x13WatchEventsResponse\x12(\n" +
-	"\x06events\x18\x01 \x03(\v2\x10.warren.v1.EventR\x06events*\x8d\x01\n" +
+	"\x06events\x18\x01 \x03(\v2\x10.warren.v1.EventR\x06events*\xa7\x01\n" +
 	"\vEventObject\x12\x1c\n" +
 	"\x18EVENT_OBJECT_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14EVENT_OBJECT_CLUSTER\x10\x01\x12\x15\n" +
 	"\x11EVENT_OBJECT_NODE\x10\x02\x12\x18\n" +
 	"\x14EVENT_OBJECT_SERVICE\x10\x03\x12\x15\n" +
-	"\x11EVENT_OBJECT_TASK\x10\x042i\n" +
+	"\x11EVENT_OBJECT_TASK\x10\x04\x12\x18\n" +
+	"\x14EVENT_OBJECT_NETWORK\x10\x052i\n" +
 	"\fEventService\x12Y\n" +
 	"\vWatchEvents\x12\x1d.warren.v1.WatchEventsRequest\x1a\x1e.warren.v1.WatchEventsResponse\"\tʥ\x19\x05\n" +
 	"\x03\x01\x02\x030\x01B3Z1github.com/cuemby/warren/proto/warren/v1;warrenv1b\x06proto3"

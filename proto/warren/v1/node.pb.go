@@ -148,8 +148,13 @@ type Node struct {
 	// Written by the dispatcher and the liveness loop alone.
 	Status *NodeStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	// What the agent reports of its machine.
-	Facts         *NodeFacts   `protobuf:"bytes,4,opt,name=facts,proto3" json:"facts,omitempty"`
-	Network       *NodeNetwork `protobuf:"bytes,5,opt,name=network,proto3" json:"network,omitempty"`
+	Facts   *NodeFacts   `protobuf:"bytes,4,opt,name=facts,proto3" json:"facts,omitempty"`
+	Network *NodeNetwork `protobuf:"bytes,5,opt,name=network,proto3" json:"network,omitempty"`
+	// The version that the last write by a user took the place of; 0 where no user has written it. Users who have read
+	// the node at a later version have read all that users have written, whatever the managers have noted since.
+	WrittenOver uint64 `protobuf:"varint,6,opt,name=written_over,json=writtenOver,proto3" json:"written_over,omitempty"`
+	// Who wrote the spec last: a user's name.
+	WrittenBy     string `protobuf:"bytes,7,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +222,20 @@ func (x *Node) GetNetwork() *NodeNetwork {
 		return x.Network
 	}
 	return nil
+}
+
+func (x *Node) GetWrittenOver() uint64 {
+	if x != nil {
+		return x.WrittenOver
+	}
+	return 0
+}
+
+func (x *Node) GetWrittenBy() string {
+	if x != nil {
+		return x.WrittenBy
+	}
+	return ""
 }
 
 // NodeSpec is what operators set on a node.
@@ -982,10 +1001,10 @@ type UpdateNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Ref   string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	Spec  *NodeSpec              `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	// The version that was read; the update fails with aborted if the node has changed since.
+	// The version that was read; the update fails with aborted if a user has changed the node since.
 	// 0 updates whatever is there.
 	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	// Sets spec.drain_deadline to so long from now, by the manager's clock.
+	// Sets spec.drain_deadline to so long from now, by the manager's clock. Only with availability drain.
 	DrainWithin   *durationpb.Duration `protobuf:"bytes,4,opt,name=drain_within,json=drainWithin,proto3" json:"drain_within,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1194,13 +1213,16 @@ var File_warren_v1_node_proto protoreflect.FileDescriptor
 
 const file_warren_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x14warren/v1/node.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\"\xe1\x01\n" +
+	"\x14warren/v1/node.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\"\xa3\x02\n" +
 	"\x04Node\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.warren.v1.NodeSpecR\x04spec\x12-\n" +
 	"\x06status\x18\x03 \x01(\v2\x15.warren.v1.NodeStatusR\x06status\x12*\n" +
 	"\x05facts\x18\x04 \x01(\v2\x14.warren.v1.NodeFactsR\x05facts\x120\n" +
-	"\anetwork\x18\x05 \x01(\v2\x16.warren.v1.NodeNetworkR\anetwork\"\xb6\x03\n" +
+	"\anetwork\x18\x05 \x01(\v2\x16.warren.v1.NodeNetworkR\anetwork\x12!\n" +
+	"\fwritten_over\x18\x06 \x01(\x04R\vwrittenOver\x12\x1d\n" +
+	"\n" +
+	"written_by\x18\a \x01(\tR\twrittenBy\"\xb6\x03\n" +
 	"\bNodeSpec\x12\x80\x01\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1f.warren.v1.NodeSpec.LabelsEntryBG\xbaHD\x9a\x01A\x10\x80\x02\"5r321^[A-Za-z0-9]([A-Za-z0-9_./-]{0,126}[A-Za-z0-9])?$*\x05r\x03\x18\x80\bR\x06labels\x12I\n" +
 	"\favailability\x18\x02 \x01(\x0e2\x1b.warren.v1.NodeAvailabilityB\b\xbaH\x05\x82\x01\x02\x10\x01R\favailability\x127\n" +

@@ -2476,7 +2476,7 @@ type PlannedTask struct {
 	Slot uint32 `protobuf:"varint,1,opt,name=slot,proto3" json:"slot,omitempty"`
 	// The task that is there; empty where one would be created.
 	TaskId string `protobuf:"bytes,2,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
-	// Where it is.
+	// Where it is; of a global service the node that is the slot, also where nothing is there yet.
 	NodeId       string        `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	NodeHostname string        `protobuf:"bytes,4,opt,name=node_hostname,json=nodeHostname,proto3" json:"node_hostname,omitempty"`
 	Action       PlannedAction `protobuf:"varint,5,opt,name=action,proto3,enum=warren.v1.PlannedAction" json:"action,omitempty"`
