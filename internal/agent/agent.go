@@ -16,6 +16,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
+	"github.com/cuemby/warren/internal/agent/prober"
 	"github.com/cuemby/warren/internal/agent/runtime"
 	"github.com/cuemby/warren/internal/agent/session"
 	"github.com/cuemby/warren/internal/agent/store"
@@ -103,6 +104,11 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	}
 	defer closing(&err, containerd.Close)
 	engine := containers{containerd}
+	probes, err := prober.New(prober.Options{Executor: engine})
+	if err != nil {
+		return err
+	}
+	defer closing(&err, probes.Close)
 
 	machine, err := facts.New(facts.Options{
 		Hostname:      c.Hostname,
@@ -139,6 +145,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		Runtime:           engine,
 		Output:            output,
 		Network:           places{network},
+		Prober:            probes,
 		Journal:           state,
 		NodeID:            member.NodeID,
 		Hostname:          machine.Name(),
