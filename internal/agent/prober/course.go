@@ -64,7 +64,7 @@ type Result struct {
 	output  string // in words, where it did not succeed
 }
 
-// Succeeded, Failed and Unknown are the Results there are.
+// Succeeded is the Result of a probe that the program passed.
 func Succeeded() Result { return Result{} }
 
 // Failed is the Result of a probe that the program did not pass.

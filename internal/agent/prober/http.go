@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -70,9 +71,7 @@ func compileHTTP(h *warrenv1.HttpProbe) (*httpProbe, error) {
 		}
 		given.Add(name, value)
 	}
-	for name, values := range given {
-		p.header[name] = values
-	}
+	maps.Copy(p.header, given)
 	if p.status, err = parseStatus(cmp.Or(h.GetStatus(), "200-399")); err != nil {
 		return nil, err
 	}
@@ -82,7 +81,7 @@ func compileHTTP(h *warrenv1.HttpProbe) (*httpProbe, error) {
 		}
 	}
 	if h.GetTls() {
-		p.tls = &tls.Config{InsecureSkipVerify: h.GetTlsSkipVerify()} //nolint:gosec // the task's owner asks for it
+		p.tls = &tls.Config{InsecureSkipVerify: h.GetTlsSkipVerify()}
 	}
 	return p, nil
 }
@@ -122,6 +121,7 @@ func (h *httpProbe) run(ctx context.Context, p *Prober, at Target, timeout time.
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
+		what = joined(what, problem)
 		problem = plain(err, timeout)
 	}
 	return Failed(what + ": " + problem)
@@ -136,7 +136,8 @@ func (h *httpProbe) url(at Target) string {
 	return scheme + at.where(h.port) + h.target.RequestURI()
 }
 
-// ask sends the request on a connection and says what is wrong with the answer; nothing if nothing is.
+// ask sends the request on a connection and says what is wrong with the answer; nothing if nothing is. With an error
+// it says where that came up.
 func (h *httpProbe) ask(ctx context.Context, conn net.Conn) (problem string, err error) {
 	host := cmp.Or(h.host, conn.RemoteAddr().String())
 	if h.tls != nil {
@@ -144,7 +145,7 @@ func (h *httpProbe) ask(ctx context.Context, conn net.Conn) (problem string, err
 		config.ServerName = cmp.Or(h.serverName, withoutPort(host))
 		secured := tls.Client(conn, config)
 		if err := secured.HandshakeContext(ctx); err != nil {
-			return "", fmt.Errorf("TLS handshake: %w", err)
+			return "TLS handshake", err
 		}
 		conn = secured
 	}
@@ -171,7 +172,7 @@ func (h *httpProbe) ask(ctx context.Context, conn net.Conn) (problem string, err
 	// A body that is short is read also where nobody asks for it: a server whose answer is cut off logs that.
 	body, err := io.ReadAll(io.LimitReader(response.Body, bodyLimit))
 	if err != nil {
-		return "", fmt.Errorf("status %d, but its body does not come to an end: %w", response.StatusCode, err)
+		return fmt.Sprintf("status %d, but its body does not come to an end", response.StatusCode), err
 	}
 	if h.body != nil && !h.body.Match(body) {
 		return joined(fmt.Sprintf("status %d, but its body does not match %s", response.StatusCode, h.body), cut(clean(string(body)), headStart)), nil
