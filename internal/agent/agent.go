@@ -17,6 +17,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay/names"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
+	"github.com/cuemby/warren/internal/agent/prober"
 	"github.com/cuemby/warren/internal/agent/runtime"
 	"github.com/cuemby/warren/internal/agent/session"
 	"github.com/cuemby/warren/internal/agent/store"
@@ -107,6 +108,11 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	}
 	defer closing(&err, containerd.Close)
 	engine := containers{containerd}
+	probes, err := prober.New(prober.Options{Executor: engine})
+	if err != nil {
+		return err
+	}
+	defer closing(&err, probes.Close)
 
 	machine, err := facts.New(facts.Options{
 		Hostname:      c.Hostname,
@@ -145,6 +151,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		Runtime:           engine,
 		Output:            output,
 		Network:           places{network},
+		Prober:            probes,
 		Journal:           state,
 		NodeID:            member.NodeID,
 		Hostname:          machine.Name(),

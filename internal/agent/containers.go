@@ -8,12 +8,18 @@ import (
 	"syscall"
 
 	"github.com/cuemby/warren/internal/agent/facts"
+	"github.com/cuemby/warren/internal/agent/prober"
 	"github.com/cuemby/warren/internal/agent/runtime"
 	"github.com/cuemby/warren/internal/agent/supervisor"
 )
 
 // containers gives the supervisor its view of the container runtime, which does not know it.
 type containers struct{ *runtime.Runtime }
+
+var (
+	_ supervisor.Runtime = containers{}
+	_ prober.Executor    = containers{}
+)
 
 // Pull implements supervisor.Runtime.
 func (c containers) Pull(ctx context.Context, image string, progress func(string)) (supervisor.Image, error) {
@@ -62,6 +68,7 @@ func (c containers) List(ctx context.Context) ([]supervisor.Found, error) {
 			Exit:        exit(f.Exit),
 			ImageDigest: f.ImageDigest,
 			StartedAt:   f.StartedAt,
+			Health:      f.Health,
 		})
 	}
 	return found, err
@@ -77,6 +84,12 @@ func (c containers) Events(ctx context.Context, on func(supervisor.Event)) error
 			on(supervisor.Resync{})
 		}
 	})
+}
+
+// Exec implements prober.Executor.
+func (c containers) Exec(ctx context.Context, e prober.Exec, launched func()) (prober.Execution, error) {
+	execution, err := c.Runtime.Exec(ctx, runtime.Exec(e), launched)
+	return prober.Execution(execution), err
 }
 
 // Info is what the runtime says of itself.

@@ -22,7 +22,7 @@ const built = "../../bin"
 
 func TestScripts(t *testing.T) {
 	ctx, binDir := prepare(t)
-	images, err := image.Build(ctx, "1", "2")
+	images, err := image.Build(ctx, "1", "2", image.Checked)
 	if err != nil {
 		t.Fatal(err)
 	}

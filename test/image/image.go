@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -27,8 +28,11 @@ import (
 
 const program = "github.com/cuemby/warren/test/image/hello"
 
+// Checked is the version whose image has a HEALTHCHECK.
+const Checked = "checked"
+
 // Build compiles the program and makes one image for each version of it that is asked for. Versions
-// differ in their environment variable VERSION alone. It must run inside the checkout.
+// differ in their environment variable VERSION alone, but for Checked. It must run inside the checkout.
 func Build(ctx context.Context, versions ...string) (map[string]v1.Image, error) {
 	binary, err := compile(ctx)
 	if err != nil {
@@ -45,6 +49,11 @@ func Build(ctx context.Context, versions ...string) (map[string]v1.Image, error)
 			Env:          []string{"PATH=/", "PORT=8080", "VERSION=" + version},
 			ExposedPorts: map[string]struct{}{"8080/tcp": {}},
 			WorkingDir:   "/",
+		}
+		if version == Checked {
+			config.Healthcheck = &v1.HealthConfig{
+				Test: []string{"CMD", "/hello", "healthy"}, Interval: time.Second, Timeout: 5 * time.Second, Retries: 2,
+			}
 		}
 		if images[version], err = mutate.Config(base, config); err != nil {
 			return nil, fmt.Errorf("build hello image: %w", err)

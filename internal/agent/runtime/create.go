@@ -153,6 +153,10 @@ func (r *Runtime) createFrom(ctx context.Context, c Container, config *imageConf
 	if err != nil {
 		return Process{}, fmt.Errorf("encode spec: %w", err)
 	}
+	extensions, err := healthExtensions(c.Image.Health)
+	if err != nil {
+		return Process{}, fmt.Errorf("encode health check: %w", err)
+	}
 	if _, err := r.client.ContainerService().Create(ctx, containers.Container{
 		ID:          c.ID,
 		Labels:      labels,
@@ -161,6 +165,7 @@ func (r *Runtime) createFrom(ctx context.Context, c Container, config *imageConf
 		Spec:        encoded,
 		SnapshotKey: c.ID,
 		Snapshotter: r.options.Snapshotter,
+		Extensions:  extensions,
 	}); err != nil {
 		return Process{}, err
 	}

@@ -22,6 +22,7 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cuemby/warren/internal/agent/runtime/ocispec"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // Image is an image that is on this node, ready to run.
@@ -30,6 +31,8 @@ type Image struct {
 	Name string
 	// Digest is what the name meant when it was pulled: sha256:….
 	Digest string
+	// Health is its own HEALTHCHECK; nil where it has none.
+	Health *warrenv1.HealthCheck
 }
 
 // imageConfig is what containers need to know of an image. It follows from the image's digest, so it
@@ -37,6 +40,7 @@ type Image struct {
 type imageConfig struct {
 	imagespec.ImageConfig
 	architecture string
+	health       *warrenv1.HealthCheck
 	// chainID names the snapshot with all the image's layers.
 	chainID string
 
@@ -142,7 +146,11 @@ func (r *Runtime) Pull(ctx context.Context, image string, progress func(string))
 	if err != nil {
 		return Image{}, fmt.Errorf("pull image %s: %w", name, err)
 	}
-	return Image{Name: name, Digest: present.Target.Digest.String()}, nil
+	pulled := Image{Name: name, Digest: present.Target.Digest.String()}
+	if config := r.images.config(pulled.Digest); config != nil {
+		pulled.Health = config.health
+	}
+	return pulled, nil
 }
 
 // present returns the image of a name if it is complete, or a not-found error.
@@ -224,6 +232,7 @@ func (r *Runtime) loadConfig(ctx context.Context, image images.Image) (*imageCon
 	config := &imageConfig{
 		ImageConfig:  whole.Config,
 		architecture: whole.Architecture,
+		health:       imageHealth(blob),
 		chainID:      identity.ChainID(append([]digest.Digest(nil), whole.RootFS.DiffIDs...)).String(),
 		users:        make(map[string]ocispec.User),
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // State is what a container's first process is at.
@@ -39,6 +41,8 @@ type Found struct {
 	ImageDigest string
 	// StartedAt is zero where that is not known.
 	StartedAt time.Time
+	// Health is its image's own HEALTHCHECK; nil where that has none.
+	Health *warrenv1.HealthCheck
 }
 
 // List returns our containers as they are now.
@@ -81,6 +85,7 @@ func (r *Runtime) list(ctx context.Context) ([]Found, error) {
 			State:       StateStopped,
 			ImageDigest: record.Labels[labelDigest],
 			StartedAt:   r.startedAt(record.ID),
+			Health:      recordedHealth(record.Extensions),
 		}
 		if p := processes[record.ID]; p != nil {
 			found.State = processState(p.GetStatus())

@@ -10,6 +10,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/cuemby/warren/internal/agent/prober"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // fakeRuntime is containers without a kernel. It outlives supervisors as containerd does agents, and
@@ -23,9 +26,12 @@ type fakeRuntime struct {
 	containers map[string]*fakeContainer
 	listeners  map[int]func(Event)
 	nextPid    uint32
-	trouble    map[string]error // by method: what it answers
-	missing    map[string]error // by image: what pulling it answers
-	stubborn   bool             // programs ignore the stop signal
+	trouble    map[string]error                 // by method: what it answers
+	missing    map[string]error                 // by image: what pulling it answers
+	stubborn   bool                             // programs ignore the stop signal
+	ill        map[string]string                // by container: what a probe of it sees
+	checks     map[string]*warrenv1.HealthCheck // by image: its HEALTHCHECK
+	probed     map[string]int                   // by container: how often
 
 	starting, mostStarting int
 	startOrder             []string // task ids
@@ -48,6 +54,9 @@ func newFakeRuntime() *fakeRuntime {
 		listeners:  map[int]func(Event){},
 		trouble:    map[string]error{},
 		missing:    map[string]error{},
+		ill:        map[string]string{},
+		checks:     map[string]*warrenv1.HealthCheck{},
+		probed:     map[string]int{},
 	}
 }
 
@@ -86,7 +95,7 @@ func (r *fakeRuntime) Pull(_ context.Context, image string, progress func(string
 	if err := r.missing[image]; err != nil {
 		return Image{}, err
 	}
-	return Image{Name: image, Digest: "sha256:" + image}, nil
+	return Image{Name: image, Digest: "sha256:" + image, Health: r.checks[image]}, nil
 }
 
 func (r *fakeRuntime) Create(ctx context.Context, c Container) (Process, error) {
@@ -172,7 +181,7 @@ func (r *fakeRuntime) List(context.Context) ([]Found, error) {
 	var found []Found
 	for _, id := range slices.Sorted(maps.Keys(r.containers)) {
 		c := r.containers[id]
-		f := Found{ID: id, TaskID: c.TaskID, Attempt: c.Attempt, ImageDigest: c.Image.Digest, StartedAt: c.started}
+		f := Found{ID: id, TaskID: c.TaskID, Attempt: c.Attempt, ImageDigest: c.Image.Digest, StartedAt: c.started, Health: c.Image.Health}
 		switch {
 		case c.state == "running":
 			f.Running, f.Pid = true, c.process.Pid
@@ -201,6 +210,33 @@ func (r *fakeRuntime) Events(ctx context.Context, on func(Event)) error {
 	defer r.mu.Unlock()
 	delete(r.listeners, key)
 	return ctx.Err()
+}
+
+// probe is how programs are probed.
+func (r *fakeRuntime) probe(ctx context.Context, at prober.Target) prober.Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.probed[at.Container]++
+	if c := r.containers[at.Container]; c == nil || c.state != "running" {
+		return prober.Unknown("it does not run")
+	}
+	if len(at.Addresses) == 0 {
+		r.violate("container %s is probed nowhere", at.Container)
+	}
+	if ctx.Err() != nil {
+		return prober.Unknown("its probing has ended")
+	}
+	if what := r.ill[at.Container]; what != "" {
+		return prober.Failed(what)
+	}
+	return prober.Succeeded()
+}
+
+// sicken has probes of a container see something; nothing heals it.
+func (r *fakeRuntime) sicken(id, what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ill[id] = what
 }
 
 // end ends a container's program, if it runs.

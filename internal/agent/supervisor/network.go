@@ -14,95 +14,115 @@ func onOverlay(spec *warrenv1.TaskSpec) bool {
 }
 
 // entersAtOnce tells whether an attempt takes connections as soon as its program runs, and has them sent to it
-// then. Else enter is to wait until it does.
+// then. Else enter, or a probe that succeeds, is to wait for.
 func (t *task) entersAtOnce(c *container) bool {
+	t.rotation.Lock()
+	defer t.rotation.Unlock()
+	c.healthy = c.check == nil
+	c.placed = c.overlay
 	switch {
 	case !c.overlay:
-		return true // nobody sends it any
+		c.listens = true // nobody sends it any
 	case t.wanted.Err() != nil:
 		return false // every node has ceased to send to it only now
-	case t.Network.Declares(t.id):
-		return false
+	default:
+		c.listens = !t.Network.Declares(t.id)
 	}
-	t.Network.Serve(t.id)
-	return true
+	if c.overlay && c.listens && c.healthy {
+		t.Network.Serve(t.id)
+	}
+	return c.listens && c.healthy
 }
 
-// enter has connections sent to an attempt once its program listens where it should.
+// enter notes when an attempt's program listens where it should.
 func (t *task) enter(c *container) {
 	err := t.retry(c.serving, "see whether task "+t.id+" listens", func() error {
 		return Transient(t.Network.Listening(c.serving, t.id, func(ports string) {
-			t.advance(func(s *warrenv1.TaskStatus) {
-				if runs(s, c) && !s.GetServing() {
-					s.Message = "runs, but does not listen on " + ports + " yet"
-				}
-			})
+			t.learn(c, func() { c.missing = ports })
 		}))
 	})
 	if err == nil {
-		t.serve(c)
+		t.learn(c, func() { c.listens, c.missing = true, "" })
 	}
 }
 
-// reenter takes up the place of a program that runs, and has connections sent to it again if it had them before.
-func (t *task) reenter(c *container, a *warrenv1.Assignment, served bool) {
+// reenter takes up the place of a program that runs, which has connections sent to it again if it had them before.
+func (t *task) reenter(c *container, a *warrenv1.Assignment) {
 	var place Place
 	err := t.retryTelling(c.serving, func() (err error) {
 		place, err = t.Network.Attach(c.serving, a, func(progress string) {
 			t.log().Debug("a running task is not back on the overlay yet", "attempt", c.attempt, "progress", progress)
 		})
-		if err != nil && !isTransient(err) && c.serving.Err() == nil {
-			t.Network.Withdraw(t.id) // its address may be another's by now
-			served = false
+		if err != nil && !isTransient(err) {
+			// Its address may be another's by now.
+			t.learn(c, func() { c.listens = false })
 		}
 		return Transient(err) // whatever it is: the program runs
 	}, func(tries int, err error) {
 		if tries == 1 {
 			t.log().Warn("a running task is not back on the overlay", "attempt", c.attempt, "error", err)
 		}
-		t.advance(func(s *warrenv1.TaskStatus) {
-			if runs(s, c) {
-				s.Serving, s.Message = s.GetServing() && served, "runs, but is not back on the overlay; trying again: "+err.Error()
-			}
-		})
+		t.learn(c, func() { c.trouble = err.Error() })
 	})
 	if err != nil {
 		return // it runs no more, or the agent leaves
 	}
-	t.advance(func(s *warrenv1.TaskStatus) {
-		if runs(s, c) {
-			s.Address, s.Message = place.address(), ""
-		}
-	})
-	if served {
-		t.serve(c)
-	} else {
+	listens := false
+	t.learn(c, func() {
+		c.placed, c.trouble = true, ""
+		listens = c.listens
+	}, func(s *warrenv1.TaskStatus) { s.Address = place.address() })
+	if !listens {
 		t.enter(c)
 	}
 }
 
-// serve has connections sent to an attempt, unless it has been withdrawn.
-func (t *task) serve(c *container) {
+// learn takes what is newly known of an attempt that runs, begins or ceases to have connections sent to it as
+// follows from that, and reports it. It does nothing once the attempt is withdrawn.
+func (t *task) learn(c *container, known func(), changes ...func(*warrenv1.TaskStatus)) {
 	t.rotation.Lock()
 	defer t.rotation.Unlock()
 	if c.serving.Err() != nil {
 		return
 	}
-	t.Network.Serve(t.id)
+	known()
+	serves := c.listens && c.healthy
+	switch {
+	case !c.overlay:
+	case !serves:
+		t.Network.Withdraw(t.id)
+	case c.placed:
+		t.Network.Serve(t.id)
+	}
 	t.advance(func(s *warrenv1.TaskStatus) {
-		if runs(s, c) {
-			s.Serving, s.Message = true, ""
+		if !runs(s, c) {
+			return
 		}
+		for _, change := range changes {
+			change(s)
+		}
+		s.Serving, s.Message = serves, c.wants(s.GetHealth())
 	})
 }
 
-// withdraw has this node send no connections to an attempt, for good. The other nodes learn of it by the
-// status that follows.
+// wants says in words what an attempt that runs lacks; nothing if nothing.
+func (c *container) wants(health *warrenv1.TaskHealth) string {
+	switch {
+	case c.trouble != "":
+		return "runs, but is not back on the overlay; trying again: " + c.trouble
+	case c.missing != "":
+		return "runs, but does not listen on " + c.missing + " yet"
+	}
+	return ailment(health, c.check)
+}
+
+// withdraw has this node send no connections to an attempt, for good, and ends its probing. The other nodes learn
+// of it by the status that follows.
 func (t *task) withdraw(c *container) {
+	c.cease()
 	if !c.overlay {
 		return
 	}
-	c.cease()
 	t.rotation.Lock()
 	defer t.rotation.Unlock()
 	t.Network.Withdraw(t.id)

@@ -92,11 +92,15 @@ func restartDelay(policy *warrenv1.RestartPolicy, restarts uint32) time.Duration
 }
 
 // failed tells whether an exit is a failure.
-func failed(exit Exit) bool { return exit.Code != 0 || exit.OOMKilled || exit.Unseen }
+func failed(exit Exit) bool {
+	return exit.Code != 0 || exit.OOMKilled || exit.Unseen || exit.Ailed != ""
+}
 
 // describe says in words what was wrong with an exit; nothing if nothing was.
 func describe(exit Exit, limits *warrenv1.Resources) string {
 	switch {
+	case exit.Ailed != "":
+		return exit.Ailed
 	case exit.Unseen:
 		return "the program ended unseen: its container was gone when the runtime could be asked again"
 	case exit.OOMKilled && limits.GetMemoryBytes() > 0:

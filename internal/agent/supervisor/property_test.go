@@ -15,8 +15,8 @@ import (
 )
 
 // Whatever happens in whatever order, (attempt, state) never decreases, what has ended never runs
-// again, no two containers of a task run at once, connections go to no program that does not run or is being
-// ended, and in the end there is what should be.
+// again, no two containers of a task run at once, connections go to no program that does not run, is not healthy or is
+// being ended, and in the end there is what should be.
 func TestNoOrderOfEventsBreaksTheLaws(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(struct{ testing.TB }{t}, func(r *rapid.T) {
@@ -30,7 +30,7 @@ func TestNoOrderOfEventsBreaksTheLaws(t *testing.T) {
 			r.Repeat(map[string]func(*rapid.T){
 				"assign": w.assign, "shutdown": w.shutdown, "remove": w.remove, "lose": w.lose,
 				"exit": w.exit, "trouble": w.trouble, "pass": w.pass, "resync": w.resync,
-				"kill": w.kill, "reboot": w.reboot, "full": w.full, "listen": w.listen, "overlay": w.overlay,
+				"kill": w.kill, "reboot": w.reboot, "full": w.full, "listen": w.listen, "overlay": w.overlay, "ail": w.ail,
 				"": w.check,
 			})
 			w.calmDown()
@@ -76,8 +76,29 @@ func (w *world) assign(r *rapid.T) {
 	if rapid.Bool().Draw(r, "declares ports") {
 		w.network.change(func() { w.network.declaring[a.Task.Meta.Id] = true })
 	}
+	if rapid.Bool().Draw(r, "probed") {
+		a.Spec.Health = tcpCheck(warrenv1.UnhealthyAction(rapid.IntRange(1, 2).Draw(r, "on failure")))
+	}
 	w.wanted[a.Task.Meta.Id] = a
 	w.node.assign(a)
+}
+
+// tcpCheck is one by which an ill program is unhealthy after two seconds.
+func tcpCheck(then warrenv1.UnhealthyAction) *warrenv1.HealthCheck {
+	return &warrenv1.HealthCheck{
+		Probe:    &warrenv1.HealthCheck_Tcp{Tcp: &warrenv1.TcpProbe{Port: 80}},
+		Interval: durationpb.New(time.Second), Retries: 2, OnFailure: then,
+	}
+}
+
+// ail has a program fall ill, or get well.
+func (w *world) ail(r *rapid.T) {
+	ids := w.runtime.running()
+	if len(ids) == 0 {
+		r.Skip("nothing runs")
+	}
+	w.runtime.sicken(rapid.SampledFrom(ids).Draw(r, "container"), rapid.SampledFrom([]string{"", "ill", "very ill"}).Draw(r, "with"))
+	w.settle()
 }
 
 // change gives the manager's view of a task anew: messages once sent are never changed.
@@ -194,6 +215,15 @@ func (w *world) check(r *rapid.T) {
 			r.Fatalf("connections are sent to %s, which does not run", id)
 		}
 	}
+	for id, status := range w.told {
+		health := status.GetHealth().GetState()
+		if len(status.GetIncidents()) > mostIncidents || status.GetServing() && health != healthHealthy && health != 0 {
+			r.Fatalf("task %s is told as %v", id, status)
+		}
+		if w.network.serves(id) && health != healthHealthy && health != 0 && status.GetState() == running {
+			r.Fatalf("connections are sent to %s, which is not healthy: %v", id, status)
+		}
+	}
 }
 
 // calmDown ends all trouble and checks that what is, is what should be.
@@ -202,6 +232,9 @@ func (w *world) calmDown() {
 		w.setTrouble(method, nil)
 	}
 	w.network.setUp(true)
+	for _, id := range w.runtime.all() {
+		w.runtime.sicken(id, "")
+	}
 	w.runtime.tell(Resync{})
 	w.full(nil)
 	w.node.pass(10 * time.Minute)
@@ -221,6 +254,9 @@ func (w *world) calmDown() {
 			on := onOverlay(w.wanted[id].GetSpec())
 			if on {
 				placed = append(placed, id)
+			}
+			if probed := w.wanted[id].GetSpec().GetHealth() != nil; probed != (status.GetHealth().GetState() == healthHealthy) {
+				w.t.Fatalf("task %s came to rest as %v", id, status)
 			}
 			if !status.GetServing() || status.GetMessage() != "" || (status.GetAddress() != "") != on || w.network.serves(id) != on {
 				w.t.Fatalf("task %s came to rest as %v, served %v", id, status, w.network.serves(id))

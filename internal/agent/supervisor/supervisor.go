@@ -20,6 +20,7 @@ type Options struct {
 	Runtime Runtime
 	// Network may be nil: tasks on the overlay are refused then.
 	Network Network
+	Prober  Prober
 	Output  Output
 	Journal Journal
 	// NodeID is this node's; it changes when the node leaves its cluster and joins one again.

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/cuemby/warren/internal/agent/prober"
 	"github.com/cuemby/warren/internal/agent/store"
 	"github.com/cuemby/warren/internal/lifecycle"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -33,6 +34,7 @@ type node struct {
 	output  *fakeOutput
 	starts  int // bound of the next supervisor
 
+	prober     *prober.Prober
 	store      *store.Store
 	supervisor *Supervisor
 	leave      context.CancelFunc
@@ -80,11 +82,14 @@ func (n *node) start() {
 	if n.store, err = store.Open(n.dir, logger); err != nil {
 		n.t.Fatalf("%v", err)
 	}
+	if n.prober, err = prober.New(prober.Options{Probe: n.runtime.probe}); err != nil {
+		n.t.Fatalf("%v", err)
+	}
 	n.told = map[string]*warrenv1.TaskStatus{}
 	var ctx context.Context
 	ctx, n.leave = context.WithCancel(context.Background())
 	o := Options{
-		Runtime: n.runtime, Output: n.output, Journal: n.store,
+		Runtime: n.runtime, Prober: n.prober, Output: n.output, Journal: n.store,
 		NodeID: func() string { return "node" }, Hostname: "host", MaxParallelStarts: n.starts, Logger: logger,
 	}
 	if n.network != nil {
@@ -101,7 +106,7 @@ func (n *node) start() {
 func (n *node) stop() {
 	n.leave()
 	n.supervisor.Wait()
-	if err := n.store.Close(); err != nil {
+	if err := errors.Join(n.store.Close(), n.prober.Close()); err != nil {
 		n.t.Fatalf("%v", err)
 	}
 }

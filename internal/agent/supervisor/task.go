@@ -5,12 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"syscall"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/agent/prober"
 	"github.com/cuemby/warren/internal/agent/store"
 	"github.com/cuemby/warren/internal/lifecycle"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -50,6 +49,8 @@ type task struct {
 	rotation sync.Mutex
 	// entering are those that wait to have connections sent to the current attempt.
 	entering sync.WaitGroup
+	// probing are watches of its programs' health that have not ended.
+	probing sync.WaitGroup
 
 	swept chan struct{} // closed when the last discarded container is gone; nil if none was
 }
@@ -102,24 +103,35 @@ type container struct {
 	attempt uint32
 	started time.Time
 	ended   <-chan Exit
-
+	network warrenv1.NetworkMode
 	overlay bool
-	// serving ends when it shall be sent no connections (any more); nil off the overlay.
+	pid     uint32
+	// check is how its program is probed; nil if it is not.
+	check *prober.Check
+	// ailing holds that its program is to be ended for being unhealthy.
+	ailing chan struct{}
+
+	// serving ends when it shall be sent no connections (any more), nor be probed.
 	serving context.Context
 	cease   context.CancelFunc
+
+	// What is known of it, guarded by the task's rotation. It serves when it listens and is healthy.
+	listens, healthy bool
+	placed           bool   // on the overlay, by this agent
+	missing          string // the ports that it does not listen on
+	trouble          string // why it is not back on the overlay
 }
 
 func (t *task) newContainer(id string, attempt uint32, a *warrenv1.Assignment) *container {
-	c := &container{id: id, attempt: attempt, overlay: onOverlay(a.GetSpec())}
-	if c.overlay {
-		c.serving, c.cease = context.WithCancel(t.wanted)
-	}
+	c := &container{id: id, attempt: attempt, network: a.GetSpec().GetNetwork(), overlay: onOverlay(a.GetSpec()), ailing: make(chan struct{}, 1)}
+	c.serving, c.cease = context.WithCancel(t.wanted)
 	return c
 }
 
 // run is the task's life. It returns early when the agent leaves, from anywhere, and leaves all as it
 // is: the next agent takes it up from there.
 func (t *task) run() {
+	defer t.probing.Wait()
 	defer t.entering.Wait()
 	defer t.unwant()
 	if !t.waitForList() {
@@ -210,14 +222,19 @@ func (t *task) takeUp() (*container, beginning) {
 		f.StartedAt = time.Now()
 	}
 	c := t.newContainer(f.ID, f.Attempt, assignment)
-	c.started, c.ended = f.StartedAt, w.ended
-	served := false
+	c.started, c.ended, c.pid, c.check = f.StartedAt, w.ended, f.Pid, t.checkOf(assignment, f)
+	health := recalled(progress.Status, c)
+	c.healthy = c.check == nil || health.State == healthHealthy
+	c.listens = !c.overlay
 	if _, running := t.advance(func(s *warrenv1.TaskStatus) {
 		defer func() {
-			if !c.overlay && f.Running {
-				s.Serving = true
+			if f.Running && c.check != nil {
+				s.Health = health.Message()
 			}
-			served = s.GetServing()
+			if f.Running && !c.overlay {
+				s.Serving = c.healthy
+			}
+			c.listens = c.listens || s.GetServing()
 		}()
 		if s.GetAttempt() == f.Attempt && s.GetState() >= warrenv1.TaskState_TASK_STATE_RUNNING {
 			return // as recorded
@@ -231,9 +248,16 @@ func (t *task) takeUp() (*container, beginning) {
 	}); running || f.Running {
 		t.log().Info("took up a container", "attempt", f.Attempt, "running", f.Running)
 	}
-	if c.overlay && f.Running && t.wanted.Err() == nil {
-		t.entering.Go(func() { t.reenter(c, assignment, served) })
+	if !f.Running || t.wanted.Err() != nil {
+		return c, b
 	}
+	if c.overlay {
+		if !c.healthy {
+			t.Network.Withdraw(t.id) // the node may still send it connections, if it was found out just then
+		}
+		t.entering.Go(func() { t.reenter(c, assignment) })
+	}
+	t.probe(c, health)
 	return c, b
 }
 
@@ -280,6 +304,7 @@ func (t *task) start(next beginning) *container {
 	t.unwatch(c.id)
 	t.log().Warn("cannot start", "attempt", c.attempt, "error", err)
 	commit, _ := t.advance(func(s *warrenv1.TaskStatus) {
+		befell(s, warrenv1.IncidentKind_INCIDENT_KIND_REJECTED, time.Now(), err.Error())
 		s.State, s.Error, s.Message, s.Pid = warrenv1.TaskState_TASK_STATE_REJECTED, err.Error(), "", 0
 	})
 	t.discard(c.id, commit)
@@ -300,6 +325,9 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	})
 	slow.Stop()
 	if err != nil {
+		return err
+	}
+	if c.check, err = compile(a.GetSpec().GetHealth(), pulled.Health); err != nil {
 		return err
 	}
 	// Before its turn to start: who waits for the overlay keeps nobody from starting.
@@ -332,15 +360,20 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 		return err
 	}
 	t.started(w)
-	c.started = time.Now()
+	c.started, c.pid = time.Now(), process.Pid
 	serving := t.entersAtOnce(c)
+	health := prober.Health{State: healthStarting, Since: c.started}
 	t.advance(func(s *warrenv1.TaskStatus) {
 		s.State, s.Pid, s.StartedAt = warrenv1.TaskState_TASK_STATE_RUNNING, process.Pid, timestamppb.New(c.started)
 		s.Message, s.Serving = "", serving
+		if c.check != nil {
+			s.Health = health.Message()
+		}
 	})
-	if !serving {
+	if !c.listens {
 		t.entering.Go(func() { t.enter(c) })
 	}
+	t.probe(c, health)
 	t.log().Debug("running", "attempt", c.attempt, "pid", process.Pid)
 	return nil
 }
@@ -401,78 +434,14 @@ func (t *task) await(c *container) (Exit, bool) {
 	case exit := <-c.ended:
 		t.withdraw(c)
 		return exit, true
+	case <-c.ailing:
+		return t.cure(c)
 	case <-t.wanted.Done():
 	}
 	if t.ctx.Err() != nil {
 		return Exit{}, false
 	}
 	return t.stop(c)
-}
-
-// stop lets the program drain, asks it to end, gives it its time, and then ends it.
-func (t *task) stop(c *container) (Exit, bool) {
-	_, before := t.now()
-	t.withdraw(c)
-	assignment, progress := t.now()
-	drain := time.Duration(0)
-	if c.overlay {
-		drain = drainLeft(drainPeriod(assignment.GetSpec(), before.Status.GetServing()), progress.Status, c.attempt, time.Now())
-	}
-	t.advance(func(s *warrenv1.TaskStatus) {
-		s.State, s.Message = warrenv1.TaskState_TASK_STATE_STOPPING, ""
-		if period := assignment.GetSpec().GetContainer().GetDrainPeriod().AsDuration(); drain > 0 && period > 0 {
-			s.Message = "drains: goes on for " + words(period) + " for the connections it has, before it is told to stop"
-		}
-	})
-	if drain > 0 {
-		timer := time.NewTimer(drain)
-		defer timer.Stop()
-		select {
-		case exit := <-c.ended:
-			return exit, true
-		case <-t.ctx.Done():
-			return Exit{}, false
-		case <-timer.C:
-			t.advance(func(s *warrenv1.TaskStatus) { s.Message = "" })
-		}
-	}
-	grace := stopGrace(assignment.GetSpec())
-	if grace > 0 {
-		t.signal(c, 0)
-		timer := time.NewTimer(grace)
-		defer timer.Stop()
-		select {
-		case exit := <-c.ended:
-			return exit, true
-		case <-t.ctx.Done():
-			return Exit{}, false
-		case <-timer.C:
-			t.log().Info("the program did not stop in time: killing it", "attempt", c.attempt, "grace", grace)
-		}
-	}
-	t.signal(c, syscall.SIGKILL)
-	select {
-	case exit := <-c.ended:
-		return exit, true
-	case <-t.ctx.Done():
-		return Exit{}, false
-	}
-}
-
-// signal gives the program a signal; 0 stands for the one that asks it to stop.
-func (t *task) signal(c *container, signal syscall.Signal) {
-	err := t.retry(t.ctx, "stop container "+c.id, func() (err error) {
-		send := signal
-		if send == 0 {
-			if send, err = t.Runtime.StopSignal(t.ctx, c.id); err != nil {
-				return err
-			}
-		}
-		return t.Runtime.Signal(t.ctx, c.id, send)
-	})
-	if err != nil && t.ctx.Err() == nil {
-		t.log().Error("cannot signal the program", "attempt", c.attempt, "error", err)
-	}
 }
 
 // follow does what follows on the program's end: it returns the next attempt, or false when there is
@@ -497,6 +466,7 @@ func (t *task) follow(c *container, exit Exit) (beginning, bool) {
 		return beginning{}, false
 	}
 
+	exit.Ailed = ailed(progress.Status, c)
 	if failed(exit) {
 		ended.LastOutput = t.Output.Tail(t.id, lastLines, lastBytes)
 	}
@@ -514,6 +484,9 @@ func (t *task) follow(c *container, exit Exit) (beginning, bool) {
 	t.mu.Unlock()
 	commit, _ := t.advance(func(s *warrenv1.TaskStatus) {
 		record(s)
+		if exit.Ailed == "" {
+			befell(s, warrenv1.IncidentKind_INCIDENT_KIND_EXIT, exit.At, exited(exit, spec.GetLimits(), ended.GetLastOutput()))
+		}
 		s.State, s.Message, s.Error = v.state, v.message, describe(exit, spec.GetLimits())
 		if s.GetError() == "" && v.state == warrenv1.TaskState_TASK_STATE_FAILED {
 			s.Error = "the program ended, with exit code 0, and may not be restarted again"
@@ -530,171 +503,11 @@ func (t *task) follow(c *container, exit Exit) (beginning, bool) {
 	return next, !lifecycle.Ended(v.state)
 }
 
-// advance moves the task's status on and reports it. A change that would make (attempt, state) less,
-// or alter what has ended, is no change: it returns false then. The commit is of the record on disk.
-func (t *task) advance(change func(*warrenv1.TaskStatus)) (*store.Commit, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	before := t.progress.Status
-	after, changed := t.change(change)
-	switch {
-	case !changed:
-		return nil, false
-	case lifecycle.Ended(after.GetState()):
-		commit := t.Journal.Advance(t.id, t.progress)
-		t.running.Go(func() { t.reportEnd(after, commit) })
-		return commit, true
-	case !proto.Equal(after.GetExit(), before.GetExit()):
-		t.outbox.put(t.id, after)
-		return t.Journal.Advance(t.id, t.progress), true
-	default:
-		t.outbox.put(t.id, after)
-		return t.Journal.Note(t.id, t.progress), true
-	}
-}
-
-// note is advance for a step that is over in a moment: it is not reported by itself. Each report is
-// a write on every manager, and of a hundred tasks that start one after the other none gathers with another's.
-func (t *task) note(change func(*warrenv1.TaskStatus)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, changed := t.change(change); changed {
-		t.Journal.Note(t.id, t.progress)
-	}
-}
-
-// record is note for a step that must be on disk before another.
-func (t *task) record(change func(*warrenv1.TaskStatus)) *store.Commit {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, changed := t.change(change); !changed {
-		return nil
-	}
-	return t.Journal.Advance(t.id, t.progress)
-}
-
-// change changes the status where that is allowed. The caller holds t.mu.
-func (t *task) change(change func(*warrenv1.TaskStatus)) (*warrenv1.TaskStatus, bool) {
-	before := t.progress.Status
-	if lifecycle.Ended(before.GetState()) || t.assignment == nil {
-		return before, false
-	}
-	after := &warrenv1.TaskStatus{}
-	if before != nil {
-		after = proto.CloneOf(before)
-	}
-	change(after)
-	if after.GetState() != warrenv1.TaskState_TASK_STATE_RUNNING {
-		after.Serving = false
-	}
-	order := lifecycle.Compare(after, before)
-	if order < 0 || proto.Equal(after, before) {
-		return before, false
-	}
-	if order > 0 {
-		after.Since = timestamppb.Now()
-	}
-	t.progress.Status = after
-	return after, true
-}
-
-// reportEnd reports that the task has ended once that is on disk: an agent killed between the two
-// would not know, and run again what the manager was told has ended. A disk that cannot be written to
-// must not hide the end for ever.
-func (t *task) reportEnd(status *warrenv1.TaskStatus, commit *store.Commit) {
-	bounded, cancel := context.WithTimeout(t.ctx, recordTime)
-	defer cancel()
-	_ = commit.Wait(bounded)
-	if t.ctx.Err() != nil {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.erased {
-		t.outbox.put(t.id, status)
-	}
-}
-
 // now is the task as it stands.
 func (t *task) now() (*warrenv1.Assignment, store.Progress) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.assignment, t.progress
-}
-
-// discard removes a container in the background, once the record of its end is on disk: until then
-// the container is that record.
-func (t *task) discard(id string, after *store.Commit) {
-	before, swept := t.swept, make(chan struct{})
-	t.swept = swept
-	t.running.Go(func() {
-		if before != nil {
-			select {
-			case <-before:
-			case <-t.ctx.Done():
-				return
-			}
-		}
-		if after != nil && after.Wait(t.ctx) != nil || t.removals.Acquire(t.ctx, 1) != nil {
-			return
-		}
-		defer t.removals.Release(1)
-		err := t.retry(t.ctx, "remove container "+id, func() error {
-			return Transient(t.Runtime.Remove(t.ctx, id)) // whatever it is: nothing is left behind
-		})
-		if err == nil {
-			close(swept)
-		}
-	})
-}
-
-// waitForSweep returns when the discarded containers are gone; false if the agent leaves first.
-func (t *task) waitForSweep() bool {
-	if t.swept == nil {
-		return true
-	}
-	select {
-	case <-t.swept:
-		return true
-	case <-t.ctx.Done():
-		return false
-	}
-}
-
-// clean tells whether the discarded containers are gone.
-func (t *task) clean() bool {
-	if t.swept == nil {
-		return true
-	}
-	select {
-	case <-t.swept:
-		return true
-	default:
-		return false
-	}
-}
-
-// leaveOverlay gives up the place of a task that has ended, of which nothing is there any more; false if the agent
-// leaves first. That the task had left may be known of an earlier agent: it leaves again.
-func (t *task) leaveOverlay() bool {
-	if assignment, _ := t.now(); !onOverlay(assignment.GetSpec()) {
-		return true
-	}
-	t.entering.Wait() // what gives it its place again
-	return t.detach(t.id) == nil
-}
-
-// erase removes what is left of a task that has ended and whose containers and place are gone.
-func (t *task) erase() {
-	if err := t.Output.Remove(t.id); err != nil {
-		t.log().Error("cannot remove the task's output", "error", err)
-	}
-	t.mu.Lock()
-	t.erased = true
-	t.mu.Unlock()
-	t.Journal.Forget(t.id)
-	t.forget(t)
-	t.log().Debug("removed")
 }
 
 func (t *task) log() *slog.Logger {

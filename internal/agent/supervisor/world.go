@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cuemby/warren/internal/agent/prober"
 	"github.com/cuemby/warren/internal/agent/store"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -94,6 +95,12 @@ func (p Place) address() string {
 	return p.Address.String()
 }
 
+// Prober finds out whether programs do their work; prober.Prober is one.
+type Prober interface {
+	// Watch probes a program until ctx ends, and returns at once.
+	Watch(ctx context.Context, s prober.Subject)
+}
+
 // Output is what the supervisor needs of the kept output of tasks.
 type Output interface {
 	// Tail returns the last lines of a task, at most so many lines and bytes.
@@ -117,6 +124,8 @@ type Journal interface {
 type Image struct {
 	Name   string
 	Digest string
+	// Health is its own HEALTHCHECK; nil where it has none.
+	Health *warrenv1.HealthCheck
 }
 
 // Container is what a container is made of.
@@ -146,6 +155,7 @@ type Found struct {
 	Exit        *Exit // how its program ended; nil if it runs, never ran, or nobody knows
 	ImageDigest string
 	StartedAt   time.Time
+	Health      *warrenv1.HealthCheck // its image's own
 }
 
 // Event is something that happened at the runtime: an Exit or a Resync.
@@ -159,6 +169,8 @@ type Exit struct {
 	At        time.Time
 	// Unseen is set by the supervisor where the end itself was not seen: the container was found gone.
 	Unseen bool
+	// Ailed is set by the supervisor where the program was ended for being unhealthy, and says why.
+	Ailed string
 }
 
 // Resync says that events may have been missed, as at every connection to the runtime: what there is

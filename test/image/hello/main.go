@@ -2,10 +2,12 @@
 // It serves:
 //
 //	hello [serve]          serve HTTP on $PORT (8080): the machine's name, $VERSION and the client's
-//	                       address; logs each request, but for those of /quiet. On SIGTERM it goes on
-//	                       until its clients have heard that their connections are closing
+//	                       address; logs each request, but for those of /quiet and /healthz, which says
+//	                       whether it is well. On SIGTERM it goes on until its clients have heard that
+//	                       their connections are closing
 //	hello listen-late D    do nothing for the duration D, then serve
 //	hello udp PORT         answer UDP packets, saying as much
+//	hello grpc PORT        answer the gRPC health checking protocol
 //	hello sink PORT        take what send sends
 //	hello names HOST:PORT NAME=ADDRESS...
 //	                       answer there DNS queries for the addresses of those names
@@ -32,6 +34,12 @@
 //	hello crash D          run for the duration D, then end with status 1
 //	hello oom              take memory until the kernel ends it
 //	hello ignore-term      run, and do not end on SIGTERM
+//
+// All in one container are well, or are not:
+//
+//	hello ail WORDS...     have them fall ill
+//	hello recover          have them be well again
+//	hello healthy          end with status 0 if they are well; else say what they suffer from, and end with 1
 //
 // And it tells what it sees:
 //
@@ -97,6 +105,7 @@ var commands = map[string]func(ctx context.Context, w io.Writer, args []string) 
 	"serve":       serve,
 	"listen-late": listenLate,
 	"udp":         echoPackets,
+	"grpc":        serveGRPC,
 	"sink":        sink,
 	"names":       serveNames,
 	"get":         get,
@@ -110,6 +119,9 @@ var commands = map[string]func(ctx context.Context, w io.Writer, args []string) 
 	"crash":       crash,
 	"oom":         takeMemory,
 	"ignore-term": ignoreTerm,
+	"ail":         fallIll,
+	"recover":     recoverHealth,
+	"healthy":     checkHealth,
 	"log":         logLines,
 	"sleep":       sleep,
 	"env":         describe,

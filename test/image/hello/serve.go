@@ -63,6 +63,10 @@ func serveOn(ctx context.Context, listener net.Listener, me answerer) error {
 		if ctx.Err() != nil {
 			w.Header().Set("Connection", "close")
 		}
+		if r.URL.Path == "/healthz" {
+			tellHealth(w)
+			return
+		}
 		fmt.Fprint(w, me.to(r.RemoteAddr))
 		if r.URL.Path != "/quiet" {
 			log.Printf("%s %s from %s", r.Method, r.URL.Path, r.RemoteAddr)

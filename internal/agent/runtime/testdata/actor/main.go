@@ -40,6 +40,8 @@ func main() {
 		count(args[1])
 	case "orphan":
 		orphan()
+	case "family":
+		family()
 	case "write":
 		if err := os.WriteFile(args[1], []byte("written\n"), 0o600); err != nil {
 			fmt.Println(err)
@@ -116,6 +118,17 @@ func orphan() {
 			}
 		}
 	}
+}
+
+// family hangs, and so does its child.
+func family() {
+	child := exec.Command(os.Args[0], "sleep")
+	if err := child.Start(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Fprintln(os.Stderr, "child runs")
+	child.Wait()
 }
 
 // Seen is what a program finds around itself.
