@@ -105,6 +105,9 @@ func look(ctx context.Context, s *output.Streams, trackers []*Tracker, inbox <-c
 
 // stuck is the error of a service that did not arrive.
 func (t *Tracker) stuck(why string) error {
+	if t.rests {
+		return fmt.Errorf("%s: %s", t.target.Name, why)
+	}
 	said := fmt.Sprintf("%s: %s: %s", t.target.Name, why, t.Counts())
 	if reason := cmp.Or(t.Reason(), t.Doing(), t.Stages()); reason != "" {
 		said += ": " + reason

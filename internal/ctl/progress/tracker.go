@@ -20,6 +20,8 @@ type Target struct {
 	Version uint64
 	// Removal tells that the service was ordered to go.
 	Removal bool
+	// Revision is the one that was ordered, where the order was to roll to it; else 0.
+	Revision uint64
 }
 
 // Limits say how long to look on.
@@ -59,10 +61,13 @@ type Tracker struct {
 	slots    []slotState
 	nearest  int // the least distance from what was ordered so far, for this order
 	order    order
+	advance  advance
 	improved time.Time
 
 	verdict Verdict
 	why     string
+	rests   bool   // stuck, and nothing is tried any more
+	note    string // what people should know of a service that has arrived
 }
 
 // slotState is what must not change while a service is being monitored.
@@ -115,6 +120,9 @@ func (t *Tracker) Observe(m *warrenv1.WatchServiceResponse, culprit *warrenv1.Ge
 	}
 	if d := distance(p); t.nearest < 0 || d < t.nearest {
 		t.nearest, t.improved = d, now
+	}
+	if a := advanceOf(m.GetService().GetRollout()); a != t.advance {
+		t.advance, t.improved = a, now
 	}
 	t.decide(now)
 }
@@ -176,11 +184,15 @@ func (t *Tracker) decide(now time.Time) {
 		t.verdict = Arrived
 	case t.removed:
 		t.verdict, t.why = Stuck, "it was removed meanwhile"
-	case !t.steady.IsZero() && reached(t.steady, t.limits.Monitor):
+	case t.decideRollout():
+	case !t.steady.IsZero() && reached(t.steady, t.limits.Monitor) && !t.rolling():
 		t.verdict = Arrived
+		t.arrive()
 	case t.decideEnded():
 	case t.limits.Timeout > 0 && reached(t.began, t.limits.Timeout):
 		t.verdict, t.why = Stuck, "not there within "+t.limits.Timeout.String()
+	case t.limits.Stall > 0 && t.holding():
+		t.improved = now // it is in no hurry
 	case t.limits.Stall > 0 && reached(t.improved, t.limits.Stall):
 		t.verdict, t.why = Stuck, "no nearer for "+t.limits.Stall.String()
 	}
@@ -226,14 +238,36 @@ func (t *Tracker) Counts() string {
 		}
 		return "removing"
 	}
-	said := fmt.Sprintf("%d/%d running", p.GetRunning(), p.GetDesired())
-	if p.GetUpdated() != p.GetRunning() {
-		said += fmt.Sprintf(", %d updated", p.GetUpdated())
+	var said string
+	if t.underWay() {
+		said = fmt.Sprintf("%d/%d updated", p.GetUpdated(), p.GetDesired())
+		if p.GetRunning() != p.GetDesired() {
+			said += fmt.Sprintf(", %d running", p.GetRunning())
+		}
+	} else {
+		said = fmt.Sprintf("%d/%d running", p.GetRunning(), p.GetDesired())
+		if p.GetUpdated() != p.GetRunning() {
+			said += fmt.Sprintf(", %d updated", p.GetUpdated())
+		}
+	}
+	if n := p.GetUnhealthy(); n > 0 {
+		said += fmt.Sprintf(", %d unhealthy", n)
 	}
 	if n := p.GetStopping(); n > 0 {
 		said += fmt.Sprintf(", %d stopping", n)
 	}
 	return said
+}
+
+// ending says what there is to say beside the numbers of a service that has arrived.
+func (t *Tracker) ending() string {
+	switch {
+	case t.target.Removal:
+		return ""
+	case t.note != "":
+		return ", " + t.note
+	}
+	return ", done"
 }
 
 // Stages says what the tasks that do not run yet are at: 2 preparing, 1 starting.

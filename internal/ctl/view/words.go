@@ -29,6 +29,9 @@ func Ago(t *timestamppb.Timestamp, now time.Time) string {
 	return lowerFirst(units.HumanDuration(max(0, now.Sub(t.AsTime())))) + " ago"
 }
 
+// Lasting says how long a time is, as people do: 4 minutes.
+func Lasting(d time.Duration) string { return lowerFirst(units.HumanDuration(d)) }
+
 // lowerFirst suits go-units' phrases (About a minute) to the middle of a sentence.
 func lowerFirst(s string) string {
 	return strings.ToLower(s[:1]) + s[1:]
