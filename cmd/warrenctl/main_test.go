@@ -54,6 +54,7 @@ func TestCommands(t *testing.T) {
 			})
 			e.Setenv("WARREN_SOCKET", socket)
 			e.Setenv("WARREN_AGENT_SOCKET", agentSocket)
+			e.Setenv("WARREN_RESOLVE_IMAGE", "never") // no test asks a registry of the world
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Values[managerKey{}] = m
@@ -69,7 +70,7 @@ func TestCommands(t *testing.T) {
 	})
 }
 
-// manage steers the manager in memory: manager release | lock | page N | conflict N | break |
+// manage steers the manager in memory: manager release | advance | stay | lock | page N | conflict N | break |
 // write TASK stdout|stderr LINE… | rotate | rotated | issued-ago DURATION | fail-renewals TEXT | renewals N, which
 // checks how many there were | renew HOST | lose HOST | cut HOST | mend HOST | silence HOST |
 // take HOST PORT.
@@ -83,6 +84,10 @@ func manage(ts *testscript.TestScript, _ bool, args []string) {
 	switch args[0] {
 	case "release":
 		m.Release()
+	case "advance":
+		m.Advance()
+	case "stay":
+		m.Stay()
 	case "lock":
 		m.Lock()
 	case "page":
@@ -187,7 +192,7 @@ func runUntil(ts *testscript.TestScript, match string, args []string, do func(*e
 	ts.Check(err)
 	defer read.Close()
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "WARREN_SOCKET="+ts.Getenv("WARREN_SOCKET"))
+	cmd.Env = append(os.Environ(), "WARREN_SOCKET="+ts.Getenv("WARREN_SOCKET"), "WARREN_RESOLVE_IMAGE=never")
 	cmd.Stdout, cmd.Stderr = write, write
 	ts.Check(cmd.Start())
 	ts.Check(write.Close())

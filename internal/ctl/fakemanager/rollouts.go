@@ -314,3 +314,10 @@ func (h serviceService) RebalanceService(_ context.Context, req *connect.Request
 	h.m.touch(s.GetMeta())
 	return connect.NewResponse(&warrenv1.RebalanceServiceResponse{Service: proto.CloneOf(s), Moving: moving}), nil
 }
+
+// Stay has tasks stay on nodes that are drained, until Release.
+func (m *Manager) Stay() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stay = true
+}

@@ -89,6 +89,13 @@ func (t *Tracker) decideRollout() bool {
 	}
 	switch state := r.GetState(); {
 	case state == warrenv1.RolloutState_ROLLOUT_STATE_PAUSED && r.GetResumes() >= s.GetOrders().GetResumes():
+		if t.target.Revision == 0 { // what was ordered is something else
+			if !t.manned() {
+				return false
+			}
+			t.verdict, t.note = Arrived, because("done, while the rollout is paused")
+			return true
+		}
 		what := "paused"
 		if r.GetRollback() {
 			what = "the rollback is paused"
@@ -98,7 +105,7 @@ func (t *Tracker) decideRollout() bool {
 	case state == warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE && t.rolledBack() != nil:
 		t.verdict, t.rests = Stuck, true
 		t.why = because(fmt.Sprintf("rolled back to revision %d", r.GetTo())) + fmt.Sprintf("; see `warrenctl why service %s`", name)
-	case state == warrenv1.RolloutState_ROLLOUT_STATE_WAITING && r.GetPromotes() >= s.GetOrders().GetPromotes():
+	case state == warrenv1.RolloutState_ROLLOUT_STATE_WAITING && r.GetPromotes() >= s.GetOrders().GetPromotes() && t.manned():
 		t.verdict = Arrived
 		t.note = t.Phase(time.Time{}) + fmt.Sprintf("; go on with `warrenctl service promote %s`, or back with `warrenctl service abort %s`", name, name)
 	case t.switched() && t.latest.GetProgress().GetUpdated() >= t.latest.GetProgress().GetDesired():
@@ -108,6 +115,11 @@ func (t *Tracker) decideRollout() bool {
 		return false
 	}
 	return true
+}
+
+// manned tells that as many tasks run as are wanted, of whatever revision.
+func (t *Tracker) manned() bool {
+	return t.latest.GetProgress().GetRunning() >= t.latest.GetProgress().GetDesired()
 }
 
 // arrive notes what people should know of a service that has arrived.

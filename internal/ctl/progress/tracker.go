@@ -22,6 +22,8 @@ type Target struct {
 	Removal bool
 	// Revision is the one that was ordered, where the order was to roll to it; else 0.
 	Revision uint64
+	// Moving tells that tasks were ordered to be moved: there are some to be moved, as their records say.
+	Moving bool
 }
 
 // Limits say how long to look on.
@@ -56,6 +58,7 @@ type Tracker struct {
 	culprit *warrenv1.GetTaskResponse      // the task that the reason is about; may lag or be nil
 	lost    string                         // why the manager is out of reach; empty when it is not
 	removed bool
+	toMove  int // tasks that are still to be moved
 
 	steady   time.Time // since when it is as ordered with no task changing; zero if it is not
 	slots    []slotState
@@ -108,7 +111,7 @@ func (t *Tracker) Observe(m *warrenv1.WatchServiceResponse, culprit *warrenv1.Ge
 		states[i] = slotState{s.GetTaskId(), s.GetState(), s.GetAttempt()}
 	}
 	switch {
-	case !p.GetConverged() || t.target.Removal:
+	case !p.GetConverged() || t.target.Removal || t.toMove > 0:
 		t.steady = time.Time{}
 	case t.steady.IsZero() || !slices.Equal(states, t.slots):
 		t.steady = now
@@ -118,7 +121,7 @@ func (t *Tracker) Observe(m *warrenv1.WatchServiceResponse, culprit *warrenv1.Ge
 	if o := (order{p.GetDesired(), m.GetService().GetRevision()}); o != t.order {
 		t.order, t.nearest = o, -1
 	}
-	if d := distance(p); t.nearest < 0 || d < t.nearest {
+	if d := distance(p) + t.toMove; t.nearest < 0 || d < t.nearest {
 		t.nearest, t.improved = d, now
 	}
 	if a := advanceOf(m.GetService().GetRollout()); a != t.advance {
@@ -126,6 +129,9 @@ func (t *Tracker) Observe(m *warrenv1.WatchServiceResponse, culprit *warrenv1.Ge
 	}
 	t.decide(now)
 }
+
+// Move takes in how many tasks are still to be moved, before the message that it belongs to.
+func (t *Tracker) Move(left int) { t.toMove = left }
 
 // distance counts the steps still to be taken.
 func distance(p *warrenv1.ServiceProgress) int {
@@ -252,6 +258,9 @@ func (t *Tracker) Counts() string {
 	}
 	if n := p.GetUnhealthy(); n > 0 {
 		said += fmt.Sprintf(", %d unhealthy", n)
+	}
+	if t.toMove > 0 {
+		said += fmt.Sprintf(", %d to move", t.toMove)
 	}
 	if n := p.GetStopping(); n > 0 {
 		said += fmt.Sprintf(", %d stopping", n)

@@ -105,6 +105,9 @@ func Problem(s *warrenv1.TaskStatus) string {
 	if problem == "" && s.GetState() == warrenv1.TaskState_TASK_STATE_PENDING {
 		problem = s.GetMessage()
 	}
+	if h := s.GetHealth(); problem == "" && unhealthy(s) {
+		return lastLine(h.GetOutput())
+	}
 	if problem == "" {
 		return ""
 	}
@@ -112,6 +115,11 @@ func Problem(s *warrenv1.TaskStatus) string {
 		problem += ": " + last
 	}
 	return problem
+}
+
+// unhealthy tells that a task runs and does not do its work.
+func unhealthy(s *warrenv1.TaskStatus) bool {
+	return s.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING && s.GetHealth().GetState() == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY
 }
 
 func lastLine(text string) string {
