@@ -139,7 +139,7 @@ func askedFor(parser *kong.Kong, err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context != nil {
 		for _, p := range wrong.Context.Path {
-			if p.Command != nil {
+			if p.Command != nil && !p.Command.Hidden {
 				path = append(path, p.Command.Name)
 			}
 		}

@@ -58,6 +58,7 @@ func TestCommands(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Values[managerKey{}] = m
+			e.Values[registryKey{}] = &fakeRegistry{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -66,6 +67,7 @@ func TestCommands(t *testing.T) {
 			"interrupt": interrupt,
 			"mode":      mode,
 			"meanwhile": meanwhile,
+			"registry":  registry,
 		},
 	})
 }

@@ -73,6 +73,11 @@ func look(ctx context.Context, s *output.Streams, trackers []*Tracker, inbox <-c
 			}
 		}
 		if !working {
+			for _, t := range trackers {
+				if t.hint != "" {
+					s.Err.Printf("%s", t.hint)
+				}
+			}
 			return errors.Join(stuck...)
 		}
 		alarm.Stop()

@@ -1,6 +1,7 @@
 package progress
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,7 +76,7 @@ func (b *bars) service(t *Tracker, width int, now time.Time) (lines []string, ag
 	switch verdict {
 	case Stuck:
 		colour = output.Bad
-		status += ", " + why
+		status += ", " + cmp.Or(t.gist, why)
 	case Arrived:
 		colour = output.Good
 		if !t.underWay() {

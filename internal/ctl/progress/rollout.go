@@ -93,21 +93,21 @@ func (t *Tracker) decideRollout() bool {
 			if !t.manned() {
 				return false
 			}
-			t.verdict, t.note = Arrived, because("done, while the rollout is paused")
+			t.verdict, t.gist = Arrived, because("done, while the rollout is paused")
 			return true
 		}
 		what := "paused"
 		if r.GetRollback() {
 			what = "the rollback is paused"
 		}
-		t.verdict, t.rests = Stuck, true
-		t.why = because(what) + fmt.Sprintf(" (%s); see `warrenctl why service %s`, and go on with `warrenctl service resume %s` or back with `warrenctl service abort %s`", t.Counts(), name, name, name)
+		t.verdict, t.rests, t.gist = Stuck, true, because(what)
+		t.why = t.gist + fmt.Sprintf(" (%s); see `warrenctl why service %s`, and go on with `warrenctl service resume %s` or back with `warrenctl service abort %s`", t.Counts(), name, name, name)
 	case state == warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE && t.rolledBack() != nil:
-		t.verdict, t.rests = Stuck, true
-		t.why = because(fmt.Sprintf("rolled back to revision %d", r.GetTo())) + fmt.Sprintf("; see `warrenctl why service %s`", name)
+		t.verdict, t.rests, t.gist = Stuck, true, because(fmt.Sprintf("rolled back to revision %d", r.GetTo()))
+		t.why = t.gist + fmt.Sprintf("; see `warrenctl why service %s`", name)
 	case state == warrenv1.RolloutState_ROLLOUT_STATE_WAITING && r.GetPromotes() >= s.GetOrders().GetPromotes() && t.manned():
-		t.verdict = Arrived
-		t.note = t.Phase(time.Time{}) + fmt.Sprintf("; go on with `warrenctl service promote %s`, or back with `warrenctl service abort %s`", name, name)
+		t.verdict, t.gist = Arrived, t.Phase(time.Time{})
+		t.hint = fmt.Sprintf("Go on with `warrenctl service promote %s`, or back with `warrenctl service abort %s`.", name, name)
 	case t.switched() && t.latest.GetProgress().GetUpdated() >= t.latest.GetProgress().GetDesired():
 		t.verdict = Arrived
 		t.arrive()
@@ -122,11 +122,11 @@ func (t *Tracker) manned() bool {
 	return t.latest.GetProgress().GetRunning() >= t.latest.GetProgress().GetDesired()
 }
 
-// arrive notes what people should know of a service that has arrived.
+// arrive notes what people can do about a service that has arrived.
 func (t *Tracker) arrive() {
 	if t.switched() {
-		t.note = fmt.Sprintf("done; the old tasks are kept until %s, to switch back with `warrenctl service rollback %s`",
-			t.rollout().GetKeepUntil().AsTime().In(t.began.Location()).Format("15:04:05"), t.target.Name)
+		t.hint = fmt.Sprintf("The old tasks of %s are kept until %s: `warrenctl service rollback %s` switches back at once.",
+			t.target.Name, t.rollout().GetKeepUntil().AsTime().In(t.began.Location()).Format("15:04:05"), t.target.Name)
 	}
 }
 

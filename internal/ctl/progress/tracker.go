@@ -70,7 +70,8 @@ type Tracker struct {
 	verdict Verdict
 	why     string
 	rests   bool   // stuck, and nothing is tried any more
-	note    string // what people should know of a service that has arrived
+	gist    string // of a rollout that rests, in few words
+	hint    string // what people can do about a service that has arrived
 }
 
 // slotState is what must not change while a service is being monitored.
@@ -273,8 +274,8 @@ func (t *Tracker) ending() string {
 	switch {
 	case t.target.Removal:
 		return ""
-	case t.note != "":
-		return ", " + t.note
+	case t.gist != "":
+		return ", " + t.gist
 	}
 	return ", done"
 }

@@ -10,9 +10,17 @@ import (
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
+// HealthState is a state of health in a word; none of what is not probed.
+func HealthState(s warrenv1.HealthState) string {
+	if s == warrenv1.HealthState_HEALTH_STATE_UNSPECIFIED {
+		return "none"
+	}
+	return word(s.String(), "HEALTH_STATE_")
+}
+
 // Health says how a task that is probed is, in a few words: unhealthy: 3 failed probes. Empty of others.
 func Health(h *warrenv1.TaskHealth) string {
-	state := word(h.GetState().String(), "HEALTH_STATE_")
+	state := HealthState(h.GetState())
 	failed := ""
 	if n := h.GetFailures(); n > 0 {
 		failed = ": " + count(int(n), "failed probe", "failed probes")
@@ -51,7 +59,7 @@ func (p *page) taskHealth(s *warrenv1.TaskStatus, now time.Time) {
 		if h.GetState() == warrenv1.HealthState_HEALTH_STATE_UNSPECIFIED {
 			return
 		}
-		p.say("State", word(h.GetState().String(), "HEALTH_STATE_"))
+		p.say("State", HealthState(h.GetState()))
 		p.say("Since", when(h.GetSince(), now))
 		p.amount("Failed probes", int64(h.GetFailures()))
 		if out := strings.TrimRight(h.GetOutput(), "\r\n"); out != "" {

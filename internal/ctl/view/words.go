@@ -156,3 +156,11 @@ func count(n int, one, many string) string {
 	}
 	return fmt.Sprintf("%d %s", n, many)
 }
+
+// Waits says in one line what keeps a task that does not run yet.
+func Waits(s *warrenv1.TaskStatus) string {
+	if p := Problem(s); p != "" {
+		return p
+	}
+	return s.GetMessage()
+}
