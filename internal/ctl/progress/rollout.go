@@ -1,6 +1,7 @@
 package progress
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -67,11 +68,34 @@ func (t *Tracker) switched() bool {
 	return t.strategy() == warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_BLUE_GREEN && t.rollout().GetKeepUntil() != nil
 }
 
+// strategy is the one by which tasks are replaced now. What was changed step by step goes back at once.
 func (t *Tracker) strategy() warrenv1.RolloutStrategy {
-	if t.rollout().GetRollback() {
-		return warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_ROLLING
+	spec := t.latest.GetService().GetSpec()
+	s := spec.GetUpdate().GetStrategy()
+	if !t.rollout().GetRollback() {
+		return s
 	}
-	return t.latest.GetService().GetSpec().GetUpdate().GetStrategy()
+	if s == warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY {
+		s = warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_ROLLING
+	}
+	return cmp.Or(spec.GetRollback().GetStrategy(), s)
+}
+
+// message is what the manager says of the rollout, without what is said here in other words.
+func message(r *warrenv1.Rollout) string {
+	return strings.TrimPrefix(output.OneLine(r.GetMessage()), fmt.Sprintf("going back from revision %d: ", r.GetFrom()))
+}
+
+// withWhy adds to words what the manager says of the rollout.
+func withWhy(words string, r *warrenv1.Rollout) string {
+	switch why := message(r); {
+	case why == "":
+		return words
+	case strings.HasPrefix(why, words): // paused by anna
+		return why
+	default:
+		return words + ": " + why
+	}
 }
 
 // decideRollout reaches a verdict where the rollout has come to rest, by itself or for a user to go on.
@@ -80,30 +104,24 @@ func (t *Tracker) decideRollout() bool {
 	if r == nil || t.lost != "" {
 		return false
 	}
-	name, message := t.target.Name, output.OneLine(r.GetMessage())
-	because := func(why string) string {
-		if message != "" {
-			why += ": " + message
-		}
-		return why
-	}
+	name := t.target.Name
 	switch state := r.GetState(); {
 	case state == warrenv1.RolloutState_ROLLOUT_STATE_PAUSED && r.GetResumes() >= s.GetOrders().GetResumes():
 		if t.target.Revision == 0 { // what was ordered is something else
 			if !t.manned() {
 				return false
 			}
-			t.verdict, t.gist = Arrived, because("done, while the rollout is paused")
+			t.verdict, t.gist = Arrived, withWhy("done, while the rollout is paused", r)
 			return true
 		}
 		what := "paused"
 		if r.GetRollback() {
 			what = "the rollback is paused"
 		}
-		t.verdict, t.rests, t.gist = Stuck, true, because(what)
+		t.verdict, t.rests, t.gist = Stuck, true, withWhy(what, r)
 		t.why = t.gist + fmt.Sprintf(" (%s); see `warrenctl why service %s`, and go on with `warrenctl service resume %s` or back with `warrenctl service abort %s`", t.Counts(), name, name, name)
 	case state == warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE && t.rolledBack() != nil:
-		t.verdict, t.rests, t.gist = Stuck, true, because(fmt.Sprintf("rolled back to revision %d", r.GetTo()))
+		t.verdict, t.rests, t.gist = Stuck, true, withWhy(fmt.Sprintf("rolled back to revision %d", r.GetTo()), r)
 		t.why = t.gist + fmt.Sprintf("; see `warrenctl why service %s`", name)
 	case state == warrenv1.RolloutState_ROLLOUT_STATE_WAITING && r.GetPromotes() >= s.GetOrders().GetPromotes() && t.manned():
 		t.verdict, t.gist = Arrived, t.Phase(time.Time{})
@@ -135,13 +153,23 @@ func (t *Tracker) holding() bool {
 	return t.rollout().GetState() == warrenv1.RolloutState_ROLLOUT_STATE_RUNNING && t.step().GetHold().AsDuration() > 0
 }
 
+// steps are those of a canary.
+func (t *Tracker) steps() []*warrenv1.CanaryStep {
+	if steps := t.latest.GetService().GetSpec().GetUpdate().GetCanary(); len(steps) > 0 {
+		return steps
+	}
+	return []*warrenv1.CanaryStep{{Weight: usualWeight}}
+}
+
+// usualWeight is a canary's where it has no steps.
+const usualWeight = 10
+
 // step is the step that a canary is at; nil past the last one, and of other rollouts.
 func (t *Tracker) step() *warrenv1.CanaryStep {
 	if t.strategy() != warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY || t.rollout() == nil {
 		return nil
 	}
-	steps := t.latest.GetService().GetSpec().GetUpdate().GetCanary()
-	if at := int(t.rollout().GetStep()); at < len(steps) {
+	if at, steps := int(t.rollout().GetStep()), t.steps(); at < len(steps) {
 		return steps[at]
 	}
 	return nil
@@ -154,21 +182,14 @@ func (t *Tracker) Phase(now time.Time) string {
 	if r == nil || t.verdict != Working && !now.IsZero() {
 		return ""
 	}
-	message := output.OneLine(r.GetMessage())
-	said := func(phase string) string {
-		if message != "" && !strings.Contains(phase, message) {
-			phase += ": " + message
-		}
-		return phase
-	}
 	switch r.GetState() {
 	case warrenv1.RolloutState_ROLLOUT_STATE_PAUSED:
-		return said("paused")
+		return withWhy("paused", r)
 	case warrenv1.RolloutState_ROLLOUT_STATE_WAITING:
 		if t.strategy() == warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_BLUE_GREEN {
-			return said("blue-green: all new tasks are good, and the switch waits to be promoted")
+			return "blue-green: all new tasks are good, and the switch waits to be promoted"
 		}
-		return said(t.canary(now) + ", waits to be promoted")
+		return t.canary(now) + ", waits to be promoted"
 	case warrenv1.RolloutState_ROLLOUT_STATE_RUNNING:
 	default:
 		return ""
@@ -180,24 +201,33 @@ func (t *Tracker) Phase(now time.Time) string {
 	if n := r.GetFailed(); n > 0 {
 		phase += fmt.Sprintf(", %d failed", n)
 	}
-	return said(strings.TrimPrefix(phase, ", "))
+	phase = strings.TrimPrefix(phase, ", ")
+	if phase == "" {
+		return message(r)
+	}
+	return withWhy(phase, r)
 }
 
 // running says what a rollout that goes on is at.
 func (t *Tracker) running(now time.Time) string {
-	p, policy := t.latest.GetProgress(), t.latest.GetService().GetSpec().GetUpdate()
+	p, r := t.latest.GetProgress(), t.rollout()
 	switch t.strategy() {
 	case warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_BLUE_GREEN:
-		if t.switched() {
-			return "blue-green: switched"
+		if r.GetWeight() == 100 {
+			return "blue-green: switched; the new tasks must be seen to be good"
 		}
 		return "blue-green: all new tasks must be good before the switch"
 	case warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY:
-		if w := t.rollout().GetWeight(); w > 0 && w < 100 && t.step() != nil {
+		switch step := t.step(); {
+		case step == nil && p.GetUpdated() < p.GetDesired():
+			return "canary: the rest follows"
+		case step != nil && r.GetWeight() != step.GetWeight():
+			return fmt.Sprintf("canary: the tasks of step %d of %d, for %d %%, must be good", r.GetStep()+1, len(t.steps()), step.GetWeight())
+		case step != nil:
 			return t.canary(now)
 		}
 	}
-	batch := min(max(policy.GetParallelism(), 1), p.GetDesired())
+	batch := min(max(t.latest.GetService().GetSpec().GetUpdate().GetParallelism(), 1), p.GetDesired())
 	switch updated := p.GetUpdated(); {
 	case updated >= p.GetDesired():
 		return "the last ones must be seen to be good"
@@ -211,8 +241,8 @@ func (t *Tracker) running(now time.Time) string {
 
 // canary says at which step a canary is, and when the next one comes.
 func (t *Tracker) canary(now time.Time) string {
-	r, steps := t.rollout(), t.latest.GetService().GetSpec().GetUpdate().GetCanary()
-	said := fmt.Sprintf("canary: %d %% at step %d of %d", r.GetWeight(), r.GetStep()+1, max(len(steps), 1))
+	r := t.rollout()
+	said := fmt.Sprintf("canary: %d %% at step %d of %d", r.GetWeight(), r.GetStep()+1, len(t.steps()))
 	hold := t.step().GetHold().AsDuration()
 	if hold <= 0 {
 		return said

@@ -57,12 +57,14 @@ func TestPicturesOfARolloutThatIsTakenBack(t *testing.T) {
 	back := func(state warrenv1.RolloutState) func(*warrenv1.Service, *warrenv1.Rollout) {
 		return func(s *warrenv1.Service, r *warrenv1.Rollout) {
 			s.Revision = 2
-			r.From, r.To, r.Rollback, r.State, r.Message = 3, 2, true, state, "1 of 5 failed: web.1: exit code 1"
+			r.From, r.To, r.Rollback, r.State, r.Message = 3, 2, true, state, "going back from revision 3: 1 of 5 slots failed: web.1: exit code 1"
 		}
 	}
+	fails := rolling(4, going, back(going))
+	fails.Progress.Reason = fails.GetService().GetRollout().GetMessage()
 	tellStory(t, "back-", webTo3, []step{
 		observed(0, "the first batch", rolling(1, going, nil)),
-		observed(time.Second, "it fails", rolling(4, going, back(going))),
+		observed(time.Second, "it fails", fails),
 		observed(2*time.Second, "back", rolling(5, finished, back(finished))),
 		{4 * time.Second, "over", nil},
 	})
@@ -73,11 +75,15 @@ func TestPicturesOfACanary(t *testing.T) {
 		return func(s *warrenv1.Service, r *warrenv1.Rollout) {
 			s.Spec.Update.Strategy = warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY
 			s.Spec.Update.Canary = []*warrenv1.CanaryStep{{Weight: 10, Hold: durationpb.New(4 * time.Minute)}, {Weight: 50}}
-			r.Step, r.Weight = step, []uint32{10, 50, 100}[step]
+			r.Step, r.Weight = step, []uint32{10, 50, 0}[step]
 			r.StepSince = timestamppb.New(epoch.Add(since))
 		}
 	}
 	tellStory(t, "canary-", webTo3, []step{
+		observed(0, "its tasks", rolling(0, going, func(s *warrenv1.Service, r *warrenv1.Rollout) {
+			at(0, 0)(s, r)
+			r.Weight = 0
+		})),
 		observed(0, "the first step", rolling(1, going, at(0, 0))),
 		{time.Minute, "a minute later", nil},
 		observed(4*time.Minute, "the second step", rolling(3, waiting, at(1, 4*time.Minute))),
@@ -105,7 +111,11 @@ func TestPicturesOfABlueGreenRollout(t *testing.T) {
 	kept.Progress.Converged, kept.Progress.Stopping = false, 5
 	tellStory(t, "green-", webTo3, []step{
 		observed(0, "all new ones beside the old", rolling(3, going, green)),
-		observed(time.Second, "switched", kept),
+		observed(time.Second, "switched", rolling(5, going, func(s *warrenv1.Service, r *warrenv1.Rollout) {
+			green(s, r)
+			r.Weight = 100
+		})),
+		observed(6*time.Second, "and good", kept),
 	})
 }
 
@@ -116,6 +126,13 @@ func TestAPausedRolloutEndsTheWaitingWithTheReason(t *testing.T) {
 	_, why := tr.Verdict(epoch)
 	if err := tr.stuck(why); err == nil || err.Error() != "web: paused: web.1: exit code 1 (1/5 updated); see `warrenctl why service web`, and go on with `warrenctl service resume web` or back with `warrenctl service abort web`" {
 		t.Errorf("error is %v", err)
+	}
+
+	m.Service.Rollout.Message = "paused by anna"
+	tr = NewTracker(webTo3, Limits{}, epoch)
+	tr.Observe(m, nil, epoch)
+	if _, why := tr.Verdict(epoch); !strings.HasPrefix(why, "paused by anna (1/5 updated)") {
+		t.Errorf("by a user: %s", why)
 	}
 
 	// But not before the order to go on has been followed.

@@ -324,6 +324,9 @@ func (t *Tracker) Reason() string {
 	if reason == "" || t.verdict == Arrived {
 		return ""
 	}
+	if t.verdict == Working && reason == output.OneLine(t.rollout().GetMessage()) && t.Phase(time.Time{}) != "" {
+		return "" // which says it
+	}
 	task := t.culprit.GetEntry().GetTask()
 	if task.GetMeta().GetId() != p.GetReasonTaskId() || p.GetReasonTaskId() == "" {
 		return reason

@@ -56,6 +56,7 @@ var paths = map[string]string{
 	"spec.update.keep":                      "--update-keep",
 	"spec.update.manual":                    "--update-manual",
 	"spec.rollback.parallelism":             "--rollback-parallelism",
+	"spec.rollback.progress_deadline":       "--update-progress-deadline",
 	"spec.rollback.delay":                   "--rollback-delay",
 	"spec.rollback.order":                   "--rollback-order",
 	"spec.rollback.monitor":                 "--rollback-monitor",

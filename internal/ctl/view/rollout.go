@@ -64,10 +64,14 @@ func Plan(name string, p *warrenv1.ServicePlan) *output.Table {
 	for _, one := range p.GetTasks() {
 		task := &warrenv1.Task{ServiceName: name, Slot: one.GetSlot(), NodeId: cmp.Or(one.GetNodeId(), one.GetNewNodeId())}
 		called := TaskName(task, cmp.Or(one.GetNodeHostname(), one.GetNewNodeHostname()))
+		node := ""
+		if one.GetTaskId() != "" { // of a global service the slot's node is named also where nothing is there
+			node = cmp.Or(one.GetNodeHostname(), one.GetNodeId())
+		}
 		t.Rows = append(t.Rows, output.Row{
 			ID: one.GetTaskId(), Name: called, Object: one,
 			Cells: []output.Cell{
-				cell(called), id(one.GetTaskId()), cell(cmp.Or(one.GetNodeHostname(), one.GetNodeId())),
+				cell(called), id(one.GetTaskId()), cell(node),
 				{Text: Planned(one.GetAction()), Colour: planColour(one.GetAction())},
 				cell(cmp.Or(one.GetNewNodeHostname(), one.GetNewNodeId())), {Text: one.GetProblem(), Colour: output.Bad},
 			},
