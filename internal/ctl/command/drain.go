@@ -46,7 +46,7 @@ func (c *NodeDrain) Run(ctx context.Context, s *Session) error {
 			return progress.Draining{}, err
 		}
 		host := n.GetFacts().GetHostname()
-		return progress.Draining{ID: n.GetMeta().GetId(), Hostname: host}, s.print(host)
+		return progress.Draining{ID: n.GetMeta().GetId(), Hostname: host, Version: n.GetMeta().GetVersion()}, s.print(host)
 	})
 	if c.Detach || len(nodes) == 0 {
 		return failed

@@ -17,7 +17,11 @@ import (
 )
 
 // Draining is a node that was ordered to be drained.
-type Draining struct{ ID, Hostname string }
+type Draining struct {
+	ID, Hostname string
+	// Version is that of the write that ordered it: what is older says nothing of the drain.
+	Version uint64
+}
 
 const (
 	// shownLeft is how many tasks that are left are shown, with what they wait for.
@@ -151,6 +155,9 @@ type drain struct {
 }
 
 func (d *drain) observe(n *warrenv1.Node, tasks []*warrenv1.TaskEntry, now time.Time) {
+	if n.GetMeta().GetVersion() < d.node.Version {
+		return // of a manager that lags behind
+	}
 	d.known, d.latest = true, n
 	before := len(d.left)
 	d.left = nil
@@ -174,7 +181,7 @@ func (d *drain) drained() bool {
 
 // stuck says why there is no use in looking on, empty where there is.
 func (d *drain) stuck(limits Limits, now time.Time) string {
-	late := ""
+	var late string
 	switch {
 	case d.known && !d.drained():
 		return fmt.Sprintf("%s is not being drained any more: somebody has set it to %s", d.node.Hostname, view.Availability(d.latest.GetSpec().GetAvailability()))
@@ -199,7 +206,11 @@ func (d *drain) counts() string {
 	case d.most == 0:
 		return "no tasks"
 	}
-	return fmt.Sprintf("%d of %d tasks left", len(d.left), d.most)
+	said := fmt.Sprintf("%d of %d tasks left", len(d.left), d.most)
+	if state := d.latest.GetStatus().GetState(); len(d.left) > 0 && state > warrenv1.NodeState_NODE_STATE_READY {
+		said += ", and the node is " + view.NodeState(state)
+	}
+	return said
 }
 
 // deadline says when what is left is stopped; empty without a deadline.

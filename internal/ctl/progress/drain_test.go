@@ -89,7 +89,18 @@ func TestADrainThatComesToNothingIsExplained(t *testing.T) {
 			t.Errorf("after %v it is %q, want %q", c.at, got, c.want)
 		}
 	}
-	d.observe(&warrenv1.Node{Spec: &warrenv1.NodeSpec{}}, nil, epoch)
+	d.node.Version = 7
+	d.observe(&warrenv1.Node{Meta: &warrenv1.Meta{Version: 6}, Spec: &warrenv1.NodeSpec{}}, nil, epoch)
+	if d.done() || d.stuck(Limits{}, epoch) != "" {
+		t.Error("what is older than the order counts")
+	}
+	down := draining()
+	down.Meta, down.Status = &warrenv1.Meta{Version: 7}, &warrenv1.NodeStatus{State: warrenv1.NodeState_NODE_STATE_DOWN}
+	d.observe(down, []*warrenv1.TaskEntry{taskOn(1, "n1", running)}, epoch)
+	if got := d.counts(); got != "1 of 1 tasks left, and the node is down" {
+		t.Errorf("it says %q", got)
+	}
+	d.observe(&warrenv1.Node{Meta: &warrenv1.Meta{Version: 8}, Spec: &warrenv1.NodeSpec{}}, nil, epoch)
 	if got := d.stuck(Limits{}, epoch); got != "n1 is not being drained any more: somebody has set it to active" || d.done() {
 		t.Errorf("it is %q", got)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func fake(t *testing.T, user string, headless bool) (host string) {
 		case "/v2/":
 		case "/v2/team/app/manifests/1", "/v2/team/app/manifests/latest":
 			w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
-			w.Header().Set("Content-Length", fmt.Sprint(len(manifest)))
+			w.Header().Set("Content-Length", strconv.Itoa(len(manifest)))
 			if !headless {
 				w.Header().Set("Docker-Content-Digest", digest)
 			}
@@ -102,7 +103,7 @@ func TestTheCredentialsOfDockerLoginAreUsed(t *testing.T) {
 func TestWhatCannotBeResolvedIsSaidSoon(t *testing.T) {
 	nobody(t)
 	host := fake(t, "", false)
-	closed, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not block
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +127,7 @@ func TestWhatCannotBeResolvedIsSaidSoon(t *testing.T) {
 
 func TestARegistryThatNeverAnswersIsGivenUp(t *testing.T) {
 	nobody(t)
-	silent, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not block
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
