@@ -99,6 +99,8 @@ func brief(ctx context.Context, err error) error {
 		return fmt.Errorf("%d %s", refused.StatusCode, refused.Errors[0].Message)
 	case errors.As(err, &refused):
 		return fmt.Errorf("status %d", refused.StatusCode)
+	case errors.As(err, &dns) && dns.IsTimeout:
+		return errors.New("no name server answers in time")
 	case errors.As(err, &dns):
 		return errors.New("no address is known")
 	case ctx.Err() != nil, errors.As(err, &op) && op.Timeout():
