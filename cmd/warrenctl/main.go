@@ -57,6 +57,7 @@ type cli struct {
 	User    command.User    `cmd:"" aliases:"users" help:"Users: who may use the cluster from elsewhere."`
 	Context command.Context `cmd:"" aliases:"contexts,ctx" manager:"none" help:"Contexts: which cluster to speak to, and as whom."`
 
+	Why        command.Why        `cmd:"" aliases:"explain" help:"Explain why a service, task or node is as it is."`
 	Events     command.Events     `cmd:"" aliases:"event" help:"Show what happened."`
 	Version    command.Version    `cmd:"" help:"Show the versions of warrenctl and the manager."`
 	Completion command.Completion `cmd:"" manager:"none" help:"Print the script that completes command lines in a shell."`
@@ -138,7 +139,7 @@ func askedFor(parser *kong.Kong, err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context != nil {
 		for _, p := range wrong.Context.Path {
-			if p.Command != nil {
+			if p.Command != nil && !p.Command.Hidden {
 				path = append(path, p.Command.Name)
 			}
 		}

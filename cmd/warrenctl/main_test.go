@@ -54,9 +54,11 @@ func TestCommands(t *testing.T) {
 			})
 			e.Setenv("WARREN_SOCKET", socket)
 			e.Setenv("WARREN_AGENT_SOCKET", agentSocket)
+			e.Setenv("WARREN_RESOLVE_IMAGE", "never") // no test asks a registry of the world
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Values[managerKey{}] = m
+			e.Values[registryKey{}] = &fakeRegistry{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -65,11 +67,12 @@ func TestCommands(t *testing.T) {
 			"interrupt": interrupt,
 			"mode":      mode,
 			"meanwhile": meanwhile,
+			"registry":  registry,
 		},
 	})
 }
 
-// manage steers the manager in memory: manager release | lock | page N | conflict N | break |
+// manage steers the manager in memory: manager release | advance | stay | lock | page N | conflict N | break |
 // write TASK stdout|stderr LINE… | rotate | rotated | issued-ago DURATION | fail-renewals TEXT | renewals N, which
 // checks how many there were | renew HOST | lose HOST | cut HOST | mend HOST | silence HOST |
 // down HOST | take HOST PORT.
@@ -83,6 +86,10 @@ func manage(ts *testscript.TestScript, _ bool, args []string) {
 	switch args[0] {
 	case "release":
 		m.Release()
+	case "advance":
+		m.Advance()
+	case "stay":
+		m.Stay()
 	case "lock":
 		m.Lock()
 	case "page":
@@ -189,7 +196,7 @@ func runUntil(ts *testscript.TestScript, match string, args []string, do func(*e
 	ts.Check(err)
 	defer read.Close()
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "WARREN_SOCKET="+ts.Getenv("WARREN_SOCKET"))
+	cmd.Env = append(os.Environ(), "WARREN_SOCKET="+ts.Getenv("WARREN_SOCKET"), "WARREN_RESOLVE_IMAGE=never")
 	cmd.Stdout, cmd.Stderr = write, write
 	ts.Check(cmd.Start())
 	ts.Check(write.Close())

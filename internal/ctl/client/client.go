@@ -54,6 +54,7 @@ type Client struct {
 	Networks warrenv1connect.NetworkServiceClient
 	Logs     warrenv1connect.LogServiceClient
 	Events   warrenv1connect.EventServiceClient
+	Explain  warrenv1connect.ExplainServiceClient
 
 	Members warrenv1connect.MembershipServiceClient
 	Trust   warrenv1connect.TrustServiceClient
@@ -88,6 +89,7 @@ func New(o Options) (*Client, error) {
 		Networks: warrenv1connect.NewNetworkServiceClient(h, url, options...),
 		Logs:     warrenv1connect.NewLogServiceClient(h, url, options...),
 		Events:   warrenv1connect.NewEventServiceClient(h, url, options...),
+		Explain:  warrenv1connect.NewExplainServiceClient(h, url, options...),
 
 		Members:  warrenv1connect.NewMembershipServiceClient(h, url, options...),
 		Trust:    warrenv1connect.NewTrustServiceClient(h, url, options...),

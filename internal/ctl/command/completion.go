@@ -67,6 +67,10 @@ func (s *Session) names(ctx context.Context, kind string) []string {
 		return nil
 	}
 	switch kind {
+	case "any":
+		for _, one := range []string{"service", "node", "task"} {
+			names = append(names, s.names(ctx, one)...)
+		}
 	case "user":
 		if res, err := s.Users.ListUsers(ctx, connect.NewRequest(&warrenv1.ListUsersRequest{})); err == nil {
 			for _, u := range res.Msg.GetUsers() {

@@ -6,9 +6,11 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/cuemby/warren/internal/ctl/failure"
 	"github.com/cuemby/warren/internal/ctl/output"
@@ -26,7 +28,7 @@ type Node struct {
 	Update    NodeUpdate    `cmd:"" aliases:"set" help:"Change a node's labels, its availability or where its WireGuard is reached."`
 	Drain     NodeDrain     `cmd:"" help:"Move all tasks off nodes and keep new ones away."`
 	Pause     NodePause     `cmd:"" aliases:"cordon" help:"Keep new tasks off nodes; those there stay."`
-	Activate  NodeActivate  `cmd:"" aliases:"uncordon" help:"Let nodes take tasks again."`
+	Activate  NodeActivate  `cmd:"" aliases:"uncordon,undrain,resume" help:"Let nodes take tasks again."`
 	RotateKey NodeRotateKey `cmd:"" help:"Have nodes draw other WireGuard keys."`
 	Rm        NodeRm        `cmd:"" aliases:"remove,delete" help:"Remove nodes that are down."`
 }
@@ -191,9 +193,19 @@ func (s *Session) node(ctx context.Context, ref string) (*warrenv1.NodeEntry, er
 
 // updateNode reads a node, changes its spec and writes it. It prints the node's name.
 func (s *Session) updateNode(ctx context.Context, ref string, change func(*warrenv1.NodeSpec)) error {
-	var entry *warrenv1.NodeEntry
-	err := retry(func() (err error) {
-		if entry, err = s.node(ctx, ref); err != nil {
+	n, err := s.writeNode(ctx, ref, nil, change)
+	if err != nil {
+		return err
+	}
+	return s.print(n.GetFacts().GetHostname())
+}
+
+// writeNode reads a node, changes its spec and writes it, with the time within which it is to be drained, if there
+// is one.
+func (s *Session) writeNode(ctx context.Context, ref string, within *time.Duration, change func(*warrenv1.NodeSpec)) (written *warrenv1.Node, err error) {
+	err = retry(func() error {
+		entry, err := s.node(ctx, ref)
+		if err != nil {
 			return err
 		}
 		meta := entry.GetNode().GetMeta()
@@ -202,13 +214,17 @@ func (s *Session) updateNode(ctx context.Context, ref string, change func(*warre
 			spec = proto.CloneOf(was)
 		}
 		change(spec)
-		_, err = s.Nodes.UpdateNode(ctx, connect.NewRequest(&warrenv1.UpdateNodeRequest{Ref: meta.GetId(), Spec: spec, Version: meta.GetVersion()}))
+		req := &warrenv1.UpdateNodeRequest{Ref: meta.GetId(), Spec: spec, Version: meta.GetVersion()}
+		if within != nil {
+			req.DrainWithin = durationpb.New(*within)
+		}
+		res, err := s.Nodes.UpdateNode(ctx, connect.NewRequest(req))
+		if err == nil {
+			written = res.Msg.GetNode()
+		}
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	return s.print(entry.GetNode().GetFacts().GetHostname())
+	return written, err
 }
 
 // NodeUpdate is `node update`.
@@ -258,6 +274,9 @@ func (c *NodeUpdate) Run(ctx context.Context, s *Session) error {
 			maps.Copy(spec.Labels, added)
 			if c.Availability != "" {
 				spec.Availability = availabilities[c.Availability]
+				if c.Availability != "drain" {
+					spec.DrainDeadline = nil
+				}
 			}
 			if c.WireguardEndpoint != nil {
 				spec.WireguardEndpoint = *c.WireguardEndpoint
@@ -273,23 +292,8 @@ type setAvailability struct {
 
 func (c *setAvailability) set(ctx context.Context, s *Session, to warrenv1.NodeAvailability) error {
 	return forEach(c.Nodes, func(ref string) error {
-		return s.updateNode(ctx, ref, func(spec *warrenv1.NodeSpec) { spec.Availability = to })
+		return s.updateNode(ctx, ref, func(spec *warrenv1.NodeSpec) { spec.Availability, spec.DrainDeadline = to, nil })
 	})
-}
-
-// NodeDrain is `node drain`.
-type NodeDrain struct{ setAvailability }
-
-// Help is the text below the usage line.
-func (NodeDrain) Help() string {
-	return "Returns at once; `warrenctl node ps` shows the tasks that are still there. `warrenctl node activate` undoes it.\n\n" +
-		"A task that runs and fits nowhere else stays until it does: a service is not weakened to empty a node. " +
-		"`warrenctl service ps` says what its replacement waits for. Tasks of a global service, and of one that is updated stop-first, do not wait."
-}
-
-// Run does it.
-func (c *NodeDrain) Run(ctx context.Context, s *Session) error {
-	return c.set(ctx, s, warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN)
 }
 
 // NodePause is `node pause`.

@@ -25,7 +25,17 @@ type Service struct {
 	Update   ServiceUpdate   `cmd:"" aliases:"set" help:"Change a service."`
 	Scale    ServiceScale    `cmd:"" help:"Change the number of replicas of services."`
 	Logs     ServiceLogs     `cmd:"" aliases:"log" help:"Show what a service's tasks write."`
-	Rm       ServiceRm       `cmd:"" aliases:"remove,delete" help:"Remove services."`
+
+	Rollback  ServiceRollback  `cmd:"" aliases:"undo" help:"Go back to an earlier revision of a service."`
+	History   ServiceHistory   `cmd:"" aliases:"revisions" help:"List the revisions that are kept of a service."`
+	Diff      ServiceDiff      `cmd:"" help:"Show what changed between revisions of a service."`
+	Pause     ServicePause     `cmd:"" help:"Have rollouts of services replace nothing more."`
+	Resume    ServiceResume    `cmd:"" aliases:"continue,unpause" help:"Have rollouts go on that are paused."`
+	Abort     ServiceAbort     `cmd:"" aliases:"cancel" help:"Take back the rollouts that are under way."`
+	Promote   ServicePromote   `cmd:"" help:"Have canaries go on to the next step, and blue-green rollouts switch over."`
+	Rebalance ServiceRebalance `cmd:"" help:"Move tasks of services from the nodes with most of them to those with least."`
+
+	Rm ServiceRm `cmd:"" aliases:"remove,delete" help:"Remove services."`
 }
 
 // ServiceLs is `service ls`.

@@ -7,7 +7,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/alecthomas/kong"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/cuemby/warren/internal/ctl/failure"
 	"github.com/cuemby/warren/internal/ctl/progress"
@@ -18,6 +17,7 @@ import (
 // ServiceCreate is `service create`.
 type ServiceCreate struct {
 	specflags.Create
+	imageFlags
 	LookOn
 	// One list, so that flags end at the image: what follows it is the container's.
 	Words []string `arg:"" name:"image" passthrough:"partial" help:"Image, then arguments in place of its own; flags come before it."`
@@ -27,9 +27,10 @@ type ServiceCreate struct {
 func (ServiceCreate) Help() string {
 	return `The id of the service is printed on standard output, progress on standard error. Ctrl-C ends the looking on, not the work.
 
-Example:
+Examples:
 
-    warrenctl service create --name web --replicas 3 --limit-memory 256m --env MODE=prod nginx:1.27`
+    warrenctl service create --name web --replicas 3 --limit-memory 256m --env MODE=prod nginx:1.27
+    warrenctl service create --name api -p 8080:80 --health-http 80/healthz --update-strategy canary --update-canary 10,50:5m api:4`
 }
 
 // Run does it.
@@ -49,6 +50,7 @@ func (c *ServiceCreate) Run(ctx context.Context, s *Session, parsed *kong.Contex
 		s.warn([]string{args[0] + " comes after the image and so goes to the container as an argument; if it was meant for warrenctl, put it before " + image})
 	}
 
+	spec.Task.Container.Image, _ = c.resolve(ctx, s, image, c.Quiet)
 	res, err := c.create(ctx, s, spec)
 	if err != nil {
 		return err
@@ -60,7 +62,7 @@ func (c *ServiceCreate) Run(ctx context.Context, s *Session, parsed *kong.Contex
 	if err := s.print(res.GetService().GetMeta().GetId()); err != nil {
 		return err
 	}
-	return c.followPorts(ctx, s, res.GetService())
+	return c.followPorts(ctx, s, target(res.GetService()), res.GetService())
 }
 
 // namesTried bounds the search for a name that is not taken.
@@ -91,64 +93,9 @@ func isFlag(parsed *kong.Context, word string) bool {
 	return long && slices.ContainsFunc(parsed.Flags(), func(f *kong.Flag) bool { return f.Name == name })
 }
 
-// ServiceUpdate is `service update`.
-type ServiceUpdate struct {
-	specflags.Update
-	LookOn
-	Service string `arg:"" complete:"service" help:"Name, id or beginning of an id."`
-}
-
-// Help is the text below the usage line.
-func (ServiceUpdate) Help() string {
-	return `Only what is given changes. Tasks are replaced if what they are made of changes, one at a time unless the service's update flags say otherwise.
-
-Example:
-
-    warrenctl service update web --image nginx:1.28 --env-add MODE=test --env-rm DEBUG`
-}
-
-// Run does it.
-func (c *ServiceUpdate) Run(ctx context.Context, s *Session) error {
-	var written *warrenv1.Service
-	err := retry(func() error {
-		entry, err := s.service(ctx, c.Service)
-		if err != nil {
-			return err
-		}
-		was := entry.GetService()
-		spec := proto.CloneOf(was.GetSpec())
-		if err := c.Apply(spec); err != nil {
-			return failure.AsUsage(err)
-		}
-		if proto.Equal(spec, was.GetSpec()) {
-			if !c.Quiet {
-				s.Err.Printf("%s: nothing changes.", was.GetSpec().GetName())
-			}
-			written = was
-			return nil
-		}
-		res, err := s.Services.UpdateService(ctx, connect.NewRequest(&warrenv1.UpdateServiceRequest{
-			Ref: was.GetMeta().GetId(), Spec: spec, Version: was.GetMeta().GetVersion(),
-		}))
-		if err != nil {
-			return err
-		}
-		s.warn(res.Msg.GetWarnings())
-		written = res.Msg.GetService()
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if err := s.print(written.GetSpec().GetName()); err != nil {
-		return err
-	}
-	return c.followPorts(ctx, s, written)
-}
-
 // followPorts looks on until a service is there, and then at its ports.
-func (l LookOn) followPorts(ctx context.Context, s *Session, svc *warrenv1.Service) error {
-	if err := l.follow(ctx, s, []progress.Target{target(svc)}); err != nil || l.Detach {
+func (l LookOn) followPorts(ctx context.Context, s *Session, t progress.Target, svc *warrenv1.Service) error {
+	if err := l.follow(ctx, s, []progress.Target{t}); err != nil || l.Detach {
 		return err
 	}
 	s.warnOfPorts(ctx, svc)

@@ -24,7 +24,7 @@ type Task struct {
 // taskList are the flags of commands that list tasks.
 type taskList struct {
 	output.ListFlags `set:"columns={{.Name}}: {{.CurrentState}}"`
-	Filter           []string `sep:"none" help:"Only tasks with this id, name (its beginning), node, service, state or desired-state." placeholder:"KEY=VALUE"`
+	Filter           []string `sep:"none" help:"Only tasks with this id, name (its beginning), node, service, state, desired-state or health (starting, healthy, unhealthy or none)." placeholder:"KEY=VALUE"`
 }
 
 var taskFilters = filters[*warrenv1.TaskEntry]{
@@ -42,6 +42,9 @@ var taskFilters = filters[*warrenv1.TaskEntry]{
 	},
 	"state": func(e *warrenv1.TaskEntry, v string) bool {
 		return strings.EqualFold(view.State(e.GetTask().GetStatus().GetState()), v)
+	},
+	"health": func(e *warrenv1.TaskEntry, v string) bool {
+		return strings.EqualFold(view.HealthState(e.GetTask().GetStatus().GetHealth().GetState()), v)
 	},
 	"desired-state": func(e *warrenv1.TaskEntry, v string) bool {
 		return strings.EqualFold(view.Desired(e.GetTask().GetDesired()), v)

@@ -62,11 +62,22 @@ func (p *position) pass(w string) {
 			p.node = child
 			return
 		}
+		if p.node.DefaultCmd != nil && p.positional == 0 {
+			p.node = p.node.DefaultCmd
+		}
 		if p.positional < len(p.node.Positional) && p.node.Positional[p.positional].Passthrough {
 			p.literal = true
 		}
 		p.positional++
 	}
+}
+
+// meant is the command that a line would run as it is.
+func (p *position) meant() *kong.Node {
+	if p.node.DefaultCmd != nil {
+		return p.node.DefaultCmd
+	}
+	return p.node
 }
 
 func (p *position) child(w string) *kong.Node {
@@ -83,7 +94,7 @@ func (p *position) child(w string) *kong.Node {
 func (p *position) flag(w string) *kong.Flag {
 	name, long := strings.CutPrefix(w, "--")
 	name, _, _ = strings.Cut(name, "=")
-	for _, group := range p.node.AllFlags(false) {
+	for _, group := range p.meant().AllFlags(false) {
 		for _, f := range group {
 			if long && (f.Name == name || slices.Contains(f.Aliases, name)) || !long && f.Short != 0 && strings.HasSuffix(w, string(f.Short)) {
 				return f
@@ -104,7 +115,7 @@ func (p *position) flags(last string, names func(string) []string) []Candidate {
 		}
 		return all
 	}
-	for _, group := range p.node.AllFlags(true) {
+	for _, group := range p.meant().AllFlags(true) {
 		for _, f := range group {
 			all = append(all, Candidate{"--" + f.Name, f.Help})
 		}
@@ -120,9 +131,9 @@ func (p *position) words(names func(string) []string) []Candidate {
 			all = append(all, Candidate{c.Name, c.Help})
 		}
 	}
-	if n := len(p.node.Positional); n > 0 {
+	if n := len(p.meant().Positional); n > 0 {
 		// The last argument may be one of many.
-		all = append(all, values(p.node.Positional[min(p.positional, n-1)], names)...)
+		all = append(all, values(p.meant().Positional[min(p.positional, n-1)], names)...)
 	}
 	return all
 }

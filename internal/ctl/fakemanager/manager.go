@@ -46,6 +46,8 @@ type Manager struct {
 	services  []*warrenv1.Service
 	tasks     []*warrenv1.Task // oldest first
 	specs     map[string]*warrenv1.TaskSpec
+	revisions []*warrenv1.Revision // oldest first
+	stay      bool                 // tasks stay on drained nodes until Release
 	lines     []*warrenv1.LogLine
 	events    []*warrenv1.Event
 	conflict  int
@@ -98,12 +100,13 @@ func Start(socket string) (*Manager, error) {
 	mux.Handle(warrenv1connect.NewClusterServiceHandler(clusterService{m: m}, options))
 	mux.Handle(warrenv1connect.NewManagerServiceHandler(managerService{m: m}, options))
 	mux.Handle(warrenv1connect.NewTrustServiceHandler(trustService{m: m}, options))
-	mux.Handle(warrenv1connect.NewServiceServiceHandler(serviceService{m: m}, options))
+	mux.Handle(warrenv1connect.NewServiceServiceHandler(serviceService{m}, options))
 	mux.Handle(warrenv1connect.NewTaskServiceHandler(taskService{m}, options))
 	mux.Handle(warrenv1connect.NewNodeServiceHandler(nodeService{m}, options))
 	mux.Handle(warrenv1connect.NewNetworkServiceHandler(networkService{m}, options))
 	mux.Handle(warrenv1connect.NewLogServiceHandler(logService{m}, options))
 	mux.Handle(warrenv1connect.NewEventServiceHandler(eventService{m}, options))
+	mux.Handle(warrenv1connect.NewExplainServiceHandler(explainService{m}, options))
 	mux.Handle(warrenv1connect.NewUserServiceHandler(userService{m}, options))
 	mux.Handle(warrenv1connect.NewMembershipServiceHandler(membershipService{m: m}, options))
 	m.server = &http.Server{Handler: mux, Protocols: new(http.Protocols)}
@@ -138,11 +141,16 @@ func (m *Manager) BreakStreams() {
 func (m *Manager) Release() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.released = true
+	m.released, m.stay = true, false
 	for _, t := range m.tasks {
 		if t.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_PREPARING {
 			m.settle(t)
 		}
+	}
+	for _, s := range m.services {
+		m.reconcile(s)
+		m.roll(s)
+		m.touch(s.GetMeta())
 	}
 	m.bump()
 }
@@ -283,18 +291,26 @@ func page[T any](m *Manager, all []T, size uint32, token string) ([]T, string) {
 func (m *Manager) reconcile(s *warrenv1.Service) {
 	wanted := map[string]bool{}
 	if s.GetSpec().GetGlobal() != nil {
-		for _, n := range m.nodes {
+		for _, n := range m.usable() {
 			wanted[m.ensure(s, 0, n)] = true
 		}
 	}
-	for slot := uint32(1); slot <= s.GetSpec().GetReplicated().GetReplicas(); slot++ {
-		wanted[m.ensure(s, slot, m.nodes[int(slot-1)%len(m.nodes)])] = true
+	usable := m.usable()
+	for slot := uint32(1); slot <= s.GetSpec().GetReplicated().GetReplicas() && len(usable) > 0; slot++ {
+		wanted[m.ensure(s, slot, usable[int(slot-1)%len(usable)])] = true
 	}
 	for _, t := range m.tasks {
 		if t.GetServiceId() == s.GetMeta().GetId() && t.GetDesired() == warrenv1.DesiredState_DESIRED_STATE_RUNNING && !wanted[t.GetMeta().GetId()] {
 			m.stop(t)
 		}
 	}
+}
+
+// usable are the nodes that take tasks.
+func (m *Manager) usable() []*warrenv1.Node {
+	return slices.DeleteFunc(slices.Clone(m.nodes), func(n *warrenv1.Node) bool {
+		return n.GetSpec().GetAvailability() == warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN && !m.stay
+	})
 }
 
 // ensure returns the id of a slot's task of the current revision, having made it if there was none.
@@ -332,6 +348,11 @@ func (m *Manager) settle(t *warrenv1.Task) {
 	case strings.Contains(image, "slow") && !m.released:
 		status.State = warrenv1.TaskState_TASK_STATE_PREPARING
 		status.Message = "pull " + image + ": 34 %"
+	case strings.Contains(image, "sick"):
+		status.State = warrenv1.TaskState_TASK_STATE_RUNNING
+		status.StartedAt = timestamppb.Now()
+		status.Health = &warrenv1.TaskHealth{State: warrenv1.HealthState_HEALTH_STATE_UNHEALTHY, Since: timestamppb.Now(), Failures: 3, Output: "503 Service Unavailable"}
+		status.Incidents = []*warrenv1.Incident{{At: timestamppb.Now(), Attempt: 1, Kind: warrenv1.IncidentKind_INCIDENT_KIND_UNHEALTHY, Message: "3 probes failed: 503 Service Unavailable"}}
 	case strings.Contains(image, "once"):
 		status.State = warrenv1.TaskState_TASK_STATE_COMPLETE
 		status.Exit = &warrenv1.TaskExit{At: timestamppb.Now()}
@@ -362,7 +383,14 @@ func (m *Manager) progress(s *warrenv1.Service) *warrenv1.ServiceProgress {
 		}
 		if t.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_RUNNING {
 			p.Running++
-			p.Updated++
+			if t.GetRevision() == s.GetRevision() {
+				p.Updated++
+			}
+			if t.GetStatus().GetHealth().GetState() == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY {
+				p.Unhealthy++
+			} else {
+				p.Serving++
+			}
 		} else if t.GetStatus().GetError() != "" {
 			p.Reason, p.ReasonTaskId, p.ReasonAt = t.GetStatus().GetError(), t.GetMeta().GetId(), t.GetStatus().GetSince()
 		}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"time"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
@@ -78,10 +80,7 @@ func (m *Manager) mayUpdate(version uint64, meta *warrenv1.Meta) error {
 	return nil
 }
 
-type serviceService struct {
-	warrenv1connect.UnimplementedServiceServiceHandler
-	m *Manager
-}
+type serviceService struct{ m *Manager }
 
 // label is what DNS takes as one part of a name. Managers check it as this does, without a rule in the proto.
 var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
@@ -120,6 +119,7 @@ func (h serviceService) CreateService(_ context.Context, req *connect.Request[wa
 		return nil, err
 	}
 	h.m.services = append(h.m.services, s)
+	h.m.revise(s)
 	h.m.tell(warrenv1.EventObject_EVENT_OBJECT_SERVICE, s.GetMeta().GetId(), spec.GetName(), "created", "")
 	h.m.reconcile(s)
 	h.m.touch(s.GetMeta())
@@ -170,17 +170,32 @@ func (h serviceService) UpdateService(_ context.Context, req *connect.Request[wa
 		return nil, err
 	}
 	changed := proto.CloneOf(s)
-	if changed.Spec = proto.CloneOf(req.Msg.GetSpec()); !proto.Equal(s.GetSpec().GetTask(), changed.GetSpec().GetTask()) {
-		changed.Revision++
+	changed.Spec = proto.CloneOf(req.Msg.GetSpec())
+	if req.Msg.GetDryRun() {
+		plan, err := h.m.plan(s, changed)
+		if err != nil {
+			return nil, err
+		}
+		return connect.NewResponse(&warrenv1.UpdateServiceResponse{Service: changed, Plan: plan}), nil
 	}
 	if err := h.m.attach(changed); err != nil {
 		return nil, err
 	}
-	s.Spec, s.Revision, s.Endpoint = changed.Spec, changed.Revision, changed.Endpoint
+	was := s.GetSpec().GetTask()
+	s.Spec, s.Endpoint = changed.Spec, changed.Endpoint
+	rolls := !proto.Equal(was, s.GetSpec().GetTask())
+	if rolls {
+		h.m.revise(s)
+		h.m.begin(s, false)
+	}
 	h.m.reconcile(s)
 	h.m.touch(s.GetMeta())
 	h.m.tell(warrenv1.EventObject_EVENT_OBJECT_SERVICE, s.GetMeta().GetId(), s.GetSpec().GetName(), "updated", "")
-	return connect.NewResponse(&warrenv1.UpdateServiceResponse{Service: proto.CloneOf(s)}), nil
+	answer := proto.CloneOf(s)
+	if rolls {
+		h.m.roll(s)
+	}
+	return connect.NewResponse(&warrenv1.UpdateServiceResponse{Service: answer}), nil
 }
 
 func (h serviceService) ScaleService(_ context.Context, req *connect.Request[warrenv1.ScaleServiceRequest]) (*connect.Response[warrenv1.ScaleServiceResponse], error) {
@@ -341,6 +356,12 @@ func (h nodeService) UpdateNode(_ context.Context, req *connect.Request[warrenv1
 		return nil, err
 	}
 	n.Spec = proto.CloneOf(req.Msg.GetSpec())
+	if within := req.Msg.GetDrainWithin(); within != nil {
+		n.Spec.DrainDeadline = timestamppb.New(time.Now().Add(within.AsDuration()))
+	}
+	for _, s := range h.m.services {
+		h.m.reconcile(s)
+	}
 	h.m.touch(n.GetMeta())
 	return connect.NewResponse(&warrenv1.UpdateNodeResponse{Node: proto.CloneOf(n)}), nil
 }

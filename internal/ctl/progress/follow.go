@@ -22,6 +22,7 @@ type news struct {
 	target  int
 	message *warrenv1.WatchServiceResponse
 	culprit *warrenv1.GetTaskResponse
+	toMove  int
 	broke   bool   // the connection, which is being made anew
 	lost    string // what to say about it, once it takes long
 	gone    bool
@@ -72,6 +73,11 @@ func look(ctx context.Context, s *output.Streams, trackers []*Tracker, inbox <-c
 			}
 		}
 		if !working {
+			for _, t := range trackers {
+				if t.hint != "" {
+					s.Err.Printf("%s", t.hint)
+				}
+			}
 			return errors.Join(stuck...)
 		}
 		alarm.Stop()
@@ -97,6 +103,7 @@ func look(ctx context.Context, s *output.Streams, trackers []*Tracker, inbox <-c
 			case n.broke:
 				t.Lose(n.lost)
 			default:
+				t.Move(n.toMove)
 				t.Observe(n.message, n.culprit, s.Now())
 			}
 		}
@@ -105,6 +112,9 @@ func look(ctx context.Context, s *output.Streams, trackers []*Tracker, inbox <-c
 
 // stuck is the error of a service that did not arrive.
 func (t *Tracker) stuck(why string) error {
+	if t.rests {
+		return fmt.Errorf("%s: %s", t.target.Name, why)
+	}
 	said := fmt.Sprintf("%s: %s: %s", t.target.Name, why, t.Counts())
 	if reason := cmp.Or(t.Reason(), t.Doing(), t.Stages()); reason != "" {
 		said += ": " + reason
@@ -185,7 +195,11 @@ func (w *watch) read(ctx context.Context, resumption *client.Resumption) error {
 		if m.GetRemoved() {
 			return nil
 		}
-		w.tell(ctx, news{message: m, culprit: w.ask(ctx, m.GetProgress())})
+		left, err := w.toMove(ctx)
+		if err != nil {
+			return err
+		}
+		w.tell(ctx, news{message: m, culprit: w.ask(ctx, m.GetProgress()), toMove: left})
 	}
 	if err := stream.Err(); err != nil {
 		return err
@@ -210,6 +224,21 @@ func (w *watch) ask(ctx context.Context, p *warrenv1.ServiceProgress) *warrenv1.
 	}
 	w.asked, w.culprit = c, res.Msg
 	return w.culprit
+}
+
+// toMove counts the tasks that are still to be moved, where some were ordered to be.
+func (w *watch) toMove(ctx context.Context) (int, error) {
+	if !w.target.Moving {
+		return 0, nil
+	}
+	tasks, err := w.client.ListTasks(ctx, w.target.ID, "", true)
+	left := 0
+	for _, e := range tasks {
+		if e.GetTask().GetDisplaced() {
+			left++
+		}
+	}
+	return left, err
 }
 
 func (w *watch) tell(ctx context.Context, n news) {

@@ -1,7 +1,9 @@
 package progress
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,19 +65,24 @@ func (b *bars) service(t *Tracker, width int, now time.Time) (lines []string, ag
 	p := t.latest.GetProgress()
 	full := 0
 	if p.GetDesired() > 0 {
-		full = int(min(p.GetRunning(), p.GetDesired())) * barWidth / int(p.GetDesired())
+		there := p.GetRunning()
+		if t.underWay() {
+			there = p.GetUpdated()
+		}
+		full = int(min(there, p.GetDesired())) * barWidth / int(p.GetDesired())
 	}
 	colour := output.Warning
 	status := t.Counts()
 	switch verdict {
 	case Stuck:
 		colour = output.Bad
-		status += ", " + why
+		status += ", " + cmp.Or(t.gist, why)
 	case Arrived:
-		full, colour = barWidth, output.Good
-		if !t.target.Removal {
-			status += ", done"
+		colour = output.Good
+		if !t.underWay() {
+			full = barWidth
 		}
+		status += t.ending()
 	default:
 		if stages := t.Stages(); stages != "" {
 			status += ", " + stages
@@ -89,6 +96,10 @@ func (b *bars) service(t *Tracker, width int, now time.Time) (lines []string, ag
 	}
 
 	indent := strings.Repeat(" ", width+2)
+	if phase := t.Phase(now); phase != "" {
+		lines = append(lines, indent+phase)
+		aged = t.phaseAges()
+	}
 	if doing := t.Doing(); doing != "" {
 		lines = append(lines, indent+b.stream.Paint(output.Faint, doing))
 	}
@@ -139,7 +150,7 @@ type journal struct {
 // entry is what was printed last of a service.
 type entry struct {
 	counts, stages string
-	reason         string
+	phase, reason  string
 	verdict        Verdict
 	at             time.Time
 	gap            time.Duration
@@ -151,7 +162,10 @@ func (j *journal) draw(trackers []*Tracker, now time.Time) time.Time {
 		verdict, _ := t.Verdict(now)
 		last, printed := j.last[t]
 		e := entry{counts: t.Counts(), stages: t.Stages(), reason: t.Reason(), verdict: verdict, at: now, gap: countGap}
-		news := !printed || e.verdict != last.verdict || e.reason != last.reason && e.reason != ""
+		if verdict == Working {
+			e.phase = t.Phase(time.Time{})
+		}
+		news := !printed || e.verdict != last.verdict || e.reason != last.reason && e.reason != "" || e.phase != last.phase && e.phase != ""
 		switch {
 		case last.verdict != Working || !news && e.counts == last.counts && e.stages == last.stages:
 			continue
@@ -180,17 +194,15 @@ func (j *journal) print(t *Tracker, e, last entry) {
 	line := t.target.Name + ": " + e.counts
 	switch {
 	case e.verdict == Arrived:
-		if !t.target.Removal {
-			line += ", done"
-		}
-		j.stream.Printf("%s", line)
+		j.stream.Printf("%s", line+t.ending())
 		return
 	case e.verdict == Stuck:
 		return // the error that the command ends with says it
 	case e.reason != "" && e.reason != last.reason:
 		line += " — " + e.reason
-	case e.stages != "":
-		line += " (" + e.stages + ")"
+	case e.stages != "" || e.phase != "" && e.phase != last.phase:
+		said := []string{e.stages, e.phase}
+		line += " (" + strings.Join(slices.DeleteFunc(said, func(s string) bool { return s == "" }), "; ") + ")"
 	}
 	j.stream.Printf("%s", line)
 	if e.reason != last.reason {

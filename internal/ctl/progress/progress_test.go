@@ -173,62 +173,84 @@ func TestTasksThatAreNotRestartedAreWaitedForToTheirEnd(t *testing.T) {
 	verdictIs(t, tr, 0, Stuck)
 }
 
-// TestPictures tells one story to both pictures; testdata shows what a reader of each sees.
-func TestPictures(t *testing.T) {
-	for name, terminal := range map[string]bool{"terminal": true, "pipe": false} {
-		t.Run(name, func(t *testing.T) {
+// step is one moment of a story: what has happened since the one before.
+type step struct {
+	at     time.Duration
+	what   string
+	happen func(tr *Tracker, now time.Time)
+}
+
+// tellStory tells one story to both pictures; testdata shows what a reader of each sees.
+func tellStory(t *testing.T, name string, target Target, story []step) {
+	t.Helper()
+	for form, terminal := range map[string]bool{"terminal": true, "pipe": false} {
+		t.Run(form, func(t *testing.T) {
 			var seen, transcript bytes.Buffer
 			pic := newPicture(output.Stream{Writer: &seen, Terminal: terminal})
-			tr := NewTracker(web, Limits{Monitor: time.Second}, epoch)
-			step := func(at time.Duration, what string, happen func(now time.Time)) {
-				now := epoch.Add(at)
-				if happen != nil {
-					happen(now)
+			tr := NewTracker(target, Limits{Monitor: time.Second}, epoch)
+			for _, s := range story {
+				now := epoch.Add(s.at)
+				if s.happen != nil {
+					s.happen(tr, now)
 				}
 				seen.Reset()
 				pic.draw([]*Tracker{tr}, now)
-				fmt.Fprintf(&transcript, "# %s\n%s", what, strings.ReplaceAll(seen.String(), "\x1b", "^"))
+				fmt.Fprintf(&transcript, "# %s\n%s", s.what, strings.ReplaceAll(seen.String(), "\x1b", "^"))
 			}
-			step(0, "nothing is known", nil)
-			step(0, "the first picture", func(now time.Time) { tr.Observe(told(pending, pending, pending), nil, now) })
-			step(100*time.Millisecond, "a pull", func(now time.Time) {
-				m := told(preparing, preparing, pending)
-				m.Progress.Slots[0].Message = "pull nginx: 34 %"
-				tr.Observe(m, nil, now)
-			})
-			step(2*time.Second, "rejected", func(now time.Time) {
-				m, culprit := because(told(rejected, running, running), rejected, "pull nginx: not found", "")
-				tr.Observe(m, culprit, now)
-			})
-			step(3*time.Second, "an age passes", nil)
-			step(5*time.Second, "the same reason again", func(now time.Time) {
-				m, culprit := because(told(rejected, running, running), rejected, "pull nginx: not found", "")
-				tr.Observe(m, culprit, now)
-			})
-			step(6*time.Second, "a crash", func(now time.Time) {
-				m, culprit := because(told(starting, running, running), starting, "web.1: exit code 1", "loading\n\x1b[2Jno database\n")
-				tr.Observe(m, culprit, now)
-			})
-			step(7*time.Second, "the connection breaks", func(time.Time) { tr.Lose("the connection to the manager broke; trying again") })
-			step(8*time.Second, "all run", func(now time.Time) { tr.Observe(told(running, running, running), nil, now) })
-			step(9*time.Second, "steady", nil)
-			step(10*time.Second, "over", nil)
-
-			golden := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err := os.WriteFile(golden, transcript.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
+			if verdict, why := tr.Verdict(epoch.Add(story[len(story)-1].at)); verdict == Stuck {
+				fmt.Fprintf(&transcript, "\n# error: %v\n", tr.stuck(why))
+			} else if tr.hint != "" {
+				fmt.Fprintf(&transcript, "\n# %s\n", tr.hint)
 			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(want, transcript.Bytes()) {
-				t.Errorf("%s shows otherwise (run with -update and look):\n%s", golden, transcript.String())
-			}
+			golden(t, name+form, transcript.Bytes())
 		})
 	}
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(want, got) {
+		t.Errorf("%s shows otherwise (run with -update and look):\n%s", path, got)
+	}
+}
+
+func TestPictures(t *testing.T) {
+	tellStory(t, "", web, []step{
+		{0, "nothing is known", nil},
+		{0, "the first picture", func(tr *Tracker, now time.Time) { tr.Observe(told(pending, pending, pending), nil, now) }},
+		{100 * time.Millisecond, "a pull", func(tr *Tracker, now time.Time) {
+			m := told(preparing, preparing, pending)
+			m.Progress.Slots[0].Message = "pull nginx: 34 %"
+			tr.Observe(m, nil, now)
+		}},
+		{2 * time.Second, "rejected", func(tr *Tracker, now time.Time) {
+			m, culprit := because(told(rejected, running, running), rejected, "pull nginx: not found", "")
+			tr.Observe(m, culprit, now)
+		}},
+		{3 * time.Second, "an age passes", nil},
+		{5 * time.Second, "the same reason again", func(tr *Tracker, now time.Time) {
+			m, culprit := because(told(rejected, running, running), rejected, "pull nginx: not found", "")
+			tr.Observe(m, culprit, now)
+		}},
+		{6 * time.Second, "a crash", func(tr *Tracker, now time.Time) {
+			m, culprit := because(told(starting, running, running), starting, "web.1: exit code 1", "loading\n\x1b[2Jno database\n")
+			tr.Observe(m, culprit, now)
+		}},
+		{7 * time.Second, "the connection breaks", func(tr *Tracker, _ time.Time) { tr.Lose("the connection to the manager broke; trying again") }},
+		{8 * time.Second, "all run", func(tr *Tracker, now time.Time) { tr.Observe(told(running, running, running), nil, now) }},
+		{9 * time.Second, "steady", nil},
+		{10 * time.Second, "over", nil},
+	})
 }
 
 func TestLinesThatOnlyCountComeFurtherAndFurtherApart(t *testing.T) {

@@ -20,6 +20,10 @@ type Target struct {
 	Version uint64
 	// Removal tells that the service was ordered to go.
 	Removal bool
+	// Revision is the one that was ordered, where the order was to roll to it; else 0.
+	Revision uint64
+	// Moving tells that tasks were ordered to be moved: there are some to be moved, as their records say.
+	Moving bool
 }
 
 // Limits say how long to look on.
@@ -54,15 +58,20 @@ type Tracker struct {
 	culprit *warrenv1.GetTaskResponse      // the task that the reason is about; may lag or be nil
 	lost    string                         // why the manager is out of reach; empty when it is not
 	removed bool
+	toMove  int // tasks that are still to be moved
 
 	steady   time.Time // since when it is as ordered with no task changing; zero if it is not
 	slots    []slotState
 	nearest  int // the least distance from what was ordered so far, for this order
 	order    order
+	advance  advance
 	improved time.Time
 
 	verdict Verdict
 	why     string
+	rests   bool   // stuck, and nothing is tried any more
+	gist    string // of a rollout that rests, in few words
+	hint    string // what people can do about a service that has arrived
 }
 
 // slotState is what must not change while a service is being monitored.
@@ -103,7 +112,7 @@ func (t *Tracker) Observe(m *warrenv1.WatchServiceResponse, culprit *warrenv1.Ge
 		states[i] = slotState{s.GetTaskId(), s.GetState(), s.GetAttempt()}
 	}
 	switch {
-	case !p.GetConverged() || t.target.Removal:
+	case !p.GetConverged() || t.target.Removal || t.toMove > 0:
 		t.steady = time.Time{}
 	case t.steady.IsZero() || !slices.Equal(states, t.slots):
 		t.steady = now
@@ -113,11 +122,17 @@ func (t *Tracker) Observe(m *warrenv1.WatchServiceResponse, culprit *warrenv1.Ge
 	if o := (order{p.GetDesired(), m.GetService().GetRevision()}); o != t.order {
 		t.order, t.nearest = o, -1
 	}
-	if d := distance(p); t.nearest < 0 || d < t.nearest {
+	if d := distance(p) + t.toMove; t.nearest < 0 || d < t.nearest {
 		t.nearest, t.improved = d, now
+	}
+	if a := advanceOf(m.GetService().GetRollout()); a != t.advance {
+		t.advance, t.improved = a, now
 	}
 	t.decide(now)
 }
+
+// Move takes in how many tasks are still to be moved, before the message that it belongs to.
+func (t *Tracker) Move(left int) { t.toMove = left }
 
 // distance counts the steps still to be taken.
 func distance(p *warrenv1.ServiceProgress) int {
@@ -176,11 +191,15 @@ func (t *Tracker) decide(now time.Time) {
 		t.verdict = Arrived
 	case t.removed:
 		t.verdict, t.why = Stuck, "it was removed meanwhile"
-	case !t.steady.IsZero() && reached(t.steady, t.limits.Monitor):
+	case t.decideRollout():
+	case !t.steady.IsZero() && reached(t.steady, t.limits.Monitor) && !t.rolling():
 		t.verdict = Arrived
+		t.arrive()
 	case t.decideEnded():
 	case t.limits.Timeout > 0 && reached(t.began, t.limits.Timeout):
 		t.verdict, t.why = Stuck, "not there within "+t.limits.Timeout.String()
+	case t.limits.Stall > 0 && t.holding():
+		t.improved = now // it is in no hurry
 	case t.limits.Stall > 0 && reached(t.improved, t.limits.Stall):
 		t.verdict, t.why = Stuck, "no nearer for "+t.limits.Stall.String()
 	}
@@ -226,14 +245,39 @@ func (t *Tracker) Counts() string {
 		}
 		return "removing"
 	}
-	said := fmt.Sprintf("%d/%d running", p.GetRunning(), p.GetDesired())
-	if p.GetUpdated() != p.GetRunning() {
-		said += fmt.Sprintf(", %d updated", p.GetUpdated())
+	var said string
+	if t.underWay() {
+		said = fmt.Sprintf("%d/%d updated", p.GetUpdated(), p.GetDesired())
+		if p.GetRunning() != p.GetDesired() {
+			said += fmt.Sprintf(", %d running", p.GetRunning())
+		}
+	} else {
+		said = fmt.Sprintf("%d/%d running", p.GetRunning(), p.GetDesired())
+		if p.GetUpdated() != p.GetRunning() {
+			said += fmt.Sprintf(", %d updated", p.GetUpdated())
+		}
+	}
+	if n := p.GetUnhealthy(); n > 0 {
+		said += fmt.Sprintf(", %d unhealthy", n)
+	}
+	if t.toMove > 0 {
+		said += fmt.Sprintf(", %d to move", t.toMove)
 	}
 	if n := p.GetStopping(); n > 0 {
 		said += fmt.Sprintf(", %d stopping", n)
 	}
 	return said
+}
+
+// ending says what there is to say beside the numbers of a service that has arrived.
+func (t *Tracker) ending() string {
+	switch {
+	case t.target.Removal:
+		return ""
+	case t.gist != "":
+		return ", " + t.gist
+	}
+	return ", done"
 }
 
 // Stages says what the tasks that do not run yet are at: 2 preparing, 1 starting.
@@ -279,6 +323,9 @@ func (t *Tracker) Reason() string {
 	reason := output.OneLine(p.GetReason())
 	if reason == "" || t.verdict == Arrived {
 		return ""
+	}
+	if t.verdict == Working && reason == output.OneLine(t.rollout().GetMessage()) && t.Phase(time.Time{}) != "" {
+		return "" // which says it
 	}
 	task := t.culprit.GetEntry().GetTask()
 	if task.GetMeta().GetId() != p.GetReasonTaskId() || p.GetReasonTaskId() == "" {

@@ -48,9 +48,8 @@ type Settings struct {
 	MaxPerNode *uint32  `name:"replicas-max-per-node" group:"Placement" help:"Tasks on one node at most; 0 for no bound." placeholder:"N"`
 	Platform   []string `sep:"none" group:"Placement" help:"Only nodes of this platform, such as linux/arm64; repeatable; empty for any." placeholder:"OS/ARCH"`
 
-	UpdateParallelism *uint32        `group:"Update" help:"Tasks replaced at a time (1)." placeholder:"N"`
-	UpdateDelay       *time.Duration `group:"Update" help:"Pause between replacements (0s)." placeholder:"DURATION"`
-	UpdateOrder       *string        `group:"Update" help:"start-first or stop-first (start-first, on the host's network stop-first)." placeholder:"ORDER"`
+	Health
+	Rollout
 }
 
 // apply writes what was given into spec, which has a task and a container.
@@ -63,7 +62,7 @@ func (s *Settings) apply(spec *warrenv1.ServiceSpec) error {
 		replicated.Replicas = *s.Replicas
 	}
 	for _, step := range []func(*warrenv1.ServiceSpec) error{
-		s.applyContainer, s.applyLog, s.applyResources, s.applyRestart, s.applyPlacement, s.applyUpdate,
+		s.applyContainer, s.applyLog, s.applyResources, s.applyRestart, s.applyPlacement, s.applyHealth, s.applyRollout,
 	} {
 		if err := step(spec); err != nil {
 			return err
@@ -172,16 +171,6 @@ func (s *Settings) applyPlacement(spec *warrenv1.ServiceSpec) error {
 		made(&spec.Placement).Platforms = platforms
 	}
 	return nil
-}
-
-func (s *Settings) applyUpdate(spec *warrenv1.ServiceSpec) error {
-	if s.UpdateParallelism == nil && s.UpdateDelay == nil && s.UpdateOrder == nil {
-		return nil
-	}
-	update := made(&spec.Update)
-	set(&update.Parallelism, s.UpdateParallelism)
-	setDuration(&update.Delay, s.UpdateDelay)
-	return choose("--update-order", s.UpdateOrder, &update.Order, updateOrders)
 }
 
 // The words of flags that choose one of a few.

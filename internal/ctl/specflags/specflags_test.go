@@ -399,6 +399,9 @@ func FuzzFlagValues(f *testing.F) {
 		_, _ = ulimit(value)
 		_, _ = spread(value)
 		_, _ = attachment("--network", value)
+		_, _ = canarySteps(value)
+		_, _ = headers([]string{value})
+		_, _ = (&Create{Settings: Settings{Health: Health{HealthHTTP: &value}, Rollout: Rollout{OnNodeLoss: &value}}}).Spec("nginx", nil)
 		ports, err := publish("--publish", value)
 		for _, p := range ports {
 			if err == nil && (p.GetTarget() == 0 || p.GetTarget() > 65535 || p.GetPublished() > 65535) {

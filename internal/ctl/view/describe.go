@@ -25,6 +25,9 @@ func Service(e *warrenv1.ServiceEntry, taken []string, now time.Time) string {
 	}
 	p.say("Reason", progress.GetReason())
 	p.say("Revision", strconv.FormatUint(s.GetRevision(), 10))
+	p.amount("Previous revision", int64(s.GetPreviousRevision()))
+	p.say("Written by", s.GetWrittenBy())
+	p.rollout(s, now)
 	p.pairs("Labels", spec.GetLabels())
 	p.connections(s, taken)
 	p.under("Placement", func() {
@@ -33,13 +36,9 @@ func Service(e *warrenv1.ServiceEntry, taken []string, now time.Time) string {
 		p.list("Platforms", spec.GetPlacement().GetPlatforms())
 		p.amount("Tasks per node", int64(spec.GetPlacement().GetMaxReplicasPerNode()))
 	})
-	p.under("Update", func() {
-		p.amount("Parallelism", int64(spec.GetUpdate().GetParallelism()))
-		p.say("Delay", duration(spec.GetUpdate().GetDelay()))
-		if order := spec.GetUpdate().GetOrder(); order != 0 {
-			p.say("Order", word(order.String(), "UPDATE_ORDER_"))
-		}
-	})
+	p.policy("Update", spec.GetUpdate())
+	p.policy("Rollback", spec.GetRollback())
+	p.say("On node loss", nodeLoss(spec.GetNodeLoss()))
 	p.template(spec.GetTask())
 	return p.String()
 }
@@ -48,6 +47,9 @@ func runningOf(progress *warrenv1.ServiceProgress) string {
 	said := fmt.Sprintf("%d of %s", progress.GetRunning(), count(int(progress.GetDesired()), "task", "tasks"))
 	if progress.GetUpdated() != progress.GetRunning() {
 		said += fmt.Sprintf(", %d of them up to date", progress.GetUpdated())
+	}
+	if n := progress.GetUnhealthy(); n > 0 {
+		said += fmt.Sprintf(", %d unhealthy", n)
 	}
 	if n := progress.GetStopping(); n > 0 {
 		said += fmt.Sprintf(", %d stopping", n)
@@ -65,6 +67,7 @@ func Task(r *warrenv1.GetTaskResponse, now time.Time) string {
 	p.say("Revision", strconv.FormatUint(t.GetRevision(), 10))
 	p.say("Node", r.GetEntry().GetNodeHostname())
 	p.say("Desired state", capital(Desired(t.GetDesired())))
+	p.flag("To be moved", t.GetDisplaced())
 	p.say("Current state", CurrentState(s, now))
 	p.say("Message", s.GetMessage())
 	p.say("Error", s.GetError())
@@ -72,6 +75,7 @@ func Task(r *warrenv1.GetTaskResponse, now time.Time) string {
 	p.say("Started", when(s.GetStartedAt(), now))
 	p.say("Address", s.GetAddress())
 	p.say("Serving", serving(s))
+	p.taskHealth(s, now)
 	p.under("Last exit", func() {
 		exit := s.GetExit()
 		if exit == nil {
@@ -114,6 +118,9 @@ func Node(e *warrenv1.NodeEntry, peers []*warrenv1.OverlayPeer, problem string, 
 	p.say("Status", capital(NodeState(n.GetStatus().GetState()))+" since "+when(n.GetStatus().GetSince(), now))
 	p.say("Message", n.GetStatus().GetMessage())
 	p.say("Availability", capital(Availability(n.GetSpec().GetAvailability())))
+	if at := n.GetSpec().GetDrainDeadline(); at != nil {
+		p.say("Drain deadline", at.AsTime().In(now.Location()).Format("2006-01-02 15:04:05 MST"))
+	}
 	p.say("Session from", n.GetStatus().GetAddr())
 	p.list("Addresses", f.GetAddresses())
 	p.pairs("Labels", n.GetSpec().GetLabels())
@@ -197,6 +204,7 @@ func (p *page) template(t *warrenv1.TaskSpec) {
 		}
 		p.say("Window", duration(r.GetWindow()))
 	})
+	p.healthCheck(t.GetHealth())
 	p.under("Log", func() {
 		if size := t.GetLog().GetMaxSizeBytes(); size > 0 {
 			p.say("File size", Memory(size))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cuemby/warren/internal/ctl/output"
@@ -27,14 +28,14 @@ func Services(entries []*warrenv1.ServiceEntry, now time.Time) *output.Table {
 	}}
 	for _, e := range entries {
 		s, p := e.GetService(), e.GetProgress()
-		replicas := cell(fmt.Sprintf("%d/%d", p.GetRunning(), p.GetDesired()))
+		replicas := cell(fmt.Sprintf("%d/%d", p.GetRunning(), p.GetDesired()) + standing(s, p))
 		switch {
 		case s.GetRemoving():
 			replicas.Text += " (removing)"
 			replicas.Colour = output.Faint
 		case p.GetConverged():
 			replicas.Colour = output.Good
-		case p.GetRunning() == 0:
+		case p.GetRunning() == 0 || p.GetUnhealthy() > 0 && p.GetServing() == 0:
 			replicas.Colour = output.Bad
 		default:
 			replicas.Colour = output.Warning
@@ -47,12 +48,32 @@ func Services(entries []*warrenv1.ServiceEntry, now time.Time) *output.Table {
 			ID: s.GetMeta().GetId(), Name: s.GetSpec().GetName(), Object: e,
 			Cells: []output.Cell{
 				id(s.GetMeta().GetId()), cell(s.GetSpec().GetName()), cell(Mode(s.GetSpec())), replicas,
-				cell(s.GetSpec().GetTask().GetContainer().GetImage()), ports, cell(Ago(s.GetMeta().GetUpdatedAt(), now)),
+				cell(Image(s.GetSpec().GetTask().GetContainer().GetImage())), ports, cell(Ago(s.GetMeta().GetUpdatedAt(), now)),
 				cell(Ago(s.GetMeta().GetCreatedAt(), now)), number(s.GetRevision()), cell(p.GetReason()),
 			},
 		})
 	}
 	return t
+}
+
+// standing says what numbers do not: that tasks are unhealthy, and that a rollout rests.
+func standing(s *warrenv1.Service, p *warrenv1.ServiceProgress) string {
+	var said []string
+	if n := p.GetUnhealthy(); n > 0 {
+		said = append(said, fmt.Sprintf("%d unhealthy", n))
+	}
+	switch s.GetRollout().GetState() {
+	case warrenv1.RolloutState_ROLLOUT_STATE_RUNNING:
+		said = append(said, fmt.Sprintf("%d updated", p.GetUpdated()))
+	case warrenv1.RolloutState_ROLLOUT_STATE_PAUSED:
+		said = append(said, fmt.Sprintf("%d updated, paused", p.GetUpdated()))
+	case warrenv1.RolloutState_ROLLOUT_STATE_WAITING:
+		said = append(said, "waits to be promoted")
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(said, ", ") + ")"
 }
 
 // Tasks is the table of `service ps`, `node ps` and `task ls`. The tasks of one slot follow each other,
@@ -65,7 +86,7 @@ func Tasks(entries []*warrenv1.TaskEntry, now time.Time) *output.Table {
 		{Title: "DIGEST", Key: "Digest", Wide: true}, {Title: "EXIT CODE", Key: "ExitCode", Wide: true},
 		{Title: "RESTARTS", Key: "Restarts", Wide: true}, {Title: "PID", Key: "PID", Wide: true},
 		{Title: "CONTAINER", Key: "Container", Wide: true}, {Title: "ADDRESS", Key: "Address", Wide: true},
-		{Title: "SERVING", Key: "Serving", Wide: true},
+		{Title: "SERVING", Key: "Serving", Wide: true}, {Title: "HEALTH", Key: "Health", Wide: true},
 	}}
 	entries = slices.Clone(entries)
 	slices.SortStableFunc(entries, bySlotThenAge)
@@ -86,12 +107,12 @@ func Tasks(entries []*warrenv1.TaskEntry, now time.Time) *output.Table {
 		t.Rows = append(t.Rows, output.Row{
 			ID: task.GetMeta().GetId(), Name: name.Text, Object: e,
 			Cells: []output.Cell{
-				id(task.GetMeta().GetId()), name, cell(e.GetImage()), cell(e.GetNodeHostname()),
+				id(task.GetMeta().GetId()), name, cell(Image(e.GetImage())), cell(e.GetNodeHostname()),
 				cell(capital(Desired(task.GetDesired()))),
-				{Text: CurrentState(status, now), Colour: StateColour(status.GetState())},
+				{Text: CurrentState(status, now), Colour: healthColour(status)},
 				{Text: Problem(status), Colour: problemColour(status)},
 				id(status.GetImageDigest()), cell(exit), number(restarts(status)), cell(pid), id(status.GetContainerId()),
-				cell(status.GetAddress()), cell(serving(status)),
+				cell(status.GetAddress()), cell(serving(status)), cell(Health(status.GetHealth())),
 			},
 		})
 	}
@@ -101,6 +122,9 @@ func Tasks(entries []*warrenv1.TaskEntry, now time.Time) *output.Table {
 // CurrentState says what a task is at and since when: Running 3 minutes ago, 2 restarts.
 func CurrentState(s *warrenv1.TaskStatus, now time.Time) string {
 	state := capital(State(s.GetState()))
+	if h := Health(s.GetHealth()); h != "" && s.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING {
+		state += " (" + h + ")"
+	}
 	if ago := Ago(s.GetSince(), now); ago != "" {
 		state += " " + ago
 	}
@@ -112,7 +136,7 @@ func CurrentState(s *warrenv1.TaskStatus, now time.Time) string {
 
 // problemColour dims the problems of the past.
 func problemColour(s *warrenv1.TaskStatus) output.Colour {
-	if Ended(s.GetState()) || s.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING {
+	if Ended(s.GetState()) || s.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING && !unhealthy(s) {
 		return output.Faint
 	}
 	return output.Bad
@@ -147,9 +171,9 @@ func bySlotThenAge(a, b *warrenv1.TaskEntry) int {
 // Nodes is the table of `node ls`. A node whose machine has a manager too, by its hostname, shows how
 // that one stands.
 func Nodes(entries []*warrenv1.NodeEntry, managers []*warrenv1.Manager, now time.Time) *output.Table {
-	standing := map[string]output.Cell{}
+	managing := map[string]output.Cell{}
 	for _, m := range managers {
-		standing[m.GetHostname()] = output.Cell{Text: capital(ManagerStatus(m)), Colour: managerColour(m)}
+		managing[m.GetHostname()] = output.Cell{Text: capital(ManagerStatus(m)), Colour: managerColour(m)}
 	}
 
 	t := &output.Table{Columns: []output.Column{
@@ -170,7 +194,7 @@ func Nodes(entries []*warrenv1.NodeEntry, managers []*warrenv1.Manager, now time
 				id(n.GetMeta().GetId()), cell(f.GetHostname()),
 				{Text: capital(NodeState(n.GetStatus().GetState())), Colour: nodeColour(n.GetStatus().GetState())},
 				{Text: capital(Availability(n.GetSpec().GetAvailability())), Colour: availabilityColour(n.GetSpec().GetAvailability())},
-				standing[f.GetHostname()], number(e.GetTasks()),
+				managing[f.GetHostname()], number(e.GetTasks()),
 				cell(CPUs(e.GetReserved().GetNanoCpus()) + "/" + CPUs(f.GetResources().GetNanoCpus())),
 				cell(Memory(e.GetReserved().GetMemoryBytes()) + "/" + Memory(f.GetResources().GetMemoryBytes())),
 				cell(f.GetAgentVersion()),

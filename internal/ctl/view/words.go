@@ -29,6 +29,9 @@ func Ago(t *timestamppb.Timestamp, now time.Time) string {
 	return lowerFirst(units.HumanDuration(max(0, now.Sub(t.AsTime())))) + " ago"
 }
 
+// Lasting says how long a time is, as people do: 4 minutes.
+func Lasting(d time.Duration) string { return lowerFirst(units.HumanDuration(d)) }
+
 // lowerFirst suits go-units' phrases (About a minute) to the middle of a sentence.
 func lowerFirst(s string) string {
 	return strings.ToLower(s[:1]) + s[1:]
@@ -102,6 +105,9 @@ func Problem(s *warrenv1.TaskStatus) string {
 	if problem == "" && s.GetState() == warrenv1.TaskState_TASK_STATE_PENDING {
 		problem = s.GetMessage()
 	}
+	if h := s.GetHealth(); problem == "" && unhealthy(s) {
+		return lastLine(h.GetOutput())
+	}
 	if problem == "" {
 		return ""
 	}
@@ -109,6 +115,11 @@ func Problem(s *warrenv1.TaskStatus) string {
 		problem += ": " + last
 	}
 	return problem
+}
+
+// unhealthy tells that a task runs and does not do its work.
+func unhealthy(s *warrenv1.TaskStatus) bool {
+	return s.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING && s.GetHealth().GetState() == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY
 }
 
 func lastLine(text string) string {
@@ -144,4 +155,12 @@ func count(n int, one, many string) string {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %s", n, many)
+}
+
+// Waits says in one line what keeps a task that does not run yet.
+func Waits(s *warrenv1.TaskStatus) string {
+	if p := Problem(s); p != "" {
+		return p
+	}
+	return s.GetMessage()
 }
