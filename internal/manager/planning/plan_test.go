@@ -1,11 +1,13 @@
 package planning_test
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -218,6 +220,9 @@ func drawEdit(rt *rapid.T) func(*warrenv1.ServiceSpec) {
 		for _, edit := range edits {
 			edit(s)
 		}
+		// What fits nowhere waits until the end of the test.
+		s.Update = cmp.Or(proto.CloneOf(s.GetUpdate()), &warrenv1.UpdatePolicy{})
+		s.Update.ProgressDeadline, s.Update.FailureAction = durationpb.New(7*24*time.Hour), warrenv1.FailureAction_FAILURE_ACTION_PAUSE
 	}
 }
 
