@@ -119,13 +119,13 @@ func (t *Tracker) decideRollout() bool {
 			what = "the rollback is paused"
 		}
 		t.verdict, t.rests, t.gist = Stuck, true, withWhy(what, r)
-		t.why = t.gist + fmt.Sprintf(" (%s); see `warrenctl why service %s`, and go on with `warrenctl service resume %s` or back with `warrenctl service abort %s`", t.Counts(), name, name, name)
+		t.why = t.gist + fmt.Sprintf(" (%s); see `warrenctl why service %s`, and go on with `warrenctl service resume %s` or %s", t.Counts(), name, name, t.wayBack())
 	case state == warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE && t.rolledBack() != nil:
 		t.verdict, t.rests, t.gist = Stuck, true, withWhy(fmt.Sprintf("rolled back to revision %d", r.GetTo()), r)
 		t.why = t.gist + fmt.Sprintf("; see `warrenctl why service %s`", name)
 	case state == warrenv1.RolloutState_ROLLOUT_STATE_WAITING && r.GetPromotes() >= s.GetOrders().GetPromotes() && t.manned():
 		t.verdict, t.gist = Arrived, t.Phase(time.Time{})
-		t.hint = fmt.Sprintf("Go on with `warrenctl service promote %s`, or back with `warrenctl service abort %s`.", name, name)
+		t.hint = fmt.Sprintf("Go on with `warrenctl service promote %s`, or %s.", name, t.wayBack())
 	case t.switched() && t.latest.GetProgress().GetUpdated() >= t.latest.GetProgress().GetDesired():
 		t.verdict = Arrived
 		t.arrive()
@@ -133,6 +133,14 @@ func (t *Tracker) decideRollout() bool {
 		return false
 	}
 	return true
+}
+
+// wayBack says how a rollout that rests is taken back.
+func (t *Tracker) wayBack() string {
+	if r := t.rollout(); r.GetRollback() { // which abort leaves alone
+		return fmt.Sprintf("to revision %d with `warrenctl service rollback %s --to %d`", r.GetFrom(), t.target.Name, r.GetFrom())
+	}
+	return "back with `warrenctl service abort " + t.target.Name + "`"
 }
 
 // manned tells that as many tasks run as are wanted, of whatever revision.

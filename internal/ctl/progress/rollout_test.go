@@ -146,7 +146,8 @@ func TestAPausedRollbackSaysSo(t *testing.T) {
 	m := rolling(1, paused, func(s *warrenv1.Service, r *warrenv1.Rollout) { s.Revision, r.From, r.To, r.Rollback = 2, 3, 2, true })
 	tr := NewTracker(webTo3, Limits{}, epoch)
 	tr.Observe(m, nil, epoch)
-	if verdict, why := tr.Verdict(epoch); verdict != Stuck || !strings.HasPrefix(why, "the rollback is paused (1/5 updated)") {
+	if verdict, why := tr.Verdict(epoch); verdict != Stuck || !strings.HasPrefix(why, "the rollback is paused (1/5 updated)") ||
+		!strings.HasSuffix(why, "or to revision 3 with `warrenctl service rollback web --to 3`") {
 		t.Errorf("verdict %d: %s", verdict, why)
 	}
 }

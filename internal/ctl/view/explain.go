@@ -45,11 +45,15 @@ func Explanation(s output.Stream, e *warrenv1.ExplainResponse, now time.Time) st
 	}
 	for i, h := range e.GetHappenings() {
 		said := output.OneLine(h.GetMessage())
+		// The message may name what it is about by itself.
+		if of := Object(h.GetObject()) + " " + output.OneLine(h.GetObjectName()); !strings.HasPrefix(said, of+" ") {
+			said = of + ": " + said
+		}
 		if by := output.OneLine(h.GetBy()); by != "" {
 			said += " (by " + by + ")"
 		}
 		at := h.GetAt().AsTime().In(now.Location()).Format("2006-01-02 15:04:05")
-		line("  %s  %s %s: %s", s.Paint(output.Faint, fmt.Sprintf("%s  %-*s", at, width, aged[i])), Object(h.GetObject()), output.OneLine(h.GetObjectName()), said)
+		line("  %s  %s", s.Paint(output.Faint, fmt.Sprintf("%s  %-*s", at, width, aged[i])), said)
 	}
 	return b.String()
 }

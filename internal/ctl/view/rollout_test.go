@@ -152,7 +152,7 @@ func TestAnExplanationAsPeopleSeeIt(t *testing.T) {
 			{Message: "the rollout is paused"},
 		},
 		Happenings: []*warrenv1.Happening{
-			{At: ago(26 * time.Hour), Object: warrenv1.EventObject_EVENT_OBJECT_SERVICE, ObjectName: "web", Message: "created", By: "anna"},
+			{At: ago(26 * time.Hour), Object: warrenv1.EventObject_EVENT_OBJECT_SERVICE, ObjectName: "web", Message: "service web created", By: "anna"},
 			{At: ago(3 * time.Minute), Object: warrenv1.EventObject_EVENT_OBJECT_NODE, ObjectName: "n3", Message: "down: no heartbeat\x1b[2J for 3.5s"},
 			{At: ago(time.Second), Object: warrenv1.EventObject_EVENT_OBJECT_TASK, ObjectName: "web.1", Message: "rejected: pull shop:2: not found"},
 		},

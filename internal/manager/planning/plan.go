@@ -99,6 +99,8 @@ type entry struct {
 	*warrenv1.PlannedTask
 	key  slot.Key
 	task *warrenv1.Task // that is there now
+	// revision is what the new task is of.
+	revision uint64
 }
 
 // survey compares the slots as they are with those after the replicas loop has done its part.
@@ -123,13 +125,15 @@ func (p *plan) survey(after state.Snapshot) {
 // become tells what a slot becomes; nil where nothing is there and nothing comes.
 func (p *plan) become(now, then slot.Slot) *entry {
 	is := func(action warrenv1.PlannedAction, t *warrenv1.Task) *entry {
-		return &entry{PlannedTask: &warrenv1.PlannedTask{Action: action}, task: t}
+		return &entry{PlannedTask: &warrenv1.PlannedTask{Action: action}, task: t, revision: p.service.GetRevision()}
 	}
 	switch {
 	case len(now.Live) > 0 && len(then.Live) == 0:
 		return is(stop, now.Live[0])
 	case len(now.Live) == 0 && len(then.Live) > 0:
-		return is(create, nil)
+		e := is(create, nil)
+		e.revision = then.Live[0].GetRevision() // while a rollout rests what was there comes back
+		return e
 	case len(now.Live) == 0:
 		if len(then.Ending) > 0 && then.InUse() && then.Fits(p.service) && p.service.GetSpec().GetGlobal() == nil {
 			return is(replace, then.Ending[0]) // the replicas loop waits for its end
@@ -251,7 +255,7 @@ func (p *plan) finish(e *entry) {
 
 // put tries out where a slot's new task goes.
 func (p *plan) put(e *entry) {
-	e.NewNodeId, e.Problem = p.trial.Place(p.service, e.key)
+	e.NewNodeId, e.Problem = p.trial.Place(p.service, e.revision, e.key)
 }
 
 // urgency sorts tasks that are due as the rollout loop does: what does not run goes first, then what does not serve.

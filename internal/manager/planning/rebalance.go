@@ -91,7 +91,7 @@ func (b *balance) survey() {
 		if b.stopFirst {
 			b.take(s.Live[0])
 		}
-		if node, _ := b.trial.Place(b.service, s.Key); node != "" {
+		if node, _ := b.trial.Place(b.service, b.service.GetRevision(), s.Key); node != "" {
 			b.count(node, 1)
 		}
 	}
@@ -145,7 +145,7 @@ func (b *balance) next() *warrenv1.Task {
 		return b.nextStopFirst()
 	}
 	// The old tasks are all there when the new ones are placed, so that it does not matter which of them it is.
-	to, _ := b.trial.Place(b.service, slot.Key{Number: 1})
+	to, _ := b.trial.Place(b.service, b.service.GetRevision(), slot.Key{Number: 1})
 	if to == "" {
 		return nil
 	}
@@ -158,7 +158,7 @@ func (b *balance) next() *warrenv1.Task {
 	if from != "" {
 		return b.move(from, to)
 	}
-	b.trial.Undo(b.service, to)
+	b.trial.Undo(b.service, b.service.GetRevision(), to)
 	return nil
 }
 
@@ -167,12 +167,12 @@ func (b *balance) nextStopFirst() *warrenv1.Task {
 	for _, from := range b.fullest() {
 		task := b.movable[from][len(b.movable[from])-1]
 		b.take(task)
-		to, _ := b.trial.Place(b.service, slot.KeyOf(task))
+		to, _ := b.trial.Place(b.service, b.service.GetRevision(), slot.KeyOf(task))
 		if to != "" && b.better(from, to) {
 			return b.move(from, to)
 		}
 		if to != "" {
-			b.trial.Undo(b.service, to)
+			b.trial.Undo(b.service, b.service.GetRevision(), to)
 		}
 		b.trial.Restore(task)
 	}

@@ -2,6 +2,7 @@ package planning_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -103,6 +104,7 @@ func (r *rig) startTasks() bool {
 		return lifecycle.Wanted(t) && t.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_ASSIGNED
 	}, func(t *warrenv1.Task) {
 		t.Status.State, t.Status.Attempt, t.Status.Serving = warrenv1.TaskState_TASK_STATE_RUNNING, 1, true
+		t.Status.ImageDigest = fmt.Sprintf("sha256:%064d", t.GetRevision())
 		t.Status.Since, t.Status.StartedAt = timestamppb.New(r.now), timestamppb.New(r.now)
 	})
 }

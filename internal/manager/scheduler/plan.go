@@ -28,10 +28,12 @@ func NewTrial(at state.Snapshot, now time.Time) *Trial {
 	return t
 }
 
-// Place puts one more task of a service's current revision into the slot, which names its node in a global service,
-// and returns the node's id. Where none fits the id is empty, and why is said as the scheduler says it.
-func (t *Trial) Place(service *warrenv1.Service, key slot.Key) (id, why string) {
-	g := t.view.groupOf(t.at, slot.NewTask("", service, key, t.now))
+// Place puts one more task of a service's revision into the slot, which names its node in a global service, and returns
+// the node's id. Where none fits the id is empty, and why is said as the scheduler says it.
+func (t *Trial) Place(service *warrenv1.Service, revision uint64, key slot.Key) (id, why string) {
+	task := slot.NewTask("", service, key, t.now)
+	task.Revision = revision
+	g := t.view.groupOf(t.at, task)
 	g.tasks++ // a group lives as long as it has tasks
 	var n *node
 	if key.NodeID == "" {
@@ -84,9 +86,9 @@ func (t *Trial) bound(g *group, id string) (*node, string) {
 func (t *Trial) forget() { t.of, t.best, t.why = nil, nil, "" }
 
 // Undo takes a task away again that Place has put on a node.
-func (t *Trial) Undo(service *warrenv1.Service, node string) {
+func (t *Trial) Undo(service *warrenv1.Service, revision uint64, node string) {
 	t.forget()
-	g := t.view.service(service.GetMeta().GetId()).groups[service.GetRevision()]
+	g := t.view.service(service.GetMeta().GetId()).groups[revision]
 	t.view.vacate(g, t.view.nodes[node], true)
 	g.tasks--
 	t.view.releaseGroup(g)
