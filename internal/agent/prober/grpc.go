@@ -44,6 +44,10 @@ func (g grpcProbe) run(ctx context.Context, p *Prober, at Target, timeout time.D
 		return unreached(what, err, timeout)
 	}
 	defer conn.Close()
+	// The call has the same end as the connection, and knows what to say of it.
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return Failed(what + ": " + plain(err, timeout))
+	}
 	client, err := grpc.NewClient("passthrough:///"+conn.RemoteAddr().String(),
 		grpc.WithTransportCredentials(g.secrecy), grpc.WithUserAgent(userAgent), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 		grpc.WithContextDialer(handOver(conn)))

@@ -39,7 +39,8 @@ type Prober struct {
 
 // New returns a prober. Close it when no watch is left.
 func New(o Options) (*Prober, error) {
-	home, err := unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	// Not that of /proc/self, which is the first thread's: that may be elsewhere at the moment, on somebody's errand.
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the node's network namespace: %w", err)
 	}
