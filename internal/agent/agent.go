@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/cuemby/warren/internal/agent/control"
 	"github.com/cuemby/warren/internal/agent/facts"
@@ -25,6 +26,10 @@ import (
 	"github.com/cuemby/warren/internal/pki"
 	"github.com/cuemby/warren/internal/unixsocket"
 )
+
+// firstWord is how long the tasks of a machine that has booted wait for a manager's word: longer than it takes to connect where
+// there is one, and short beside the boot where there is none.
+const firstWord = 2 * time.Second
 
 // Config is what an operator says about an agent.
 type Config struct {
@@ -156,6 +161,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		NodeID:            member.NodeID,
 		Hostname:          machine.Name(),
 		MaxParallelStarts: c.MaxParallelStarts,
+		FirstWord:         firstWord,
 		Resynced:          machine.Recheck,
 		Logger:            c.Logger,
 	})

@@ -29,6 +29,10 @@ type Options struct {
 	// MaxParallelStarts bounds how many containers are created and started at once; further ones wait
 	// in the order in which they came.
 	MaxParallelStarts int
+	// FirstWord bounds how long recorded tasks of which no container is left, as after a reboot, wait for a manager to say
+	// whether they are still wanted here: what was replaced elsewhere meanwhile must not run even for a moment. 0: they
+	// start at once.
+	FirstWord time.Duration
 	// Resynced is called, if set, when the runtime has been reached (again) and its containers listed.
 	Resynced func()
 	Logger   *slog.Logger
@@ -55,6 +59,7 @@ type Supervisor struct {
 	gathering map[string]bool    // tasks of a full set of assignments that is still coming; nil else
 	tidied    bool               // places of tasks that are not this node's have been looked for
 	whole     bool               // a full set of assignments has come since this process began
+	told      chan struct{}      // closed then
 	connected chan struct{}      // closed, and made anew, when the runtime has been reached again
 	emptied   chan struct{}      // closed when no task is left; nil when nobody waits for that
 }
@@ -87,11 +92,13 @@ func Start(ctx context.Context, o Options) (*Supervisor, error) {
 		watches:   map[string]*watch{},
 		unclaimed: map[string][]Found{},
 		connected: make(chan struct{}),
+		told:      make(chan struct{}),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range slices.Sorted(maps.Keys(recorded)) {
 		t := newTask(s, id, recorded[id].Assignment)
+		t.recorded = true
 		if progress := recorded[id].Progress; progress.Status != nil {
 			t.progress = progress
 			s.outbox.put(id, progress.Status)
@@ -150,6 +157,7 @@ func (s *Supervisor) Apply(a *warrenv1.Assignments) {
 	s.gathering, s.whole = nil, true
 	s.purgeUnclaimed()
 	if first {
+		close(s.told)
 		s.purgeOutput()
 	}
 }

@@ -32,7 +32,8 @@ type node struct {
 	runtime *fakeRuntime
 	network *fakeNetwork // nil for a node without an overlay
 	output  *fakeOutput
-	starts  int // bound of the next supervisor
+	starts  int           // bound of the next supervisor
+	first   time.Duration // how long that waits for the manager's first word
 
 	prober     *prober.Prober
 	store      *store.Store
@@ -90,7 +91,7 @@ func (n *node) start() {
 	ctx, n.leave = context.WithCancel(context.Background())
 	o := Options{
 		Runtime: n.runtime, Prober: n.prober, Output: n.output, Journal: n.store,
-		NodeID: func() string { return "node" }, Hostname: "host", MaxParallelStarts: n.starts, Logger: logger,
+		NodeID: func() string { return "node" }, Hostname: "host", MaxParallelStarts: n.starts, FirstWord: n.first, Logger: logger,
 	}
 	if n.network != nil {
 		o.Network = n.network
@@ -276,6 +277,30 @@ func TestACrashedContainerIsRemovedAlsoWhenItsReplacementCannotStart(t *testing.
 		n.runtime.setTrouble("create", nil)
 		n.pass(time.Minute)
 		n.expect("a", 2, running)
+	})
+}
+
+func TestAfterABootAManagerHasTheFirstWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.assign(assignment("kept"), assignment("replaced"))
+		n.pass(2 * time.Second)
+		n.first = 2 * time.Second
+		n.kill()
+		n.runtime.reboot()
+		n.start()
+		n.pass(time.Second)
+		n.expectContainers() // nobody has said yet what is wanted
+		n.supervisor.Apply(&warrenv1.Assignments{Full: true, Tasks: []*warrenv1.Assignment{assignment("kept")}})
+		n.settle()
+		n.expect("kept", 2, running)
+		n.expectContainers("kept-2")
+
+		n.kill()
+		n.runtime.reboot()
+		n.start()
+		n.pass(2 * time.Second) // no manager is heard of
+		n.expect("kept", 3, running)
 	})
 }
 

@@ -32,6 +32,8 @@ type task struct {
 	*Supervisor
 	id      string
 	claimed bool // it has asked for the containers that were there; guarded by the supervisor's mutex
+	// recorded: it is known from an earlier agent's record, which may be older than what managers want.
+	recorded bool
 
 	// wanted ends when the program shall not run (any more), or the agent leaves.
 	wanted context.Context
@@ -138,6 +140,9 @@ func (t *task) run() {
 		return
 	}
 	current, next := t.takeUp()
+	if current == nil && t.recorded {
+		pause(t.wanted, t.FirstWord, t.told)
+	}
 	for t.ctx.Err() == nil {
 		if current == nil {
 			if current = t.start(next); current == nil {
