@@ -17,7 +17,8 @@ IDENTITY   := github.com/cuemby/warren/internal/version
 # grpc's tracing page brings in html/template, half a megabyte.
 TAGS       := grpcnotrace
 # These are large and their functions long next to a call: inlining there costs a megabyte and saves no time.
-UNHURRIED  := github.com/containerd go.opentelemetry.io google.golang.org/grpc github.com/vishvananda github.com/alecthomas/kong
+UNHURRIED  := github.com/containerd go.opentelemetry.io google.golang.org/grpc github.com/vishvananda github.com/alecthomas/kong \
+               go.yaml.in/yaml github.com/google/nftables github.com/opencontainers github.com/sirupsen github.com/moby
 GCFLAGS    := $(foreach tree,$(UNHURRIED),-gcflags='$(tree)/...=-l')
 LDFLAGS    := -s -w -X $(IDENTITY).Version=$(VERSION) -X $(IDENTITY).Commit=$(COMMIT) -X $(IDENTITY).Date=$(DATE)
 
