@@ -83,6 +83,10 @@ func stopFirst(s *warrenv1.ServiceSpec) {
 	s.Update = &warrenv1.UpdatePolicy{Order: warrenv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST}
 }
 
+func strategy(to warrenv1.RolloutStrategy) func(*warrenv1.ServiceSpec) {
+	return func(s *warrenv1.ServiceSpec) { s.Update = &warrenv1.UpdatePolicy{Strategy: to} }
+}
+
 func onePerNode(s *warrenv1.ServiceSpec) { s.Placement = &warrenv1.Placement{MaxReplicasPerNode: 1} }
 
 func constrained(expr string) func(*warrenv1.ServiceSpec) {
@@ -112,7 +116,12 @@ func TestAPlanTellsSlotBySlotWhatWouldBecomeOfIt(t *testing.T) {
 		"no room beside the old one": {reserves(3), reserves(4), []string{
 			"replace 1 n1 (no node fits: 2 nodes: 2 lack 4 cpus)", "replace 2 n2 (no node fits: 2 nodes: 2 lack 4 cpus)"}},
 		"room when the old one has gone": {all(stopFirst, reserves(3)), reserves(4), []string{"replace 1 n1>n1", "replace 2 n2>n2"}},
-		"constraint":                     {all(), constrained("node.hostname == n1"), []string{"keep 1 n1", "replace 2 n2>n1"}},
+		"blue-green without room for both": {all(reserves(3)), all(image, strategy(warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_BLUE_GREEN)), []string{
+			"replace 1 n1 (no node fits: 2 nodes: 2 lack 3 cpus)", "replace 2 n2 (no node fits: 2 nodes: 2 lack 3 cpus)"}},
+		"blue-green with room for one": {all(reserves(2)), all(reserves(1), strategy(warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_BLUE_GREEN)), []string{
+			"replace 1 n1>n1", "replace 2 n2>n2"}},
+		"canary":     {all(reserves(2)), all(image, strategy(warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY), onePerNode), []string{"replace 1 n1>n1", "replace 2 n2>n2"}},
+		"constraint": {all(), constrained("node.hostname == n1"), []string{"keep 1 n1", "replace 2 n2>n1"}},
 		"constraint that nothing meets": {all(), constrained("node.hostname == n9"), []string{
 			"replace 1 n1 (no node fits: 2 nodes: 2 do not meet node.hostname==n9)", "replace 2 n2 (no node fits: 2 nodes: 2 do not meet node.hostname==n9)"}},
 		"room for what waits": {constrained("node.hostname == n9"), constrained("node.hostname == n2"), []string{"keep 1 >n2", "keep 2 >n2"}},

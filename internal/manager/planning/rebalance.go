@@ -23,7 +23,9 @@ type Moves struct {
 
 // Rebalance finds the tasks of a replicated service that are to be moved, as few as it takes, so that its tasks are spread
 // as its placement prefers and otherwise over nodes, within one. A task is moved only to where the scheduler would put its
-// replacement, and only where that makes a difference: from where there are at least two more.
+// replacement, and only where that makes a difference: from where there are at least two more. Where tasks are spread over
+// labels first, the scheduler looks at these alone while the old tasks are still there, so that it may take another call
+// until they are also even within them.
 // At most limit tasks are found: what is left another call finds.
 func Rebalance(s state.Snapshot, service *warrenv1.Service, now time.Time, limit int) Moves {
 	b := &balance{
