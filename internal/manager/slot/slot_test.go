@@ -134,11 +134,11 @@ func TestTheRestartPolicySaysWhenASlotIsDone(t *testing.T) {
 			service := statetest.Replicated("web", 1, func(s *warrenv1.Service) {
 				s.Spec.Task.Restart = &warrenv1.RestartPolicy{Condition: c.condition}
 			})
-			if got, want := slotAt(store.Snapshot(), 1, "").Done(service), slices.Contains(c.done, end); got != want {
+			if got, want := slotAt(store.Snapshot(), 1, "").Done(service, service.GetRevision()), slices.Contains(c.done, end); got != want {
 				t.Errorf("%v and %v: done %v", c.condition, end, got)
 			}
 			service.Revision = 2
-			if slotAt(store.Snapshot(), 1, "").Done(service) {
+			if slotAt(store.Snapshot(), 1, "").Done(service, service.GetRevision()) {
 				t.Errorf("%v and %v: done although the service has changed", c.condition, end)
 			}
 		}
@@ -152,7 +152,7 @@ func TestTheWaitBetweenFailuresDoublesUpToAMinuteHoweverShortTheHistory(t *testi
 	newID := statetest.Counter("t")
 	var waits []time.Duration
 	for range 10 {
-		at := max(0, slotAt(store.Snapshot(), 1, "").NotBefore(service).Sub(now))
+		at := max(0, slotAt(store.Snapshot(), 1, "").NotBefore(service, service.GetRevision()).Sub(now))
 		waits = append(waits, at)
 		// The driver is woken a little late, and the node reports a little later still.
 		now = now.Add(at + 3*time.Millisecond)
@@ -196,7 +196,7 @@ func TestOnlyTasksThatGaveUpSoonMakeASlotWait(t *testing.T) {
 				c.edit(service)
 			}
 			store := statetest.New(t, before, c.last)
-			if got := !slotAt(store.Snapshot(), 1, "").NotBefore(service).IsZero(); got != c.want {
+			if got := !slotAt(store.Snapshot(), 1, "").NotBefore(service, service.GetRevision()).IsZero(); got != c.want {
 				t.Errorf("waits: %v", got)
 			}
 		})

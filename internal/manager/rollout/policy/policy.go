@@ -37,8 +37,9 @@ type Policy struct {
 	// Strategy is rolling wherever the order is stop-first: the others need tasks side by side.
 	Strategy warrenv1.RolloutStrategy
 	Canary   []*warrenv1.CanaryStep
-	Keep     time.Duration
-	Manual   bool
+	// Keep is how long blue-green keeps the old tasks; what was come back from is never kept.
+	Keep   time.Duration
+	Manual bool
 }
 
 // Of returns the policy that is in force for a service: that for going back while a rollout goes back.
@@ -53,7 +54,7 @@ func Of(service *warrenv1.Service) Policy {
 		ProgressDeadline: duration(DefaultProgressDeadline, pick(going, back.GetProgressDeadline(), update.GetProgressDeadline())),
 		MaxUnavailable:   int(pick(going, back.GetMaxUnavailable(), update.GetMaxUnavailable())),
 		StopFirst:        stopFirst(service, going),
-		Keep:             duration(DefaultKeep, pick(going, back.GetKeep(), update.GetKeep())),
+		Keep:             duration(DefaultKeep, update.GetKeep()),
 	}
 	p.Parallelism = max(1, p.Parallelism)
 	p.MaxUnavailable = cmp.Or(p.MaxUnavailable, p.Parallelism)
@@ -87,7 +88,7 @@ func SideBySide(service *warrenv1.Service) bool {
 	}
 	switch p := Of(service); p.Strategy {
 	case warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_BLUE_GREEN:
-		return true
+		return !r.GetRollback() || r.GetWeight() < 100 // what it came back from need not be kept
 	case warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY:
 		return int(r.GetStep()) < len(p.Canary)
 	}

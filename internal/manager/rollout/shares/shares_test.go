@@ -54,7 +54,8 @@ func TestSharesFollowFromTheRollout(t *testing.T) {
 		{"a canary", with(canary, is(running, 10, 0)), "1:90 2:10"},
 		{"paused", with(canary, is(paused, 50, 1)), "1:50 2:50"},
 		{"whose last step is over", with(canary, is(running, 0, 2)), ""},
-		{"going back from blue-green", with(blueGreen, is(running, 100, 0), back), "1:0 2:100"},
+		{"going back from blue-green", with(blueGreen, is(running, 0, 0), back), "1:100 2:0"},
+		{"and when it is switched back nothing is kept", with(blueGreen, is(running, 100, 1), back), ""},
 		{"going back from a canary is rolling", with(canary, is(running, 0, 0), back), ""},
 		{"where the old task is stopped first there is nothing to share", with(blueGreen, func(s *warrenv1.Service) {
 			s.Spec.Update.Order = warrenv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST
