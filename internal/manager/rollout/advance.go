@@ -22,7 +22,7 @@ func (d *decision) advance() {
 		switch {
 		case c.cause == overdue:
 			d.swap(c) // whether or not there is another place for it
-		case slot.Unassigned(c.task):
+		case slot.Unassigned(c.task) && (c.cause > outdated || len(c.leaving) == 0):
 			d.swap(c) // nothing runs here that could be missed
 			if failedBefore(c.Slot, d.service.GetRevision()) {
 				d.unwell++
@@ -120,24 +120,22 @@ func (c candidate) urgency() int {
 func (d *decision) replace(c candidate) {
 	switch {
 	case d.policy.StopFirst:
-		slot.Retire(d.transaction, c.task)
-	case slot.Running(c.task):
-		d.transaction.Check(c.task)
+		d.stop(c.task)
+	case slot.Running(c.task) && (c.cause > outdated || len(c.leaving) == 0):
+		d.rely(c.task)
 		d.create(c.Key, d.successor(c))
+		d.restOn(c.task)
 	default:
 		d.swap(c)
-		return
 	}
-	d.restOn(c.task)
 }
 
-// swap retires a task that does not run, or must not any more, and creates the new one beside it.
+// swap retires a task that does not run, must not any more, or is there for one that serves, and creates the new one beside it.
 func (d *decision) swap(c candidate) {
-	slot.Retire(d.transaction, c.task)
+	d.stop(c.task)
 	if !d.policy.StopFirst || slot.Unassigned(c.task) {
 		d.create(c.Key, d.successor(c))
 	}
-	d.restOn(c.task)
 }
 
 // successor returns the revision that a task's replacement is to be of. One that must leave its node stays of the revision it is of

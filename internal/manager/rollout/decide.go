@@ -62,6 +62,8 @@ type decision struct {
 	transaction *state.Transaction
 	checked     map[state.Key]bool
 
+	// relying are tasks on which the decision rests although it leaves them alone.
+	relying    []*warrenv1.Task
 	candidates []candidate
 	// updating slots are in the middle of being updated, moving ones in the middle of being moved from their node; unwell
 	// ones have no serving task for another reason.
@@ -99,7 +101,7 @@ func (d *decision) record(stored *warrenv1.Service, failures map[uint64]string) 
 func (d *decision) act() {
 	for i := range d.places {
 		if d.full() {
-			return
+			break
 		}
 		switch p := &d.places[i]; {
 		case d.sideBySide:
@@ -109,6 +111,9 @@ func (d *decision) act() {
 		}
 	}
 	d.advance()
+	for _, t := range d.relying {
+		d.check(t)
+	}
 }
 
 // edited returns a copy of the service whose rollout is changed.

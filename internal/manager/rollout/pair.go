@@ -106,15 +106,15 @@ func (d *decision) pair(p *place) {
 func (d *decision) half(p *place, revision uint64) bool {
 	staying, leaving := d.of(p.Slot, revision)
 	if len(staying) > 0 {
-		d.retire(staying[1:])
+		d.retireFor(staying[0], staying[1:])
 		if d.relied(p, staying[0]) {
-			d.retire(leaving)
+			d.retireFor(staying[0], leaving)
 			return true
 		}
 	} else if d.lacks(p, revision, len(leaving) > 0) {
 		d.check(d.service)
 		if len(leaving) > 0 && slot.Running(leaving[0]) && d.leaves(leaving[0]) != overdue {
-			d.transaction.Check(leaving[0])
+			d.rely(leaving[0])
 			d.restOn(leaving[0])
 		}
 		d.create(p.Key, revision)

@@ -221,6 +221,9 @@ func restarted(t *warrenv1.Task) { t.Status.Attempt = 2 }
 // crashed has it have ended d after the task was made.
 func crashed(d time.Duration) func(*warrenv1.Task) {
 	return func(t *warrenv1.Task) {
+		if t.Meta.CreatedAt == nil {
+			t.Meta.CreatedAt = timestamppb.New(statetest.Epoch)
+		}
 		t.Status.Attempt++
 		t.Status.Incidents = append(t.Status.Incidents, &warrenv1.Incident{
 			Kind: warrenv1.IncidentKind_INCIDENT_KIND_EXIT, At: timestamppb.New(t.Meta.CreatedAt.AsTime().Add(d)),

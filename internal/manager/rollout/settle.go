@@ -16,7 +16,7 @@ type candidate struct {
 	failed bool
 }
 
-func (d *decision) full() bool { return d.transaction.Len() >= loop.MaxOperations }
+func (d *decision) full() bool { return d.transaction.Len()+len(d.relying) >= loop.MaxOperations }
 
 // settle finishes what was begun in a slot, and leaves what could be begun to advance.
 func (d *decision) settle(p *place) {
@@ -29,7 +29,7 @@ func (d *decision) settle(p *place) {
 		d.settleStale(p, p.stale[0])
 	default:
 		// The first serves, or is the next best: nothing is gained by more than one.
-		d.retire(p.leaving[1:])
+		d.retireFor(p.leaving[0], p.leaving[1:])
 		d.propose(p, p.leaving[0], p.cause)
 	}
 }
@@ -37,10 +37,10 @@ func (d *decision) settle(p *place) {
 // settleFresh: the slot's task is as it should be. The others, if any, are stopped when it is relied on, or at once where
 // they do not run themselves.
 func (d *decision) settleFresh(p *place, fresh *warrenv1.Task) {
-	d.retire(p.fresh[1:])
+	d.retireFor(fresh, p.fresh[1:])
 	due := append(p.stale[:len(p.stale):len(p.stale)], p.leaving...)
 	if d.takesOver(p, fresh) {
-		d.retire(due)
+		d.retireFor(fresh, due)
 		return
 	}
 	kept := d.keeper(due)
@@ -74,20 +74,23 @@ func (d *decision) keeper(due []*warrenv1.Task) *warrenv1.Task {
 
 // settleStale: nothing in the slot is of the current revision. What must leave its node goes when what may stay serves.
 func (d *decision) settleStale(p *place, stale *warrenv1.Task) {
-	d.retire(p.stale[1:])
+	d.retireFor(stale, p.stale[1:])
 	if len(p.leaving) == 0 {
 		d.propose(p, stale, outdated)
 		return
 	}
 	if d.relied(p, stale) {
-		d.retire(p.leaving)
+		d.retireFor(stale, p.leaving)
 		return
 	}
-	d.retire(p.leaving[1:])
-	if p.cause == overdue || !slot.Running(p.leaving[0]) {
-		d.retire(p.leaving[:1])
+	if p.cause == overdue || !slot.Serving(p.leaving[0]) {
+		d.retire(p.leaving)
+		d.propose(p, stale, outdated)
+		return
 	}
+	d.retireFor(p.leaving[0], p.leaving[1:])
 	d.moving++
+	d.propose(p, stale, outdated) // it may never serve
 }
 
 // propose makes a slot's task a candidate for being replaced.
@@ -121,16 +124,34 @@ func (d *decision) await(p *place) {
 	}
 }
 
+// retireFor stops tasks because another is there to do their work, and has the transaction refused if that has changed
+// meanwhile.
+func (d *decision) retireFor(kept *warrenv1.Task, tasks []*warrenv1.Task) {
+	if len(tasks) > 0 {
+		d.rely(kept)
+	}
+	d.retire(tasks)
+}
+
 // retire stops tasks that have been replaced or are too many.
 func (d *decision) retire(tasks []*warrenv1.Task) {
 	for _, t := range tasks {
 		if d.full() {
 			return
 		}
-		slot.Retire(d.transaction, t)
-		d.restOn(t)
+		d.stop(t)
 	}
 }
+
+// stop retires one task.
+func (d *decision) stop(t *warrenv1.Task) {
+	slot.Retire(d.transaction, t)
+	d.checked[state.KeyOf(t)] = true
+	d.restOn(t)
+}
+
+// rely has the transaction refused if a task that stays has changed meanwhile. Whether it stays is known at the end.
+func (d *decision) rely(t *warrenv1.Task) { d.relying = append(d.relying, t) }
 
 // restOn has the transaction refused if what makes t due has changed meanwhile.
 func (d *decision) restOn(t *warrenv1.Task) {

@@ -206,6 +206,9 @@ func (v *survey) count(p *place) {
 	}
 	if len(fresh) == 0 {
 		v.left++
+		if len(p.Live) == 0 && replaced(p.Slot) && !p.failed {
+			v.begun++ // the old one was stopped for one that is about to come
+		}
 		if v.awaited == nil && len(p.Live) == 0 && len(p.Ended) > 0 {
 			v.awaited = p.Ended[0]
 		}

@@ -83,7 +83,7 @@ func Underway(r *warrenv1.Rollout) bool {
 // is not decided: by blue-green until the old tasks go, by canary until its last step is over.
 func SideBySide(service *warrenv1.Service) bool {
 	r := service.GetRollout()
-	if !Underway(r) && r.GetState() != warrenv1.RolloutState_ROLLOUT_STATE_ABANDONED {
+	if !Underway(r) && r.GetState() != warrenv1.RolloutState_ROLLOUT_STATE_ABANDONED || r.GetFrom() == r.GetTo() {
 		return false
 	}
 	switch p := Of(service); p.Strategy {
