@@ -461,3 +461,13 @@ func BenchmarkDecidingNothingForTenThousandTasks(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkAStepOfARolloutOfTenThousandTasks(b *testing.B) {
+	store, _ := large(b, at(2), parallel(100))
+	s := store.Snapshot()
+	for b.Loop() {
+		if o := decide(s, "web", now, statetest.Counter("new")); o.transaction.Len() == 0 {
+			b.Fatal("there was nothing to decide")
+		}
+	}
+}
