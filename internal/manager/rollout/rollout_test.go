@@ -105,9 +105,6 @@ func onFailing(a warrenv1.FailureAction, ratio float64) func(*warrenv1.Service) 
 	return policyOf(func(p *warrenv1.UpdatePolicy) { p.FailureAction, p.MaxFailureRatio = a, ratio })
 }
 
-// tolerant lets every new task fail.
-var tolerant = onFailing(0, 1)
-
 func onFailure(s *warrenv1.Service) {
 	s.Spec.Task.Restart = &warrenv1.RestartPolicy{Condition: warrenv1.RestartCondition_RESTART_CONDITION_ON_FAILURE}
 }

@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"slices"
+
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
@@ -38,7 +40,7 @@ func (d *decision) settle(p *place) {
 // they do not run themselves.
 func (d *decision) settleFresh(p *place, fresh *warrenv1.Task) {
 	d.retireFor(fresh, p.fresh[1:])
-	due := append(p.stale[:len(p.stale):len(p.stale)], p.leaving...)
+	due := slices.Concat(p.stale, p.leaving)
 	if d.takesOver(p, fresh) {
 		d.retireFor(fresh, due)
 		return

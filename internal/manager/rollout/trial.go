@@ -120,8 +120,11 @@ func probing(check *warrenv1.HealthCheck) time.Duration {
 	if d := check.GetTimeout(); d != nil {
 		timeout = d.AsDuration()
 	}
-	retries := cmp.Or(time.Duration(check.GetRetries()), defaultRetries)
-	return check.GetStartPeriod().AsDuration() + retries*(interval*11/10+timeout)
+	longest := check.GetStartPeriod().AsDuration()
+	for range cmp.Or(check.GetRetries(), defaultRetries) {
+		longest += interval + interval/10 + timeout
+	}
+	return longest
 }
 
 // startOf returns when a running task began to run. That is told by its node's clock, which is believed as

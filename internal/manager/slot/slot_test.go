@@ -244,3 +244,53 @@ func TestRetiringNeverRaisesWhatIsWanted(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+func TestASlotComesBackAsTheRolloutHasLeftIt(t *testing.T) {
+	const (
+		running = warrenv1.RolloutState_ROLLOUT_STATE_RUNNING
+		paused  = warrenv1.RolloutState_ROLLOUT_STATE_PAUSED
+		over    = warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE
+	)
+	was := func(revision uint64, state warrenv1.TaskState) *warrenv1.Task {
+		return statetest.Task("a", "web", 1, "n1", statetest.Of(revision), statetest.In(state), statetest.Desired(toShutDown))
+	}
+	for _, c := range []struct {
+		name   string
+		state  warrenv1.RolloutState
+		canary bool
+		last   *warrenv1.Task
+		want   uint64
+	}{
+		{"no rollout has begun", 0, false, nil, 2},
+		{"and its task was lost", 0, false, was(1, lost), 1},
+		{"a new slot of a rolling update", running, false, nil, 2},
+		{"a task that was stopped for the next", running, false, was(1, shutdown), 2},
+		{"a lost one", running, false, was(1, lost), 1},
+		{"one that failed", running, false, was(1, failed), 2},
+		{"a lost one of the new revision", running, false, was(2, lost), 2},
+		{"a new slot while it is paused", paused, false, nil, 1},
+		{"one that failed", paused, false, was(1, failed), 1},
+		{"a new one that failed", paused, false, was(2, failed), 2},
+		{"a new slot of a canary", running, true, nil, 1},
+		{"an old task that failed", running, true, was(1, failed), 1},
+		{"a lost one when it is over", over, false, was(1, lost), 2},
+	} {
+		service := statetest.Replicated("web", 1, func(s *warrenv1.Service) {
+			s.Revision = 2
+			if c.state != 0 {
+				s.Rollout = &warrenv1.Rollout{From: 1, To: 2, State: c.state}
+			}
+			if c.canary {
+				s.Spec.Update = &warrenv1.UpdatePolicy{Strategy: warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY}
+			}
+		})
+		store := statetest.New(t)
+		if c.last != nil {
+			statetest.Put(t, store, c.last)
+		}
+		of := slotAt(store.Snapshot(), 1, "")
+		if got := of.Next(service); got != c.want {
+			t.Errorf("%s: revision %d, want %d", c.name, got, c.want)
+		}
+	}
+}
