@@ -142,9 +142,9 @@ func (d *decision) swap(c candidate) {
 // as long as its rollout does not go on, or has not shown that the new one is good.
 func (d *decision) successor(c candidate) uint64 {
 	r := d.service.GetRollout()
-	if c.cause > outdated && underway(d.service) && c.task.GetRevision() == r.GetFrom() &&
+	if c.cause > outdated && underway(d.service) &&
 		(r.GetState() != warrenv1.RolloutState_ROLLOUT_STATE_RUNNING || !d.proven() || d.failed > 0) {
-		return r.GetFrom()
+		return c.task.GetRevision()
 	}
 	return d.service.GetRevision()
 }

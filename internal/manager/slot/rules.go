@@ -42,7 +42,7 @@ func (s *Slot) Next(service *warrenv1.Service) uint64 {
 		return r.GetFrom()
 	case last == nil:
 		return current
-	case last.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_LOST, rests && last.GetRevision() == r.GetFrom():
+	case last.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_LOST, rests:
 		return last.GetRevision()
 	}
 	return current
