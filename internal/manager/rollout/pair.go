@@ -76,6 +76,7 @@ func (v *survey) of(s *slot.Slot, revision uint64) (staying, leaving []*warrenv1
 			leaving = append(leaving, t)
 		}
 	}
+	v.overdueLast(leaving)
 	return staying, leaving
 }
 
@@ -96,6 +97,7 @@ func (d *decision) pair(p *place) {
 			rest = append(rest, t)
 		}
 	}
+	d.overdueLast(rest)
 	if !serves && len(rest) > 0 && d.leaves(rest[0]) != overdue {
 		rest = rest[1:] // stays until something else does its work
 	}

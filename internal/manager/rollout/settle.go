@@ -66,12 +66,13 @@ func (d *decision) takesOver(p *place, fresh *warrenv1.Task) bool {
 // keeper returns the task that stays until the new one is relied on, nil for none: the best of those that run and may stay
 // so long.
 func (d *decision) keeper(due []*warrenv1.Task) *warrenv1.Task {
+	var best *warrenv1.Task
 	for _, t := range due {
-		if slot.Running(t) && d.due(t) != overdue {
-			return t
+		if slot.Running(t) && d.due(t) != overdue && (best == nil || !slot.Serving(best) && slot.Serving(t)) {
+			best = t
 		}
 	}
-	return nil
+	return best
 }
 
 // settleStale: nothing in the slot is of the current revision. What must leave its node goes when what may stay serves.
@@ -87,6 +88,7 @@ func (d *decision) settleStale(p *place, stale *warrenv1.Task) {
 	}
 	if p.cause == overdue || !slot.Serving(p.leaving[0]) {
 		d.retire(p.leaving)
+		p.leaving = nil
 		d.propose(p, stale, outdated)
 		return
 	}

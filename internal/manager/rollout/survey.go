@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/cuemby/warren/internal/manager/rollout/policy"
@@ -131,17 +133,27 @@ func (v *survey) part(s *slot.Slot) place {
 		switch c := v.due(t); {
 		case c > outdated:
 			p.leaving = append(p.leaving, t)
-			p.cause = v.due(p.leaving[0])
 		case c == outdated:
 			p.stale = append(p.stale, t)
 		default:
 			p.fresh = append(p.fresh, t)
 		}
 	}
+	if len(p.leaving) > 0 {
+		v.overdueLast(p.leaving)
+		p.cause = v.leaves(p.leaving[0])
+	}
 	if kept && len(p.fresh) > 0 {
 		p.stale = without(p.stale, v.service.GetRollout().GetFrom())
 	}
 	return p
+}
+
+// overdueLast puts tasks that must not stay any longer behind those that may stay for a while.
+func (v *survey) overdueLast(tasks []*warrenv1.Task) {
+	slices.SortStableFunc(tasks, func(a, b *warrenv1.Task) int {
+		return cmp.Compare(max(v.leaves(a), drained), max(v.leaves(b), drained))
+	})
 }
 
 // keeps tells whether the tasks of the revision before are kept beside the new ones, to be switched back to.
