@@ -41,24 +41,63 @@ func count(service *warrenv1.Service, slots []slot.Slot, wanted demand) *warrenv
 	serving := uint32(0) // of those that count as updated
 	for i := range slots {
 		for _, t := range slots[i].Live {
-			if slot.Running(t) {
-				p.Running++
-				if t.GetRevision() == service.GetRevision() {
-					p.Updated++
-					if slot.Serving(t) {
-						serving++
-					}
+			if kept(service, t) {
+				continue
+			}
+			if t.GetStatus().GetHealth().GetState() == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY {
+				p.Unhealthy++
+			}
+			if !slot.Running(t) {
+				continue
+			}
+			p.Running++
+			if slot.Serving(t) {
+				p.Serving++
+			}
+			if t.GetRevision() == service.GetRevision() {
+				p.Updated++
+				if slot.Serving(t) {
+					serving++
 				}
 			}
 		}
 		p.Stopping += uint32(len(slots[i].Ending))
 	}
-	p.Converged = p.Desired == p.Running && p.Running == p.Updated && p.Updated == serving && p.Stopping == 0
+	p.Converged = rolledOut(service) &&
+		p.Desired == p.Running && p.Running == p.Updated && p.Updated == serving && p.Stopping == 0
 	if !p.Converged {
 		why := latestReason(service, slots, wanted)
+		if said := rolloutReason(service); said.text != "" && (why.text == "" || rests(service)) {
+			why = said
+		}
 		p.Reason, p.ReasonTaskId, p.ReasonAt = why.text, why.task, why.at
 	}
 	return p
+}
+
+// kept tells whether a task is one that blue-green keeps for a while to switch back to, and that counts for nothing else.
+func kept(service *warrenv1.Service, t *warrenv1.Task) bool {
+	r := service.GetRollout()
+	return r.GetKeepUntil() != nil && r.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE &&
+		t.GetRevision() == r.GetFrom() && t.GetRevision() != service.GetRevision()
+}
+
+// rolledOut tells whether the current revision's rollout is over. The first revision has none.
+func rolledOut(service *warrenv1.Service) bool {
+	r := service.GetRollout()
+	if r == nil {
+		return service.GetRevision() <= 1
+	}
+	return r.GetTo() == service.GetRevision() && r.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE
+}
+
+// rests tells whether a rollout goes on only when a user has it go on.
+func rests(service *warrenv1.Service) bool {
+	switch service.GetRollout().GetState() {
+	case warrenv1.RolloutState_ROLLOUT_STATE_PAUSED, warrenv1.RolloutState_ROLLOUT_STATE_WAITING:
+		return service.GetRollout().GetTo() == service.GetRevision()
+	}
+	return false
 }
 
 // alive tells whether a slot has a task that has not ended. What is left of a slot that is neither

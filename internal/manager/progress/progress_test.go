@@ -22,6 +22,10 @@ const (
 	failed    = warrenv1.TaskState_TASK_STATE_FAILED
 	lost      = warrenv1.TaskState_TASK_STATE_LOST
 
+	running   = warrenv1.RolloutState_ROLLOUT_STATE_RUNNING
+	paused    = warrenv1.RolloutState_ROLLOUT_STATE_PAUSED
+	rolledOut = warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE
+
 	toRemove = warrenv1.DesiredState_DESIRED_STATE_REMOVE
 )
 
@@ -52,6 +56,48 @@ func TestAServiceConvergesWhenAllItsTasksServeAndAreCurrent(t *testing.T) {
 	expect(t, of(t, updated, one, statetest.Task("b2", "web", 2, "n1", statetest.Of(2))), 2, 2, 1, 0, false)
 	// start-first: for a moment there is one task more than wanted
 	expect(t, of(t, updated, one, two, statetest.Task("b2", "web", 2, "n1", statetest.Of(2))), 2, 3, 1, 0, false)
+}
+
+func TestAServiceHasConvergedOnlyWhenItsRolloutIsOver(t *testing.T) {
+	updated := func(state warrenv1.RolloutState, edits ...func(*warrenv1.Rollout)) *warrenv1.Service {
+		return statetest.Replicated("web", 1, func(s *warrenv1.Service) {
+			s.Revision = 2
+			s.Rollout = &warrenv1.Rollout{From: 1, To: 2, State: state, Message: "said", Since: timestamppb.New(statetest.Epoch)}
+			for _, edit := range edits {
+				edit(s.Rollout)
+			}
+		})
+	}
+	old, current := statetest.Task("a", "web", 1, "n1"), statetest.Task("b", "web", 1, "n1", statetest.Of(2))
+	if p := of(t, updated(running), current); p.GetConverged() || p.GetReason() != "said" {
+		t.Errorf("while its task is watched: %v", p)
+	}
+	lacks := statetest.Task("b", "web", 1, "n1", statetest.Of(2), statetest.NotServing)
+	if p := of(t, updated(running), old, lacks); p.GetReason() == "said" || p.GetServing() != 1 || p.GetRunning() != 2 {
+		t.Errorf("what a task lacks comes first: %v", p)
+	}
+	if p := of(t, updated(paused), old, lacks); p.GetConverged() || p.GetReason() != "said" {
+		t.Errorf("but not of a rollout that rests: %v", p)
+	}
+	expect(t, of(t, updated(rolledOut), current), 1, 1, 1, 0, true)
+	before := updated(rolledOut, func(r *warrenv1.Rollout) { r.To = 1 })
+	if p := of(t, before, current); p.GetConverged() || p.GetReason() != "" {
+		t.Errorf("before the next one has begun: %v", p)
+	}
+	keeping := updated(rolledOut, func(r *warrenv1.Rollout) { r.KeepUntil = timestamppb.New(statetest.Epoch) })
+	if p := of(t, keeping, old, current); !p.GetConverged() || p.GetRunning() != 1 || p.GetServing() != 1 {
+		t.Errorf("old tasks that are kept to switch back to count for nothing: %v", p)
+	}
+}
+
+func TestUnhealthyTasksAreCounted(t *testing.T) {
+	ill := statetest.Task("b", "web", 2, "n1", statetest.NotServing, func(task *warrenv1.Task) {
+		task.Status.Health = &warrenv1.TaskHealth{State: warrenv1.HealthState_HEALTH_STATE_UNHEALTHY}
+	})
+	p := of(t, statetest.Replicated("web", 2), statetest.Task("a", "web", 1, "n1"), ill)
+	if p.GetUnhealthy() != 1 || p.GetServing() != 1 || p.GetConverged() {
+		t.Errorf("got %v", p)
+	}
 }
 
 func TestSlotsAreShownWhateverTheirNumbers(t *testing.T) {
@@ -176,7 +222,10 @@ func TestATaskThatDoesNotServeSaysWhatItLacks(t *testing.T) {
 
 func TestProgressIsConvergedExactlyWhenTheCountsSaySo(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		objects := []state.Object{statetest.Replicated("web", rapid.Uint32Range(0, 4).Draw(rt, "replicas"), func(s *warrenv1.Service) { s.Revision = 2 })}
+		objects := []state.Object{statetest.Replicated("web", rapid.Uint32Range(0, 4).Draw(rt, "replicas"), func(s *warrenv1.Service) {
+			s.Revision = 2
+			s.Rollout = &warrenv1.Rollout{From: 1, To: 2, State: rapid.SampledFrom([]warrenv1.RolloutState{running, rolledOut}).Draw(rt, "rollout")}
+		})}
 		for i := range rapid.IntRange(0, 8).Draw(rt, "tasks") {
 			objects = append(objects, statetest.Task(string(rune('a'+i)), "web", rapid.Uint32Range(1, 5).Draw(rt, "slot"), "n1",
 				statetest.In(warrenv1.TaskState(rapid.Int32Range(1, 11).Draw(rt, "state"))),
@@ -186,13 +235,13 @@ func TestProgressIsConvergedExactlyWhenTheCountsSaySo(t *testing.T) {
 		}
 		s := statetest.New(t, objects...).Snapshot()
 		p := progress.Of(s, s.ServiceByName("web"))
-		silent := 0
+		silent, over := 0, s.ServiceByName("web").GetRollout().GetState() == rolledOut
 		for task := range s.Tasks() {
 			if status := task.GetStatus(); lifecycle.Wanted(task) && status.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING && !status.GetServing() {
 				silent++
 			}
 		}
-		if want := p.GetDesired() == p.GetRunning() && p.GetRunning() == p.GetUpdated() && p.GetStopping() == 0 && silent == 0; p.GetConverged() != want {
+		if want := p.GetDesired() == p.GetRunning() && p.GetRunning() == p.GetUpdated() && p.GetStopping() == 0 && silent == 0 && over; p.GetConverged() != want {
 			rt.Errorf("converged %v: %v", p.GetConverged(), p)
 		}
 		if p.GetConverged() && p.GetReason() != "" {

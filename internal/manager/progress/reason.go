@@ -37,6 +37,15 @@ func latestReason(service *warrenv1.Service, slots []slot.Slot, wanted demand) r
 	return latest
 }
 
+// rolloutReason is what there is to say of a rollout that is not over: why it rests, and why it goes back.
+func rolloutReason(service *warrenv1.Service) reason {
+	r := service.GetRollout()
+	if rolledOut(service) || r.GetTo() != service.GetRevision() {
+		return reason{}
+	}
+	return reason{text: r.GetMessage(), at: r.GetSince()}
+}
+
 // satisfied tells whether a slot has what the spec wants; what once went wrong there is history then.
 func satisfied(service *warrenv1.Service, s *slot.Slot) bool {
 	for _, t := range s.Live {

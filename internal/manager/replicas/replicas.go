@@ -175,26 +175,55 @@ func (d *decision) replicated(slots []slot.Slot) {
 	}
 }
 
-// worstFirst sorts the slots of a service by how well they can be done without: first those without a running
-// task, then, again and again, one on the node that has most copies, so that what stays is spread.
+// worstFirst sorts the slots of a service by how well they can be done without: first those whose task does not serve, the less
+// it does the sooner, then, again and again, the newest on the node that has most copies, so that what stays is spread.
 // Among equals the highest number goes first.
 func worstFirst(slots []*slot.Slot) {
 	// That a node's third copy goes before any second one is the same as taking from the fullest.
 	copies := map[string]int{}
 	nth := make(map[*slot.Slot]int, len(slots))
-	slices.SortFunc(slots, func(a, b *slot.Slot) int { return cmp.Compare(a.Number, b.Number) })
+	slices.SortFunc(slots, olderFirst)
 	for _, s := range slots {
-		if len(s.Live) > 0 && slot.Serving(s.Live[0]) {
+		if worth(s) == serving {
 			copies[s.Live[0].GetNodeId()]++
 			nth[s] = copies[s.Live[0].GetNodeId()]
 		}
 	}
 	slices.SortFunc(slots, func(a, b *slot.Slot) int {
-		if (nth[a] == 0) != (nth[b] == 0) {
-			return cmp.Compare(nth[a], nth[b])
-		}
-		return cmp.Or(cmp.Compare(nth[b], nth[a]), cmp.Compare(len(a.Live), len(b.Live)), cmp.Compare(b.Number, a.Number))
+		return cmp.Or(cmp.Compare(worth(a), worth(b)), cmp.Compare(nth[b], nth[a]), olderFirst(b, a))
 	})
+}
+
+// What a slot is worth: the best of its tasks.
+const (
+	empty = iota
+	waiting
+	running
+	serving
+)
+
+func worth(s *slot.Slot) int {
+	switch {
+	case len(s.Live) == 0:
+		return empty
+	case slot.Serving(s.Live[0]):
+		return serving
+	case slot.Running(s.Live[0]):
+		return running
+	}
+	return waiting
+}
+
+// olderFirst sorts slots by when their best task was made, then by number.
+func olderFirst(a, b *slot.Slot) int {
+	return cmp.Or(made(a).Compare(made(b)), cmp.Compare(a.Number, b.Number))
+}
+
+func made(s *slot.Slot) time.Time {
+	if len(s.Live) == 0 {
+		return time.Time{}
+	}
+	return s.Live[0].GetMeta().GetCreatedAt().AsTime()
 }
 
 // global keeps a slot on each node that may have one.
@@ -245,13 +274,17 @@ func (d *decision) onNode(s *slot.Slot, n *warrenv1.Node, rules *placement.Rules
 
 // fill creates a task in a slot that holds none, unless the slot is done or must wait.
 func (d *decision) fill(s *slot.Slot) {
-	if len(s.Live) > 0 || s.Done(d.service) || d.full() {
+	if len(s.Live) > 0 || d.full() {
+		return
+	}
+	revision := s.Next(d.service)
+	if s.Done(d.service, revision) {
 		return
 	}
 	if len(s.Ending) > 0 && slot.StopFirst(d.service) {
 		return // its end is a change that brings us here again
 	}
-	if at := s.NotBefore(d.service); at.After(d.now) {
+	if at := s.NotBefore(d.service, revision); at.After(d.now) {
 		if d.wake.IsZero() || at.Before(d.wake) {
 			d.wake = at
 		}
@@ -261,5 +294,5 @@ func (d *decision) fill(s *slot.Slot) {
 		d.transaction.Check(d.service)
 		d.checked = true
 	}
-	d.transaction.Create(slot.NewTask(d.newID(), d.service, s.Key, d.now))
+	d.transaction.Create(slot.NewTaskOf(d.newID(), d.service, revision, s.Key, d.now))
 }

@@ -133,7 +133,7 @@ func history(s state.Snapshot, of *slot.Slot) int {
 }
 
 // decideRevisions deletes the revisions of one service that are neither among the newest nor of
-// any task. It looks at the tasks only where there are too many.
+// any task, and to which its rollout can neither lead nor go back. It looks at the tasks only where there are too many.
 func decideRevisions(s state.Snapshot, serviceID string, transaction *state.Transaction) {
 	service := s.Service(serviceID)
 	if service == nil || service.GetRemoving() {
@@ -145,7 +145,10 @@ func decideRevisions(s state.Snapshot, serviceID string, transaction *state.Tran
 	if len(revisions) <= RevisionHistory {
 		return
 	}
-	needed := map[uint64]bool{service.GetRevision(): true}
+	needed := map[uint64]bool{
+		service.GetRevision(): true, service.GetPreviousRevision(): true,
+		service.GetRollout().GetFrom(): true, service.GetRollout().GetTo(): true,
+	}
 	for t := range s.TasksByService(serviceID) {
 		needed[t.GetRevision()] = true
 	}

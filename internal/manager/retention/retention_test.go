@@ -89,6 +89,21 @@ func TestRevisionsAreKeptWhileNewOrNeeded(t *testing.T) {
 	}
 }
 
+func TestRevisionsThatARolloutMayNeedAreKept(t *testing.T) {
+	web := statetest.Replicated("web", 1)
+	var objects []state.Object
+	for web.Revision = 1; web.Revision <= 15; web.Revision++ {
+		objects = append(objects, statetest.Revision(web))
+	}
+	web.Revision, web.LastRevision, web.PreviousRevision = 3, 15, 2
+	web.Rollout = &warrenv1.Rollout{From: 4, To: 3, Rollback: true}
+	s := statetest.New(t, append(objects, web)...).Snapshot()
+	transaction, _ := decide(s, "web", statetest.Epoch)
+	if got, want := statetest.Describe(s, transaction), []string{"delete revision web.5", "delete revision web.1"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestWhatIsLookedAt(t *testing.T) {
 	web := statetest.Replicated("web", 1, func(s *warrenv1.Service) { s.Revision = 2 })
 	live, ended := statetest.Task("a", "web", 1, "n1"), statetest.Task("a", "web", 1, "n1", statetest.In(failed))

@@ -14,8 +14,12 @@ import (
 // Inputs are the tables the loop watches.
 var Inputs = []statev1.Table{statev1.Table_TABLE_SERVICE, statev1.Table_TABLE_NODE, statev1.Table_TABLE_TASK}
 
-// Outputs are what the loop writes, in slots that hold a live task.
-var Outputs = []string{"task create", "task.desired"}
+// Outputs are what the loop writes: tasks in slots that hold a live one; the record of the rollout; of the revisions what is found out
+// about them; and where a rollout goes back by itself, what users write as well.
+var Outputs = []string{
+	"task create", "task.desired", "service.rollout", "service.written_at", "revision.image_digest", "revision.failure",
+	"service.spec", "service.revision", "service.previous_revision", "service.last_revision", "service.written_by",
+}
 
 // New returns the loop. It takes the ids of the tasks it creates from newID.
 func New(newID func() string) loop.Loop {
@@ -64,7 +68,7 @@ func (r *rollouts) affected(s state.Snapshot, c state.Change) iter.Seq[string] {
 		case *warrenv1.Task:
 			before, _ := c.Before.(*warrenv1.Task)
 			after, _ := c.After.(*warrenv1.Task)
-			if r.underway[o.GetServiceId()] || after != nil && mayHaveBecomeDue(s, before, after) {
+			if r.underway[o.GetServiceId()] || after != nil && (mayHaveBecomeDue(s, before, after) || newsOfImage(s, before, after)) {
 				yield(o.GetServiceId())
 			}
 		}
@@ -72,11 +76,21 @@ func (r *rollouts) affected(s state.Snapshot, c state.Change) iter.Seq[string] {
 }
 
 // mayHaveBecomeDue tells whether a change of a task can make it due by itself: it came to be of an
-// old revision, or was placed while its node or the service changed.
+// old revision, was placed while its node or the service changed, or was picked to be moved.
 func mayHaveBecomeDue(s state.Snapshot, before, after *warrenv1.Task) bool {
 	service := s.Service(after.GetServiceId())
-	if service == nil || before != nil && before.GetNodeId() == after.GetNodeId() {
+	if service == nil || before != nil && before.GetNodeId() == after.GetNodeId() && before.GetDisplaced() == after.GetDisplaced() {
 		return false
 	}
-	return newJudge(s, service).due(after) != nothing
+	none := &images{snapshot: s, serviceID: after.GetServiceId(), revisions: map[uint64]image{}}
+	return newJudge(s, service, none, time.Time{}).due(after) != nothing
+}
+
+// newsOfImage tells whether a task has found its image to be something that its revision does not stand for yet, or not at all.
+func newsOfImage(s state.Snapshot, before, after *warrenv1.Task) bool {
+	digest := after.GetStatus().GetImageDigest()
+	if digest == "" || digest == before.GetStatus().GetImageDigest() {
+		return false
+	}
+	return s.Revision(after.GetServiceId(), after.GetRevision()).GetImageDigest() != digest
 }

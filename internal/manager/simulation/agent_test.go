@@ -21,6 +21,7 @@ const (
 	goodImage  = "good"  // runs until it is stopped; may crash during the faults
 	crashImage = "crash" // ends soon after it has started
 	badImage   = "bad"   // cannot be pulled
+	sickImage  = "sick"  // runs and is found unhealthy before long
 )
 
 // forever is longer than any simulation.
@@ -310,7 +311,16 @@ func (a *agent) look(machine context.Context, t *local) {
 		t.running = machine.Err() == nil
 		a.become(t, warrenv1.TaskState_TASK_STATE_RUNNING)
 		a.mu.Unlock()
-		stop := waitFor(machine, t.stop, runs)
+		stop := false
+		if kind == sickImage {
+			stop = waitFor(machine, t.stop, a.between(time.Millisecond, 3*time.Second))
+			if !stop {
+				a.mu.Lock()
+				a.sicken(t)
+				a.mu.Unlock()
+			}
+		}
+		stop = stop || waitFor(machine, t.stop, runs)
 		if !stop && kind == goodImage && !a.faulty.Load() {
 			stop = waitFor(machine, t.stop, forever) // it would have crashed, but the faults are over
 		}
@@ -320,6 +330,9 @@ func (a *agent) look(machine context.Context, t *local) {
 		}
 		a.mu.Lock()
 		t.running = false
+		if machine.Err() == nil {
+			a.note(t, warrenv1.IncidentKind_INCIDENT_KIND_EXIT)
+		}
 		a.mu.Unlock()
 		if restarts == 2 {
 			end(warrenv1.TaskState_TASK_STATE_FAILED)
@@ -337,8 +350,33 @@ func (a *agent) become(t *local, s warrenv1.TaskState) {
 	t.status = proto.CloneOf(t.status)
 	t.status.State, t.status.Since, t.status.Message = s, now, ""
 	t.status.Serving = s == warrenv1.TaskState_TASK_STATE_RUNNING
+	t.status.Health = nil
+	if s >= warrenv1.TaskState_TASK_STATE_STARTING && !strings.HasPrefix(t.image, "good:nodigest") {
+		t.status.ImageDigest = "sha256:" + t.image
+	}
 	if s == warrenv1.TaskState_TASK_STATE_RUNNING {
 		t.status.StartedAt = now
+	}
+	a.report(t)
+}
+
+// note adds that something befell a task.
+func (a *agent) note(t *local, kind warrenv1.IncidentKind) {
+	t.status = proto.CloneOf(t.status)
+	t.status.Incidents = append(t.status.Incidents, &warrenv1.Incident{
+		At: timestamppb.New(time.Now().Add(a.skew)), Attempt: t.status.GetAttempt(), Kind: kind,
+	})
+}
+
+// sicken has a running task be found unhealthy, unless the machine is off.
+func (a *agent) sicken(t *local) {
+	if a.machine.Err() != nil {
+		return
+	}
+	a.note(t, warrenv1.IncidentKind_INCIDENT_KIND_UNHEALTHY)
+	t.status.Serving = false
+	t.status.Health = &warrenv1.TaskHealth{
+		State: warrenv1.HealthState_HEALTH_STATE_UNHEALTHY, Since: timestamppb.New(time.Now().Add(a.skew)),
 	}
 	a.report(t)
 }

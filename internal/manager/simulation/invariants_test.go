@@ -1,37 +1,123 @@
 package simulation
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/placement"
+	"github.com/cuemby/warren/internal/manager/rollout/policy"
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-// checkCommit checks what must hold after every commit, given what it changed.
-func checkCommit(s state.Snapshot, changes []state.Change) error {
-	nodes := map[string]bool{}
+// checkCommit checks what must hold after every commit, given what it changed, and names the service with which something is wrong.
+func checkCommit(s state.Snapshot, changes []state.Change) (about string, err error) {
+	nodes, services := map[string]bool{}, map[string]bool{}
 	for _, c := range changes {
+		if service, ok := c.After.(*warrenv1.Service); ok {
+			if err := checkRollout(s, service); err != nil {
+				return service.GetMeta().GetId(), fmt.Errorf("service %s: %w", service.GetSpec().GetName(), err)
+			}
+		}
 		after, ok := c.After.(*warrenv1.Task)
 		if !ok {
 			continue
 		}
-		if before, ok := c.Before.(*warrenv1.Task); ok {
+		before, _ := c.Before.(*warrenv1.Task)
+		if before != nil {
 			if err := checkStep(before, after); err != nil {
-				return fmt.Errorf("task %s of %s: %w", after.GetMeta().GetId(), lifecycle.Name(after, after.GetNodeId()), err)
+				return after.GetServiceId(), fmt.Errorf("task %s of %s: %w", after.GetMeta().GetId(), lifecycle.Name(after, after.GetNodeId()), err)
 			}
+			if err := checkStrength(s, before, after); err != nil {
+				return after.GetServiceId(), fmt.Errorf("slot %s: %w", lifecycle.Name(after, after.GetNodeId()), err)
+			}
+		} else {
+			services[after.GetServiceId()] = true
 		}
 		if err := checkSlot(s, after); err != nil {
-			return fmt.Errorf("slot %s: %w", lifecycle.Name(after, after.GetNodeId()), err)
+			return after.GetServiceId(), fmt.Errorf("slot %s: %w", lifecycle.Name(after, after.GetNodeId()), err)
 		}
 		nodes[after.GetNodeId()] = true
 	}
+	for id := range services {
+		if err := checkHarm(s, s.Service(id)); err != nil {
+			return id, fmt.Errorf("service %s: %w", id, err)
+		}
+	}
 	for id := range nodes {
 		if err := checkCapacity(s, id); err != nil {
-			return fmt.Errorf("node %s: %w", id, err)
+			return "", fmt.Errorf("node %s: %w", id, err)
 		}
+	}
+	return "", nil
+}
+
+// checkRollout: what a rollout leads to and may go back to is kept, and the current revision holds the current template.
+func checkRollout(s state.Snapshot, service *warrenv1.Service) error {
+	if service.GetRemoving() {
+		return nil
+	}
+	id, r := service.GetMeta().GetId(), service.GetRollout()
+	current := s.Revision(id, service.GetRevision())
+	switch {
+	case current == nil:
+		return fmt.Errorf("revision %d, its current one, is gone", service.GetRevision())
+	case !proto.Equal(current.GetTask(), service.GetSpec().GetTask()):
+		return fmt.Errorf("revision %d is not what the service says", service.GetRevision())
+	case policy.Underway(r) && (s.Revision(id, r.GetFrom()) == nil || s.Revision(id, r.GetTo()) == nil):
+		return fmt.Errorf("a revision of its rollout from %d to %d is gone", r.GetFrom(), r.GetTo())
+	}
+	return nil
+}
+
+// checkStrength: where the new task is started first, one that serves is stopped only when another in its slot does, unless its node
+// had to be empty by now. Nothing of this is about slots that are given up.
+func checkStrength(s state.Snapshot, before, after *warrenv1.Task) error {
+	service, n := s.Service(after.GetServiceId()), s.Node(after.GetNodeId())
+	if !lifecycle.Wanted(before) || !slot.Serving(before) || after.GetDesired() != warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN || lifecycle.Ended(after.GetStatus().GetState()) {
+		return nil
+	}
+	deadline := n.GetSpec().GetDrainDeadline()
+	if service.GetSpec().GetGlobal() != nil || slot.StopFirst(service) || deadline != nil && !deadline.AsTime().After(time.Now()) {
+		return nil
+	}
+	of := slot.At(s, after.GetServiceId(), slot.KeyOf(after))
+	if len(of.Live) == 0 || !slot.Serving(of.Live[0]) {
+		return fmt.Errorf("a serving task of revision %d was stopped and no other serves", after.GetRevision())
+	}
+	return nil
+}
+
+// checkHarm: a bad revision takes no more slots beside tasks that do well than the first batch, and as many as may fail.
+func checkHarm(s state.Snapshot, service *warrenv1.Service) error {
+	p := policy.Of(service)
+	r := service.GetRollout()
+	if service == nil || p.StopFirst || p.Strategy != warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_ROLLING || p.Action == warrenv1.FailureAction_FAILURE_ACTION_CONTINUE ||
+		r.GetRollback() || !policy.Underway(r) || r.GetTo() != service.GetRevision() || service.GetSpec().GetLabels()["changed"] != "" ||
+		strings.HasPrefix(service.GetSpec().GetTask().GetContainer().GetImage(), goodImage) {
+		return nil
+	}
+	slots, taken := 0, 0
+	for _, of := range slot.Of(s, service.GetMeta().GetId()) {
+		if of.InUse() {
+			slots++
+		}
+		revisions := map[bool]bool{}
+		for _, t := range of.Live {
+			revisions[t.GetRevision() == r.GetTo()] = true
+		}
+		if len(revisions) == 2 {
+			taken++
+		}
+	}
+	if allowed := p.Parallelism + int(p.MaxFailureRatio*float64(slots)); taken > allowed {
+		return fmt.Errorf("the bad revision %d has come to %d slots where %d are allowed", r.GetTo(), taken, allowed)
 	}
 	return nil
 }
@@ -53,14 +139,18 @@ func checkStep(before, after *warrenv1.Task) error {
 }
 
 // checkSlot: two tasks of one slot may run at once only where an update starts the new one first, and
-// never more than two are wanted.
+// never more than two are wanted, or two of each revision where two revisions are kept side by side.
 func checkSlot(s state.Snapshot, t *warrenv1.Task) error {
 	service := s.Service(t.GetServiceId())
 	if service == nil {
 		return fmt.Errorf("the service is gone")
 	}
 	of := slot.At(s, t.GetServiceId(), slot.KeyOf(t))
-	if len(of.Live) > 2 {
+	wanted := 2
+	if service.GetSpec().GetUpdate().GetStrategy() > warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_ROLLING || service.GetSpec().GetLabels()["changed"] != "" {
+		wanted = 4 // of each of two revisions
+	}
+	if len(of.Live) > wanted {
 		return fmt.Errorf("%d tasks are wanted", len(of.Live))
 	}
 	placed := 0
@@ -122,6 +212,9 @@ func settled(s state.Snapshot, service *warrenv1.Service) error {
 				want++
 			}
 		}
+	}
+	if r := service.GetRollout(); cmp.Or(r.GetTo(), 1) != service.GetRevision() || r != nil && (r.GetState() != warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE || r.GetKeepUntil() != nil) {
+		return fmt.Errorf("its rollout to revision %d of %d is %v: %s", r.GetTo(), service.GetRevision(), r.GetState(), r.GetMessage())
 	}
 	have := 0
 	for _, of := range slot.Of(s, service.GetMeta().GetId()) {

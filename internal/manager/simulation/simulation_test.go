@@ -16,7 +16,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
@@ -83,8 +85,8 @@ func newWorld(t *testing.T, seed uint64, nodes int) *world {
 	_, feed := w.store.Watch()
 	proposer.OnCommit(func(_, after state.Snapshot) {
 		w.commits++
-		if err := checkCommit(after, feed.Take().Changes); err != nil {
-			t.Errorf("after %v: %v", time.Since(statetest.Epoch), err)
+		if about, err := checkCommit(after, feed.Take().Changes); err != nil {
+			t.Errorf("after %v: %v\n%s", time.Since(statetest.Epoch), err, account(after, after.Service(about)))
 		}
 		if w.watch != nil {
 			w.watch(after)
@@ -167,7 +169,7 @@ func (w *world) upTo(d time.Duration) time.Duration {
 // happen does one thing to the cluster.
 func (w *world) happen() {
 	a := w.agents[w.random.IntN(len(w.agents))]
-	switch w.random.IntN(16) {
+	switch w.random.IntN(24) {
 	case 0, 1:
 		a.crash(w.upTo(40 * time.Second))
 	case 2, 3:
@@ -185,7 +187,11 @@ func (w *world) happen() {
 			warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE, warrenv1.NodeAvailability_NODE_AVAILABILITY_PAUSE,
 			warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN,
 		}[w.random.IntN(3)]
-		w.edit(a.id, func(n *warrenv1.Node) { n.Spec.Availability = availability })
+		var deadline *timestamppb.Timestamp
+		if w.random.IntN(3) == 0 {
+			deadline = timestamppb.New(time.Now().Add(w.upTo(20 * time.Second)))
+		}
+		w.edit(a.id, func(n *warrenv1.Node) { n.Spec.Availability, n.Spec.DrainDeadline = availability, deadline })
 	case 9:
 		tier := []string{"front", "back"}[w.random.IntN(2)]
 		w.edit(a.id, func(n *warrenv1.Node) { n.Spec.Labels = map[string]string{"tier": tier} })
@@ -203,20 +209,105 @@ func (w *world) happen() {
 				r.Replicas = replicas
 			}
 		})
+	case 14:
+		w.pick(func(s *warrenv1.Service) { w.goBack(s) })
+	case 15, 16:
+		paused := w.random.IntN(3) == 0
+		w.pick(func(s *warrenv1.Service) {
+			order(s, func(o *warrenv1.RolloutOrders) { o.Paused = paused; o.Resumes += resumes(paused) })
+		})
+	case 17, 18:
+		w.pick(func(s *warrenv1.Service) { order(s, func(o *warrenv1.RolloutOrders) { o.Promotes++ }) })
+	case 19:
+		w.displace()
+	case 20:
+		update := w.update()
+		w.pick(func(s *warrenv1.Service) {
+			update.Order = s.GetSpec().GetUpdate().GetOrder()
+			s.Spec.Update = update
+			s.Spec.Labels = map[string]string{"changed": "yes"}
+		})
 	default:
 		image, placement := w.image(), w.placement()
 		w.pick(func(s *warrenv1.Service) {
-			s.Revision++
-			s.Spec.Task.Container.Image = fmt.Sprintf("%s:%d", image, s.Revision)
+			s.Spec.Task.Container.Image = image
 			s.Spec.Placement = placement
 		})
 	}
 }
 
+// order changes what users have ordered of a service's rollouts.
+func order(s *warrenv1.Service, edit func(*warrenv1.RolloutOrders)) {
+	if s.Orders == nil {
+		s.Orders = &warrenv1.RolloutOrders{By: "ann"}
+	}
+	edit(s.Orders)
+}
+
+func resumes(paused bool) uint64 {
+	if paused {
+		return 0
+	}
+	return 1
+}
+
+// goBack goes back to the revision before, as the API would.
+func (w *world) goBack(s *warrenv1.Service) {
+	r := w.store.Snapshot().Revision(s.GetMeta().GetId(), s.GetPreviousRevision())
+	if r == nil {
+		return
+	}
+	s.LastRevision = max(s.GetLastRevision(), s.GetRevision())
+	s.Spec.Task, s.Revision, s.PreviousRevision = proto.CloneOf(r.GetTask()), r.GetNumber(), 0
+	order(s, func(o *warrenv1.RolloutOrders) { o.Paused = false })
+}
+
+// displace marks a task as one that a rebalancing has picked.
+func (w *world) displace() {
+	for t := range w.store.Snapshot().Tasks() {
+		if t.GetSlot() > 0 && t.GetDesired() == warrenv1.DesiredState_DESIRED_STATE_RUNNING && w.random.IntN(20) == 0 {
+			transaction := state.New(time.Now())
+			state.Update(transaction, t, func(t *warrenv1.Task) { t.Displaced = true })
+			w.propose(transaction)
+			return
+		}
+	}
+}
+
 func (w *world) replicas() uint32 { return uint32(w.random.IntN(min(2*len(w.agents), 100))) }
 
+// image draws an image that no other revision has.
 func (w *world) image() string {
-	return []string{goodImage, goodImage, goodImage, crashImage, badImage}[w.random.IntN(5)]
+	kind := []string{
+		goodImage, goodImage, goodImage, goodImage + ":nodigest", crashImage, badImage, sickImage,
+	}[w.random.IntN(7)]
+	w.names++
+	return fmt.Sprintf("%s:%d", kind, w.names)
+}
+
+// update draws how a service's tasks are replaced.
+func (w *world) update() *warrenv1.UpdatePolicy {
+	p := &warrenv1.UpdatePolicy{
+		Parallelism:     uint32(w.random.IntN(5)),
+		Delay:           durationpb.New(w.upTo(2 * time.Second)),
+		MaxFailureRatio: []float64{0, 0, 0.1, 1}[w.random.IntN(4)],
+		FailureAction:   warrenv1.FailureAction(w.random.IntN(4)),
+		MaxUnavailable:  uint32(w.random.IntN(4)),
+		Strategy:        warrenv1.RolloutStrategy(max(0, w.random.IntN(6)-2)),
+		Keep:            durationpb.New(w.upTo(20 * time.Second)),
+		Manual:          w.random.IntN(3) == 0,
+	}
+	if w.random.IntN(2) == 0 {
+		p.Monitor = durationpb.New(w.upTo(4 * time.Second))
+	}
+	if w.random.IntN(2) == 0 {
+		p.ProgressDeadline = durationpb.New(time.Second + w.upTo(30*time.Second))
+	}
+	for weight := uint32(0); weight < 100 && w.random.IntN(3) > 0; {
+		weight = min(100, weight+1+uint32(w.random.IntN(60)))
+		p.Canary = append(p.Canary, &warrenv1.CanaryStep{Weight: weight, Hold: durationpb.New(w.upTo(8 * time.Second).Truncate(3 * time.Second))})
+	}
+	return p
 }
 
 func (w *world) placement() *warrenv1.Placement {
@@ -230,15 +321,13 @@ func (w *world) placement() *warrenv1.Placement {
 func (w *world) create() {
 	w.names++
 	edit := func(s *warrenv1.Service) {
-		s.Spec.Task.Container.Image = w.image() + ":1"
+		s.Spec.Task.Container.Image = w.image()
 		s.Spec.Task.Reservations = &warrenv1.Resources{
 			NanoCpus: w.random.Int64N(4) * 1e8, MemoryBytes: w.random.Int64N(4) * (64 << 20),
 		}
 		s.Spec.Placement = w.placement()
-		s.Spec.Update = &warrenv1.UpdatePolicy{
-			Parallelism: uint32(w.random.IntN(5)), Delay: durationpb.New(w.upTo(2 * time.Second)),
-			Order: warrenv1.UpdateOrder(w.random.IntN(3)),
-		}
+		s.Spec.Update = w.update()
+		s.Spec.Update.Order = warrenv1.UpdateOrder(w.random.IntN(3))
 		s.Spec.NodeLoss = w.nodeLoss()
 	}
 	name := fmt.Sprintf("s%d", w.names)
@@ -280,17 +369,27 @@ func (w *world) pick(edit func(*warrenv1.Service)) {
 	}
 }
 
-// change changes a service as the API would: a change of its template is a new revision.
+// change changes a service as the API would: a change of its template is a new revision. It tries until it is not overtaken.
 func (w *world) change(id string, edit func(*warrenv1.Service)) {
-	s := w.store.Snapshot().Service(id)
-	transaction := state.New(time.Now())
-	state.Update(transaction, s, func(changed *warrenv1.Service) {
-		edit(changed)
-		if changed.GetRevision() != s.GetRevision() {
-			transaction.Create(statetest.Revision(changed))
+	for {
+		s := w.store.Snapshot().Service(id)
+		if s == nil {
+			return
 		}
-	})
-	w.propose(transaction)
+		transaction := state.New(time.Now())
+		state.Update(transaction, s, func(changed *warrenv1.Service) {
+			edit(changed)
+			changed.WrittenAt = 0
+			if changed.GetRevision() == s.GetRevision() && !proto.Equal(changed.GetSpec().GetTask(), s.GetSpec().GetTask()) {
+				changed.Revision = max(s.GetLastRevision(), s.GetRevision()) + 1
+				changed.LastRevision, changed.PreviousRevision = changed.Revision, s.GetRevision()
+				transaction.Create(statetest.Revision(proto.CloneOf(changed)))
+			}
+		})
+		if w.propose(transaction) {
+			return
+		}
+	}
 }
 
 // edit changes a node, if it is known.
@@ -310,11 +409,13 @@ func (w *world) removeNode(id string) {
 	}
 }
 
-// propose writes what a user does. That it may be refused is the user's matter, who here gives up.
-func (w *world) propose(transaction *state.Transaction) {
-	if _, err := w.manager.proposer.Propose(context.Background(), transaction); err != nil {
+// propose writes what a user does, and tells whether it was not refused.
+func (w *world) propose(transaction *state.Transaction) bool {
+	refused, err := w.manager.proposer.Propose(context.Background(), transaction)
+	if err != nil {
 		w.t.Error(err)
 	}
+	return refused == nil
 }
 
 // calm ends the faults: every machine comes back, all but two nodes take tasks, and every service asks for
@@ -331,6 +432,7 @@ func (w *world) calm() {
 		w.until(func() bool {
 			w.edit(a.id, func(n *warrenv1.Node) {
 				n.Spec.Availability, n.Spec.Labels = availability, map[string]string{"tier": "front"}
+				n.Spec.DrainDeadline = nil
 			})
 			n := w.store.Snapshot().Node(a.id)
 			return n != nil && n.GetSpec().GetAvailability() == availability
@@ -341,11 +443,22 @@ func (w *world) calm() {
 			continue
 		}
 		w.change(s.GetMeta().GetId(), func(s *warrenv1.Service) {
-			s.Revision++
-			s.Spec.Task.Container.Image = fmt.Sprintf("%s:%d", goodImage, s.Revision)
+			w.names++
+			s.Spec.Task.Container.Image = fmt.Sprintf("%s:%d", goodImage, w.names)
 			s.Spec.Task.Reservations = nil
 			s.Spec.Update.Parallelism = uint32(len(w.agents)) / 4
+			s.Spec.Update.ProgressDeadline = nil
+			order(s, func(o *warrenv1.RolloutOrders) { o.Paused = false; o.Resumes++ })
 		})
+	}
+}
+
+// promote has every rollout go on that waits for it.
+func (w *world) promote() {
+	for s := range w.store.Snapshot().Services() {
+		if s.GetRollout().GetState() == warrenv1.RolloutState_ROLLOUT_STATE_WAITING && !s.GetRemoving() {
+			w.change(s.GetMeta().GetId(), func(s *warrenv1.Service) { order(s, func(o *warrenv1.RolloutOrders) { o.Promotes++ }) })
+		}
 	}
 }
 
@@ -361,6 +474,11 @@ func (w *world) await(what string, check func() error) {
 	began := time.Now()
 	w.until(func() bool { return check() == nil })
 	if err := check(); err != nil {
+		for service := range w.store.Snapshot().Services() {
+			if settled(w.store.Snapshot(), service) != nil {
+				w.t.Log(account(w.store.Snapshot(), service))
+			}
+		}
 		w.t.Fatalf("waited %v for %s: %v", patience, what, err)
 	}
 	w.t.Logf("waited %v for %s", time.Since(began).Round(time.Second), what)
@@ -369,6 +487,7 @@ func (w *world) await(what string, check func() error) {
 // whole tells why the cluster is not as its services say, in the state or on the machines.
 func (w *world) whole() error {
 	synctest.Wait()
+	w.promote()
 	s := w.store.Snapshot()
 	for _, a := range w.agents {
 		if n := s.Node(a.id); n.GetStatus().GetState() != warrenv1.NodeState_NODE_STATE_READY {

@@ -134,7 +134,27 @@ func soup(t *rapid.T, now time.Time) []state.Object {
 		s.Spec.Update = &warrenv1.UpdatePolicy{
 			Parallelism: uint32(rapid.IntRange(0, 3).Draw(t, "parallelism")),
 			Order:       warrenv1.UpdateOrder(rapid.IntRange(0, 2).Draw(t, "order")),
+
+			MaxFailureRatio: rapid.SampledFrom([]float64{0, 0.5, 1}).Draw(t, "ratio"),
+			FailureAction:   warrenv1.FailureAction(rapid.IntRange(0, 3).Draw(t, "action")),
+			Strategy:        warrenv1.RolloutStrategy(rapid.IntRange(0, 3).Draw(t, "strategy")),
+			Manual:          rapid.Bool().Draw(t, "manual"),
 		}
+		for range rapid.IntRange(0, 3).Draw(t, "steps") {
+			s.Spec.Update.Canary = append(s.Spec.Update.Canary, &warrenv1.CanaryStep{Weight: rapid.Uint32Range(1, 100).Draw(t, "weight")})
+		}
+		if rapid.Bool().Draw(t, "rolls") {
+			s.Rollout = &warrenv1.Rollout{
+				From: rapid.Uint64Range(1, 3).Draw(t, "from"), To: rapid.Uint64Range(1, 3).Draw(t, "to"),
+				State: warrenv1.RolloutState(rapid.IntRange(1, 5).Draw(t, "rollout")), Rollback: rapid.Bool().Draw(t, "rollback"),
+				Since: moment.Draw(t, "since"), AdvancedAt: moment.Draw(t, "advanced"), StepSince: moment.Draw(t, "step since"),
+				Weight: rapid.Uint32Range(0, 100).Draw(t, "weight"), Step: rapid.Uint32Range(0, 4).Draw(t, "step"),
+			}
+			if rapid.Bool().Draw(t, "keeps") {
+				s.Rollout.KeepUntil = moment.Draw(t, "keep until")
+			}
+		}
+		s.Orders = &warrenv1.RolloutOrders{Paused: rapid.Bool().Draw(t, "paused"), Resumes: rapid.Uint64Range(0, 1).Draw(t, "resumes"), Promotes: rapid.Uint64Range(0, 2).Draw(t, "promotes")}
 		s.Spec.Task.Restart = &warrenv1.RestartPolicy{Condition: warrenv1.RestartCondition(rapid.IntRange(0, 3).Draw(t, "condition"))}
 		if rapid.Bool().Draw(t, "constrained") {
 			s.Spec.Placement = &warrenv1.Placement{Constraints: []string{"node.labels.zone == a"}}
@@ -160,6 +180,9 @@ func soup(t *rapid.T, now time.Time) []state.Object {
 			task.Revision = uint64(rapid.IntRange(1, 3).Draw(t, "task revision"))
 			task.Desired = warrenv1.DesiredState(rapid.IntRange(1, 3).Draw(t, "desired"))
 			task.Status.State = warrenv1.TaskState(rapid.IntRange(1, 11).Draw(t, "state"))
+			task.Displaced = rapid.IntRange(0, 5).Draw(t, "displaced") == 0
+			task.Status.Serving = task.Status.State == warrenv1.TaskState_TASK_STATE_RUNNING && rapid.Bool().Draw(t, "serving")
+			task.Status.ImageDigest = rapid.SampledFrom([]string{"", "", "sha256:a", "sha256:b"}).Draw(t, "digest")
 			task.Status.Attempt = uint32(rapid.IntRange(0, 3).Draw(t, "attempt"))
 			task.Status.Since, task.Status.StartedAt = moment.Draw(t, "since"), moment.Draw(t, "started")
 			if task.Slot > 0 && task.Status.State == warrenv1.TaskState_TASK_STATE_PENDING {

@@ -1,11 +1,12 @@
 package slot
 
 import (
-	"slices"
+	"cmp"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/manager/rollout/policy"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -22,28 +23,46 @@ const (
 const defaultWindow = 5 * time.Minute
 
 // StopFirst tells whether a service's tasks are replaced by stopping the old one before the new one
-// starts. Unless the user says, that is so where the two would meet on a port: side by side they would fit
-// on no node that has the old one.
-func StopFirst(service *warrenv1.Service) bool {
-	switch service.GetSpec().GetUpdate().GetOrder() {
-	case warrenv1.UpdateOrder_UPDATE_ORDER_START_FIRST:
-		return false
-	case warrenv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST:
-		return true
+// starts: see policy.StopFirst.
+func StopFirst(service *warrenv1.Service) bool { return policy.StopFirst(service) }
+
+// Next returns the revision that the next task of a slot without a live one is to be of. That is the current one, but while
+// a rollout has not come to the slot, what was there comes back: a lost task's revision at any time, and any task's
+// while the rollout rests or keeps both revisions.
+func (s *Slot) Next(service *warrenv1.Service) uint64 {
+	current, r := service.GetRevision(), service.GetRollout()
+	begun := cmp.Or(r.GetTo(), 1) == current
+	if begun && !policy.Underway(r) {
+		return current
 	}
-	return service.GetSpec().GetTask().GetNetwork() == warrenv1.NetworkMode_NETWORK_MODE_HOST || takesPorts(service.GetSpec().GetTask())
+	rests := begun && r.GetFrom() != 0 && (r.GetState() != warrenv1.RolloutState_ROLLOUT_STATE_RUNNING || policy.SideBySide(service))
+	last := s.last()
+	switch {
+	case last == nil && rests:
+		return r.GetFrom()
+	case last == nil:
+		return current
+	case last.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_LOST, rests:
+		return last.GetRevision()
+	}
+	return current
 }
 
-// takesPorts tells whether a task of that template and its successor would meet on a port of their node.
-// Where whichever port is free is taken they do not.
-func takesPorts(t *warrenv1.TaskSpec) bool {
-	return slices.ContainsFunc(t.GetHostPorts(), func(p *warrenv1.PortSpec) bool { return p.GetPublished() != 0 })
+// last returns the task that was in the slot last, of those that are not wanted any more.
+func (s *Slot) last() *warrenv1.Task {
+	switch {
+	case len(s.Ending) > 0:
+		return s.Ending[0]
+	case len(s.Ended) > 0:
+		return s.Ended[0]
+	}
+	return nil
 }
 
-// Done tells whether a slot needs no further task: the last one ended by itself, is of the current
+// Done tells whether a slot needs no further task of a revision: the last one ended by itself, is of that
 // revision, and the restart policy lets it rest.
-func (s *Slot) Done(service *warrenv1.Service) bool {
-	if len(s.Ended) == 0 || s.Ended[0].GetRevision() != service.GetRevision() {
+func (s *Slot) Done(service *warrenv1.Service, revision uint64) bool {
+	if len(s.Ended) == 0 || s.Ended[0].GetRevision() != revision {
 		return false
 	}
 	completed := s.Ended[0].GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_COMPLETE
@@ -57,28 +76,40 @@ func (s *Slot) Done(service *warrenv1.Service) bool {
 	return false
 }
 
-// NotBefore returns the time before which a slot must not get another task of the current revision;
-// zero where it may at once.
+// NotBefore returns the time before which a slot must not get another task of a revision; zero where it may at
+// once.
 //
 // It is read out of the last two tasks that ended: the wait before the last one is doubled. So the
 // wait keeps growing however short a history is kept, and nothing needs to be counted. The
 // managers' times are used, since nodes' clocks may be wrong.
-func (s *Slot) NotBefore(service *warrenv1.Service) time.Time {
-	if len(s.Ended) < 2 || !gaveUp(s.Ended[0], service) || !gaveUp(s.Ended[1], service) {
+func (s *Slot) NotBefore(service *warrenv1.Service, revision uint64) time.Time {
+	// Where tasks of two revisions live in the slot, ends of the other one stand between.
+	var ends [2]*warrenv1.Task
+	n := 0
+	for _, t := range s.Ended {
+		if t.GetRevision() != revision {
+			continue
+		}
+		if !gaveUp(t, service) {
+			return time.Time{}
+		}
+		if ends[n] = t; n == 1 {
+			break
+		}
+		n++
+	}
+	if ends[1] == nil {
 		return time.Time{}
 	}
-	last, before := s.Ended[0].GetMeta(), s.Ended[1].GetMeta()
+	last, before := ends[0].GetMeta(), ends[1].GetMeta()
 	waited := last.GetCreatedAt().AsTime().Sub(before.GetUpdatedAt().AsTime())
 	wait := min(max(2*waited.Round(ShortestBackOff), ShortestBackOff), LongestBackOff)
 	return last.GetUpdatedAt().AsTime().Add(wait)
 }
 
 // gaveUp tells whether a task's end speaks against starting another one like it: it ended by
-// itself, soon, and is of the current revision.
+// itself, and soon.
 func gaveUp(t *warrenv1.Task, service *warrenv1.Service) bool {
-	if t.GetRevision() != service.GetRevision() {
-		return false
-	}
 	status := t.GetStatus()
 	switch status.GetState() {
 	case warrenv1.TaskState_TASK_STATE_REJECTED:
@@ -97,13 +128,18 @@ func gaveUp(t *warrenv1.Task, service *warrenv1.Service) bool {
 // NewTask returns a task of the service's current revision for a slot, wanted running and waiting
 // for a node; in a global service for the slot's own node to be found fit.
 func NewTask(id string, service *warrenv1.Service, key Key, now time.Time) *warrenv1.Task {
+	return NewTaskOf(id, service, service.GetRevision(), key, now)
+}
+
+// NewTaskOf is NewTask for any revision.
+func NewTaskOf(id string, service *warrenv1.Service, revision uint64, key Key, now time.Time) *warrenv1.Task {
 	return &warrenv1.Task{
 		Meta:        &warrenv1.Meta{Id: id},
 		ServiceId:   service.GetMeta().GetId(),
 		ServiceName: service.GetSpec().GetName(),
 		Slot:        key.Number,
 		NodeId:      key.NodeID,
-		Revision:    service.GetRevision(),
+		Revision:    revision,
 		Desired:     warrenv1.DesiredState_DESIRED_STATE_RUNNING,
 		Status: &warrenv1.TaskStatus{
 			State: warrenv1.TaskState_TASK_STATE_PENDING,

@@ -134,11 +134,11 @@ func TestTheRestartPolicySaysWhenASlotIsDone(t *testing.T) {
 			service := statetest.Replicated("web", 1, func(s *warrenv1.Service) {
 				s.Spec.Task.Restart = &warrenv1.RestartPolicy{Condition: c.condition}
 			})
-			if got, want := slotAt(store.Snapshot(), 1, "").Done(service), slices.Contains(c.done, end); got != want {
+			if got, want := slotAt(store.Snapshot(), 1, "").Done(service, service.GetRevision()), slices.Contains(c.done, end); got != want {
 				t.Errorf("%v and %v: done %v", c.condition, end, got)
 			}
 			service.Revision = 2
-			if slotAt(store.Snapshot(), 1, "").Done(service) {
+			if slotAt(store.Snapshot(), 1, "").Done(service, service.GetRevision()) {
 				t.Errorf("%v and %v: done although the service has changed", c.condition, end)
 			}
 		}
@@ -152,7 +152,7 @@ func TestTheWaitBetweenFailuresDoublesUpToAMinuteHoweverShortTheHistory(t *testi
 	newID := statetest.Counter("t")
 	var waits []time.Duration
 	for range 10 {
-		at := max(0, slotAt(store.Snapshot(), 1, "").NotBefore(service).Sub(now))
+		at := max(0, slotAt(store.Snapshot(), 1, "").NotBefore(service, service.GetRevision()).Sub(now))
 		waits = append(waits, at)
 		// The driver is woken a little late, and the node reports a little later still.
 		now = now.Add(at + 3*time.Millisecond)
@@ -196,7 +196,7 @@ func TestOnlyTasksThatGaveUpSoonMakeASlotWait(t *testing.T) {
 				c.edit(service)
 			}
 			store := statetest.New(t, before, c.last)
-			if got := !slotAt(store.Snapshot(), 1, "").NotBefore(service).IsZero(); got != c.want {
+			if got := !slotAt(store.Snapshot(), 1, "").NotBefore(service, service.GetRevision()).IsZero(); got != c.want {
 				t.Errorf("waits: %v", got)
 			}
 		})
@@ -242,5 +242,55 @@ func TestRetiringNeverRaisesWhatIsWanted(t *testing.T) {
 	}
 	if got, want := statetest.Describe(store.Snapshot(), transaction), []string{"remove pending", "shutdown running"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestASlotComesBackAsTheRolloutHasLeftIt(t *testing.T) {
+	const (
+		running = warrenv1.RolloutState_ROLLOUT_STATE_RUNNING
+		paused  = warrenv1.RolloutState_ROLLOUT_STATE_PAUSED
+		over    = warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE
+	)
+	was := func(revision uint64, state warrenv1.TaskState) *warrenv1.Task {
+		return statetest.Task("a", "web", 1, "n1", statetest.Of(revision), statetest.In(state), statetest.Desired(toShutDown))
+	}
+	for _, c := range []struct {
+		name   string
+		state  warrenv1.RolloutState
+		canary bool
+		last   *warrenv1.Task
+		want   uint64
+	}{
+		{"no rollout has begun", 0, false, nil, 2},
+		{"and its task was lost", 0, false, was(1, lost), 1},
+		{"a new slot of a rolling update", running, false, nil, 2},
+		{"a task that was stopped for the next", running, false, was(1, shutdown), 2},
+		{"a lost one", running, false, was(1, lost), 1},
+		{"one that failed", running, false, was(1, failed), 2},
+		{"a lost one of the new revision", running, false, was(2, lost), 2},
+		{"a new slot while it is paused", paused, false, nil, 1},
+		{"one that failed", paused, false, was(1, failed), 1},
+		{"a new one that failed", paused, false, was(2, failed), 2},
+		{"a new slot of a canary", running, true, nil, 1},
+		{"an old task that failed", running, true, was(1, failed), 1},
+		{"a lost one when it is over", over, false, was(1, lost), 2},
+	} {
+		service := statetest.Replicated("web", 1, func(s *warrenv1.Service) {
+			s.Revision = 2
+			if c.state != 0 {
+				s.Rollout = &warrenv1.Rollout{From: 1, To: 2, State: c.state}
+			}
+			if c.canary {
+				s.Spec.Update = &warrenv1.UpdatePolicy{Strategy: warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY}
+			}
+		})
+		store := statetest.New(t)
+		if c.last != nil {
+			statetest.Put(t, store, c.last)
+		}
+		of := slotAt(store.Snapshot(), 1, "")
+		if got := of.Next(service); got != c.want {
+			t.Errorf("%s: revision %d, want %d", c.name, got, c.want)
+		}
 	}
 }

@@ -1,43 +1,26 @@
-// Package shares says how a service's new connections are shared out among its revisions while a rollout that sends
-// them by weight is on. All of it follows from the service; nothing is decided here.
-//
-// The rollout loop writes the weight, and agents' networks are told of what follows from it (see
-// docs/decisions/0014-rollouts.md). A rolling update has no shares: each task takes its part as soon as it serves.
+// Package shares says which part of a service's new connections goes to which of its revisions. It follows from the service
+// alone: from the record of its rollout, which says how far that has come.
 package shares
 
-import warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+import (
+	"github.com/cuemby/warren/internal/manager/rollout/policy"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
+)
 
-// Of returns the shares of the revisions of a service, which come to 100 percent; nil where connections go to all
-// serving tasks alike.
+// Of returns how a service's new connections are shared out; nil where all its serving tasks take them alike. A share of 0 is
+// told as well: its revision takes what no other can.
 func Of(service *warrenv1.Service) []*warrenv1.RevisionShare {
 	r := service.GetRollout()
-	if r.GetRollback() || r.GetFrom() == r.GetTo() || !weighed(service) {
+	switch {
+	case policy.SideBySide(service):
+	case r.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE && r.GetKeepUntil() != nil:
+		// The old tasks are kept and sent nothing.
+	default:
 		return nil
 	}
 	weight := min(r.GetWeight(), 100)
-	var all []*warrenv1.RevisionShare
-	if weight < 100 {
-		all = append(all, &warrenv1.RevisionShare{Revision: r.GetFrom(), Percent: 100 - weight})
+	return []*warrenv1.RevisionShare{
+		{Revision: r.GetFrom(), Percent: 100 - weight},
+		{Revision: r.GetTo(), Percent: weight},
 	}
-	if weight > 0 {
-		all = append(all, &warrenv1.RevisionShare{Revision: r.GetTo(), Percent: weight})
-	}
-	return all
-}
-
-// weighed tells whether the service's rollout sends connections by weight now.
-func weighed(service *warrenv1.Service) bool {
-	r := service.GetRollout()
-	on := false
-	switch r.GetState() {
-	case warrenv1.RolloutState_ROLLOUT_STATE_RUNNING, warrenv1.RolloutState_ROLLOUT_STATE_PAUSED, warrenv1.RolloutState_ROLLOUT_STATE_WAITING:
-		on = true
-	}
-	switch service.GetSpec().GetUpdate().GetStrategy() {
-	case warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_BLUE_GREEN:
-		return on || r.GetKeepUntil() != nil // the old tasks are still there
-	case warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY:
-		return on && r.GetWeight() < 100 // the rest follows as in a rolling update
-	}
-	return false
 }
