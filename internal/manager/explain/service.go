@@ -98,9 +98,9 @@ func (s scene) slotCauses(all *causes, service *warrenv1.Service, in *slot.Slot)
 			rank: inProgress, key: "turn", objects: []string{s.taskName(t)}, noun: "task",
 			message: fmt.Sprintf("waits for its turn to be replaced by one of revision %d", service.GetRevision()),
 		})
-	case !in.Done(service):
+	case !in.Done(service, service.GetRevision()):
 		if last, ailed := s.lastEnd(service, in); ailed {
-			if next := in.NotBefore(service); next.After(s.now) {
+			if next := in.NotBefore(service, service.GetRevision()); next.After(s.now) {
 				last.message += fmt.Sprintf("; tried again at %s", next.UTC().Format("15:04:05 UTC"))
 			}
 			all.add(last)
