@@ -79,11 +79,14 @@ func reasons(service *warrenv1.Service, s *slot.Slot) []reason {
 
 // notServing words what a running task lacks, as its node's agent has found.
 func notServing(status *warrenv1.TaskStatus) string {
-	const text = "runs, but does not take connections yet"
-	if status.GetMessage() == "" {
+	text, why := "runs, but does not take connections yet", status.GetMessage()
+	if h := status.GetHealth(); h.GetState() == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY {
+		text, why = "is unhealthy", cmp.Or(lastLine(h.GetOutput()), why)
+	}
+	if why == "" {
 		return text
 	}
-	return text + ": " + status.GetMessage()
+	return text + ": " + why
 }
 
 // ending words why a task ended; empty where it was told to.
