@@ -18,7 +18,9 @@ IDENTITY   := github.com/cuemby/warren/internal/version
 TAGS       := grpcnotrace
 # These are large and their functions long next to a call: inlining there costs a megabyte and saves no time.
 UNHURRIED  := github.com/containerd go.opentelemetry.io google.golang.org/grpc github.com/vishvananda github.com/alecthomas/kong \
-               go.yaml.in/yaml github.com/google/nftables github.com/opencontainers github.com/sirupsen github.com/moby
+               go.yaml.in/yaml github.com/google/nftables github.com/opencontainers github.com/sirupsen github.com/moby \
+               cel.dev/cel-go/ext cel.dev/cel-go/parser cel.dev/cel-go/checker cel.dev/cel-go/cel cel.dev/cel-go/common/stdlib github.com/antlr4-go \
+               net/rpc encoding/gob text/template html/template net/http/pprof runtime/pprof golang.org/x/text github.com/miekg/dns
 GCFLAGS    := $(foreach tree,$(UNHURRIED),-gcflags='$(tree)/...=-l')
 LDFLAGS    := -s -w -X $(IDENTITY).Version=$(VERSION) -X $(IDENTITY).Commit=$(COMMIT) -X $(IDENTITY).Date=$(DATE)
 

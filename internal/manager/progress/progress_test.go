@@ -92,10 +92,10 @@ func TestAServiceHasConvergedOnlyWhenItsRolloutIsOver(t *testing.T) {
 
 func TestUnhealthyTasksAreCounted(t *testing.T) {
 	ill := statetest.Task("b", "web", 2, "n1", statetest.NotServing, func(task *warrenv1.Task) {
-		task.Status.Health = &warrenv1.TaskHealth{State: warrenv1.HealthState_HEALTH_STATE_UNHEALTHY}
+		task.Status.Health = &warrenv1.TaskHealth{State: warrenv1.HealthState_HEALTH_STATE_UNHEALTHY, Output: "GET /: status 500\n"}
 	})
 	p := of(t, statetest.Replicated("web", 2), statetest.Task("a", "web", 1, "n1"), ill)
-	if p.GetUnhealthy() != 1 || p.GetServing() != 1 || p.GetConverged() {
+	if p.GetReason() != "is unhealthy: GET /: status 500" || p.GetUnhealthy() != 1 || p.GetServing() != 1 || p.GetConverged() {
 		t.Errorf("got %v", p)
 	}
 }

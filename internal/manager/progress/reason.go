@@ -79,12 +79,15 @@ func reasons(service *warrenv1.Service, s *slot.Slot) []reason {
 
 // notServing words what a running task lacks, as its node's agent has found.
 func notServing(status *warrenv1.TaskStatus) string {
-	const text = "runs, but does not take connections yet"
-	message := strings.TrimPrefix(status.GetMessage(), "runs, but ") // as an agent begins what stands alone there
-	if message == "" {
+	// What an agent says stands alone there, and begins and ends accordingly.
+	text, why := "runs, but does not take connections yet", strings.TrimPrefix(status.GetMessage(), "runs, but ")
+	if h := status.GetHealth(); h.GetState() == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY {
+		text, why = "is unhealthy", cmp.Or(lastLine(h.GetOutput()), why)
+	}
+	if why == "" {
 		return text
 	}
-	return text + ": " + strings.TrimSuffix(message, " yet")
+	return text + ": " + strings.TrimSuffix(why, " yet")
 }
 
 // ending words why a task ended; empty where it was told to.

@@ -15,10 +15,11 @@ import (
 )
 
 const (
-	pending  = warrenv1.TaskState_TASK_STATE_PENDING
-	complete = warrenv1.TaskState_TASK_STATE_COMPLETE
-	failed   = warrenv1.TaskState_TASK_STATE_FAILED
-	lost     = warrenv1.TaskState_TASK_STATE_LOST
+	preparing = warrenv1.TaskState_TASK_STATE_PREPARING
+	pending   = warrenv1.TaskState_TASK_STATE_PENDING
+	complete  = warrenv1.TaskState_TASK_STATE_COMPLETE
+	failed    = warrenv1.TaskState_TASK_STATE_FAILED
+	lost      = warrenv1.TaskState_TASK_STATE_LOST
 
 	toShutDown = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN
 	toRemove   = warrenv1.DesiredState_DESIRED_STATE_REMOVE
@@ -77,6 +78,12 @@ func TestDecisions(t *testing.T) {
 		{"fewer replicas drop copies from the fullest node and keep the numbers of the others", []state.Object{web(2),
 			task("a", 1, "n1"), task("b", 2, "n1"), task("c", 3, "n2"), task("d", 4, "n1")},
 			[]string{"remove d", "remove b"}, 0},
+		{"what runs and takes no connections goes before what does, after what does not run", []state.Object{web(1),
+			task("a", 1, "n1"), task("b", 2, "n2", statetest.NotServing), task("c", 3, "n2", statetest.In(preparing))},
+			[]string{"remove c", "remove b"}, 0},
+		{"of the fullest node's the newest goes", []state.Object{web(2),
+			task("a", 1, "n1", statetest.Created(now.Add(time.Minute))), task("b", 2, "n1", statetest.Created(now)), task("c", 3, "n2", statetest.Created(now.Add(time.Hour)))},
+			[]string{"remove a"}, 0},
 		{"among equals the highest number goes", []state.Object{web(1), task("a", 1, "n1"), task("b", 2, "n2")},
 			[]string{"remove b"}, 0},
 		{"a dropped slot loses its history too", []state.Object{web(0), task("a", 1, "n1"), task("b", 1, "n1", statetest.In(failed))},

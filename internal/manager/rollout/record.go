@@ -174,11 +174,11 @@ func (v *survey) fail(failures map[uint64]string) *warrenv1.Service {
 		}
 		return edited(v.service, func(r *warrenv1.Rollout) { r.Failed, r.Message = failed, why+"; going on" })
 	case v.policy.Action == warrenv1.FailureAction_FAILURE_ACTION_ROLLBACK:
-		if v.snapshot.Revision(v.service.GetMeta().GetId(), r.GetFrom()) != nil {
+		if to := v.refuge(); to != 0 {
 			failures[r.GetTo()] = why
-			return v.back(why)
+			return v.back(to, why)
 		}
-		why += fmt.Sprintf("; revision %d, which it would go back to, is not kept any more", r.GetFrom())
+		why += "; no earlier revision is kept that it could go back to"
 	}
 	return edited(v.service, func(r *warrenv1.Rollout) {
 		v.enter(r, paused, why)
@@ -211,19 +211,30 @@ func (v *survey) verdict(failed uint32) string {
 	return why
 }
 
-// back makes the revision that was in force before current again, and begins the rollout to it.
-func (v *survey) back(why string) *warrenv1.Service {
+// refuge returns the revision to go back to: the one that the rollout came from, unless that has failed itself; 0 for none.
+func (v *survey) refuge() uint64 {
+	id, r := v.service.GetMeta().GetId(), v.service.GetRollout()
+	if from := v.snapshot.Revision(id, r.GetFrom()); from != nil && from.GetFailure() == "" {
+		return r.GetFrom()
+	}
+	return before(v.snapshot, id, r.GetTo())
+}
+
+// back makes an earlier revision current again, and begins the rollout to it.
+func (v *survey) back(to uint64, why string) *warrenv1.Service {
 	was := v.service.GetRollout()
 	changed := proto.CloneOf(v.service)
 	id := v.service.GetMeta().GetId()
-	changed.Spec.Task = proto.CloneOf(v.snapshot.Revision(id, was.GetFrom()).GetTask())
+	changed.Spec.Task = proto.CloneOf(v.snapshot.Revision(id, to).GetTask())
 	changed.LastRevision = max(v.service.GetLastRevision(), v.service.GetRevision())
-	changed.Revision, changed.PreviousRevision = was.GetFrom(), before(v.snapshot, id, was.GetFrom())
+	changed.Revision, changed.PreviousRevision = to, before(v.snapshot, id, to)
 	changed.WrittenBy = Warren
-	r := v.rollout(was.GetFrom())
+	r := v.rollout(to)
 	r.From, r.Rollback, r.Message = was.GetTo(), true, fmt.Sprintf("going back from revision %d: %s", was.GetTo(), why)
 	changed.Rollout = r
-	carryOver(was, changed)
+	if policy.Of(changed).Strategy == warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_BLUE_GREEN {
+		r.Weight = 100 // a bad revision gets no more connections, whether or not all old tasks are there
+	}
 	return changed
 }
 

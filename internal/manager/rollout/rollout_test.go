@@ -335,6 +335,16 @@ func TestARolloutThatFails(t *testing.T) {
 		t.Status.Health = &warrenv1.TaskHealth{State: warrenv1.HealthState_HEALTH_STATE_UNHEALTHY, Since: timestamppb.New(now)}
 	}
 	overdueSince := rollout(func(r *warrenv1.Rollout) { r.AdvancedAt = timestamppb.New(now.Add(-policy.DefaultProgressDeadline)) })
+	blamed, three := proto.CloneOf(r2), statetest.Revision(web(at(3)))
+	blamed.Failure = "failed before"
+	s := statetest.New(t, web(at(3)), n1, r1, blamed, three, task("a", 1, of2), failed("a3", 1, statetest.Of(3))).Snapshot()
+	if o := decide(s, "web", now, statetest.Counter("new")); !slices.Equal(told(s, o)[:2], []string{"1 running", "blame 3"}) {
+		t.Errorf("a revision that has failed before is not passed over: %q", told(s, o))
+	}
+	s = statetest.New(t, web(at(2)), n1, r2, task("a", 1), failed("a2", 1)).Snapshot()
+	if o := decide(s, "web", now, statetest.Counter("new")); !slices.Equal(told(s, o), []string{"2 paused"}) {
+		t.Errorf("where there is nothing to go back to: %q", told(s, o))
+	}
 	for _, c := range []struct {
 		name    string
 		service *warrenv1.Service

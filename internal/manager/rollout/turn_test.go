@@ -62,7 +62,10 @@ func TestBlueGreen(t *testing.T) {
 	onN2 := func(id string, slot uint32, edits ...func(*warrenv1.Task)) *warrenv1.Task {
 		return statetest.Task(id, "web", slot, "n2", edits...)
 	}
+	revisions := []state.Object{statetest.Revision(web()), statetest.Revision(web(at(2)))}
 	play(t, []scene{
+		{"what befalls a new task after the switch has all connections go back", append(with(both(1), web(at(2), blueGreen, weighs(100, 1, time.Second)), task("b", 2, stateIs(isPreparing)), task("b2", 2, of2, crashed(40*time.Second))), revisions...),
+			[]string{"1 running 100%", "blame 2", "shutdown a2"}, policy.DefaultProgressDeadline},
 		{"all new tasks are started beside the old ones", []state.Object{web(at(2), blueGreen), n1, task("a", 1), task("b", 2)}, []string{"create web.1@2", "create web.2@2"}, deadline},
 		{"which are not touched while one new one is not good", with(both(1), web(at(2), blueGreen), task("b", 2), task("b2", 2, of2, young)), nil, 4 * time.Second},
 		{"then all connections go to the new ones", with(both(1, 2), web(at(2), blueGreen)), []string{"2 running 100%"}, 5 * time.Second},
