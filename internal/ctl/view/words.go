@@ -108,6 +108,9 @@ func Problem(s *warrenv1.TaskStatus) string {
 	if h := s.GetHealth(); problem == "" && unhealthy(s) {
 		return lastLine(h.GetOutput())
 	}
+	if problem == "" && s.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING && !s.GetServing() {
+		return s.GetMessage() // it does not listen yet, or its node is down and is waited for
+	}
 	if problem == "" {
 		return ""
 	}
