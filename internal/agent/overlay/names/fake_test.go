@@ -58,7 +58,7 @@ func cluster() *directory {
 	web := Service{
 		Name: "web", VIP: addr("10.224.0.5"),
 		Tasks: []Task{{1, "web.1", addr("10.208.1.2")}, {2, "web.2", addr("10.208.2.2")}, {3, "web.3", addr("10.208.3.2")}},
-		Ports: []Port{{"http", "tcp", 8080}, {"", "tcp", 9090}, {"dns", "udp", 53}},
+		Ports: []Port{{"http", "tcp", 8080}, {"", "tcp", 9090}, {"metrics", "tcp", 9090}, {"dns", "udp", 53}},
 	}
 	db := Service{
 		Name:  "db",
