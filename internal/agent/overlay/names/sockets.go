@@ -67,7 +67,7 @@ func (s *Sockets) bound() (netip.AddrPort, error) {
 	if listener.Addr().(*net.TCPAddr).AddrPort() != addr {
 		return addr, fmt.Errorf("they are bound to %s over UDP and %s over TCP", addr, listener.Addr())
 	}
-	if addr.Port() == port.Names && !(port.SharesNames(packets) && port.SharesNames(listener)) {
+	if addr.Port() == port.Names && (!port.SharesNames(packets) || !port.SharesNames(listener)) {
 		return addr, fmt.Errorf("an earlier agent made them, whose port %d could not be published", addr.Port())
 	}
 	return addr, nil
