@@ -214,9 +214,9 @@ func (d *demo) boot(ctx context.Context, names ...string) error {
 	return nil
 }
 
-// startUnit starts a daemon as systemd's.
+// startUnit starts a daemon as systemd's, which holds its files while it restarts (docs/logs.md).
 func (d *demo) startUnit(ctx context.Context, m *machine.Machine, unit string, command []string) error {
-	return d.on(ctx, m, "systemd-run --quiet --service-type notify --unit "+unit+" "+strings.Join(command, " "))
+	return d.on(ctx, m, "systemd-run --quiet --service-type notify --property FileDescriptorStoreMax=16384 --unit "+unit+" "+strings.Join(command, " "))
 }
 
 // on types one command on a machine and shows what it prints.

@@ -19,6 +19,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay/lease"
 	"github.com/cuemby/warren/internal/agent/overlay/link"
 	"github.com/cuemby/warren/internal/agent/overlay/names"
+	"github.com/cuemby/warren/internal/agent/overlay/port"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -345,7 +346,7 @@ func (v *Overlay) open(ctx context.Context, up *network) error {
 		return err
 	}
 	server, err := names.Listen(ctx, names.Options{
-		Addr: netip.AddrPortFrom(up.layout.Addr, 53), Directory: v.catalog,
+		Addr: netip.AddrPortFrom(up.layout.Addr, port.Names), Directory: v.catalog,
 		Ranges: []netip.Prefix{up.layout.NodeRange, up.layout.VIPRange}, ResolvConf: v.ResolvConf, Sockets: v.Sockets, Logger: v.Logger,
 	})
 	if err != nil {

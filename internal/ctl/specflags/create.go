@@ -26,7 +26,7 @@ type Create struct {
 	Ulimit         []string `sep:"none" group:"Container" help:"Limit of a process, such as nofile=1024:2048." placeholder:"NAME=SOFT[:HARD]"`
 	Sysctl         []string `sep:"none" group:"Container" help:"Kernel parameter of the container." placeholder:"KEY=VALUE"`
 	Network        []string `sep:"none" group:"Network" help:"Network to be on, by name or as name=NAME,alias=NAME (default); or host (the node's own), or none (loopback alone)." placeholder:"NETWORK" complete:"network"`
-	Publish        []string `short:"p" sep:"none" group:"Network" help:"Open a port on every node that leads to the tasks: 8080:80, 5353:53/udp, 8000-8005:8000-8005, or 80 alone for a port that Warren chooses; host:8080:80 on the tasks' own nodes alone; or in full published=8080,target=80,protocol=tcp,mode=ingress|host,name=http." placeholder:"[host:][PUBLISHED:]TARGET[/udp]"`
+	Publish        []string `short:"p" sep:"none" group:"Network" help:"Open a port on every node that leads to the tasks: 8080:80, 53:53/udp, 8000-8005:8000-8005, or 80 alone for a port that Warren chooses; host:8080:80 on the tasks' own nodes alone; or in full published=8080,target=80,protocol=tcp,mode=ingress|host,name=http." placeholder:"[host:][PUBLISHED:]TARGET[/udp]"`
 	Constraint     []string `sep:"none" group:"Placement" help:"Only nodes for which this holds, such as node.labels.zone==eu." placeholder:"EXPRESSION"`
 	PlacementPref  []string `sep:"none" group:"Placement" help:"Spread evenly over the values of a label: spread=node.labels.zone." placeholder:"spread=LABEL"`
 }

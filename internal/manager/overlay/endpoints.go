@@ -22,7 +22,7 @@ func Front(s *warrenv1.Service) *warrenv1.ServiceFront {
 	f := &warrenv1.ServiceFront{
 		ServiceId: s.GetMeta().GetId(), ServiceName: s.GetSpec().GetName(),
 		Vip: s.GetEndpoint().GetVip(), Ports: s.GetEndpoint().GetPorts(), Networks: s.GetSpec().GetNetworks(),
-		Shares: shares.Of(s),
+		Shares: shares.Of(s), HostPorts: s.GetSpec().GetTask().GetHostPorts(),
 	}
 	if len(f.Networks) == 0 {
 		f.Networks = []*warrenv1.NetworkAttachment{{Network: DefaultNetwork}}
@@ -35,9 +35,11 @@ func FrontNews(before, after *warrenv1.Service) bool {
 	if before == nil || after == nil {
 		return true
 	}
+	samePort := func(a, b *warrenv1.PortSpec) bool { return proto.Equal(a, b) }
 	return before.GetEndpoint() != after.GetEndpoint() && !proto.Equal(before.GetEndpoint(), after.GetEndpoint()) ||
 		!slices.EqualFunc(before.GetSpec().GetNetworks(), after.GetSpec().GetNetworks(), func(a, b *warrenv1.NetworkAttachment) bool { return proto.Equal(a, b) }) ||
 		!slices.EqualFunc(shares.Of(before), shares.Of(after), func(a, b *warrenv1.RevisionShare) bool { return proto.Equal(a, b) }) ||
+		!slices.EqualFunc(before.GetSpec().GetTask().GetHostPorts(), after.GetSpec().GetTask().GetHostPorts(), samePort) ||
 		addressing.OnOverlay(before.GetSpec().GetTask()) != addressing.OnOverlay(after.GetSpec().GetTask())
 }
 

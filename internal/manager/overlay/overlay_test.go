@@ -113,11 +113,23 @@ func TestWhatIsNewsOfAService(t *testing.T) {
 		"the next step":  {func(s *warrenv1.Service) { s.Rollout.Weight = 50 }, true},
 		"its end":        {func(s *warrenv1.Service) { s.Rollout.State = warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE }, true},
 		"its address":    {func(s *warrenv1.Service) { s.Endpoint = &warrenv1.ServiceEndpoint{Vip: "10.224.0.1"} }, true},
-		"a network":      {func(s *warrenv1.Service) { s.Spec.Networks = []*warrenv1.NetworkAttachment{{Network: "back"}} }, true},
+		"a port of its tasks' nodes": {func(s *warrenv1.Service) {
+			s.Spec.Task.HostPorts = []*warrenv1.PortSpec{{Name: "http", Target: 80}}
+		}, true},
+		"a network": {func(s *warrenv1.Service) { s.Spec.Networks = []*warrenv1.NetworkAttachment{{Network: "back"}} }, true},
 	} {
 		if got := FrontNews(canary(), canary(c.edit)); got != c.news {
 			t.Errorf("%s: news %v", what, got)
 		}
+	}
+}
+
+func TestAFrontTellsOfPortsThatAreOpenOnTheTasksNodesAlone(t *testing.T) {
+	web := statetest.Replicated("web", 3, func(s *warrenv1.Service) {
+		s.Spec.Task.HostPorts = []*warrenv1.PortSpec{{Name: "http", Target: 80, Published: 8080}}
+	})
+	if got := Front(web).GetHostPorts(); len(got) != 1 || got[0].GetName() != "http" || got[0].GetTarget() != 80 {
+		t.Errorf("got %v", got)
 	}
 }
 

@@ -1852,7 +1852,10 @@ type ServiceFront struct {
 	// How new connections are shared out among revisions, each share evenly over the revision's serving tasks; the
 	// percents come to 100. The share of a revision with no serving task goes to the others that have one. None: evenly
 	// over all serving tasks.
-	Shares        []*RevisionShare `protobuf:"bytes,6,rep,name=shares,proto3" json:"shares,omitempty"`
+	Shares []*RevisionShare `protobuf:"bytes,6,rep,name=shares,proto3" json:"shares,omitempty"`
+	// The ports that are open on the tasks' own nodes alone, for SRV records: they are asked for like those of all nodes.
+	// What is opened where comes with each task.
+	HostPorts     []*PortSpec `protobuf:"bytes,7,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1925,6 +1928,13 @@ func (x *ServiceFront) GetNetworks() []*NetworkAttachment {
 func (x *ServiceFront) GetShares() []*RevisionShare {
 	if x != nil {
 		return x.Shares
+	}
+	return nil
+}
+
+func (x *ServiceFront) GetHostPorts() []*PortSpec {
+	if x != nil {
+		return x.HostPorts
 	}
 	return nil
 }
@@ -2249,7 +2259,7 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\bservices\x18\x04 \x03(\v2\x17.warren.v1.ServiceFrontR\bservices\x12)\n" +
 	"\x10removed_services\x18\x05 \x03(\tR\x0fremovedServices\x12-\n" +
 	"\x05tasks\x18\x06 \x03(\v2\x17.warren.v1.TaskEndpointR\x05tasks\x12#\n" +
-	"\rremoved_tasks\x18\a \x03(\tR\fremovedTasks\"\xfe\x01\n" +
+	"\rremoved_tasks\x18\a \x03(\tR\fremovedTasks\"\xb2\x02\n" +
 	"\fServiceFront\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12!\n" +
@@ -2257,7 +2267,9 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"\x03vip\x18\x03 \x01(\tR\x03vip\x12.\n" +
 	"\x05ports\x18\x04 \x03(\v2\x18.warren.v1.PublishedPortR\x05ports\x128\n" +
 	"\bnetworks\x18\x05 \x03(\v2\x1c.warren.v1.NetworkAttachmentR\bnetworks\x120\n" +
-	"\x06shares\x18\x06 \x03(\v2\x18.warren.v1.RevisionShareR\x06shares\"E\n" +
+	"\x06shares\x18\x06 \x03(\v2\x18.warren.v1.RevisionShareR\x06shares\x122\n" +
+	"\n" +
+	"host_ports\x18\a \x03(\v2\x13.warren.v1.PortSpecR\thostPorts\"E\n" +
 	"\rRevisionShare\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\rR\apercent\"\xe1\x01\n" +
@@ -2334,6 +2346,7 @@ var file_warren_v1_session_proto_goTypes = []any{
 	(*Ping)(nil),                // 38: warren.v1.Ping
 	(*PublishedPort)(nil),       // 39: warren.v1.PublishedPort
 	(*NetworkAttachment)(nil),   // 40: warren.v1.NetworkAttachment
+	(*PortSpec)(nil),            // 41: warren.v1.PortSpec
 }
 var file_warren_v1_session_proto_depIdxs = []int32{
 	2,  // 0: warren.v1.AttendRequest.hello:type_name -> warren.v1.Hello
@@ -2377,15 +2390,16 @@ var file_warren_v1_session_proto_depIdxs = []int32{
 	39, // 38: warren.v1.ServiceFront.ports:type_name -> warren.v1.PublishedPort
 	40, // 39: warren.v1.ServiceFront.networks:type_name -> warren.v1.NetworkAttachment
 	26, // 40: warren.v1.ServiceFront.shares:type_name -> warren.v1.RevisionShare
-	0,  // 41: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
-	15, // 42: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
-	1,  // 43: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse
-	17, // 44: warren.v1.SessionService.Relay:output_type -> warren.v1.RelayResponse
-	43, // [43:45] is the sub-list for method output_type
-	41, // [41:43] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	41, // 41: warren.v1.ServiceFront.host_ports:type_name -> warren.v1.PortSpec
+	0,  // 42: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
+	15, // 43: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
+	1,  // 44: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse
+	17, // 45: warren.v1.SessionService.Relay:output_type -> warren.v1.RelayResponse
+	44, // [44:46] is the sub-list for method output_type
+	42, // [42:44] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_session_proto_init() }

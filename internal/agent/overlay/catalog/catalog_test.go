@@ -159,6 +159,25 @@ func TestATaskOfAGlobalServiceIsCalledByItsNode(t *testing.T) {
 	}
 }
 
+func TestPortsOfTheTasksOwnNodesHaveNamesAsThoseOfAllNodesHave(t *testing.T) {
+	c := New()
+	c.Own(netip.MustParsePrefix("10.209.0.0/24"))
+	web := front("web", "")
+	web.Ports = []*warrenv1.PublishedPort{{Protocol: warrenv1.Protocol_PROTOCOL_TCP, Published: 80, Target: 8080, Name: "http"}}
+	web.HostPorts = []*warrenv1.PortSpec{
+		{Published: 90, Target: 8080, Name: "http"}, {Published: 90, Target: 53, Protocol: warrenv1.Protocol_PROTOCOL_UDP}, {Target: 9100, Name: "metrics"},
+	}
+	c.Heed(&warrenv1.Endpoints{Full: true, Services: []*warrenv1.ServiceFront{web}})
+	s, _ := c.Service("web", netip.MustParseAddr("10.209.0.1"))
+	want := []names.Port{{Name: "http", Protocol: "tcp", Target: 8080}, {Protocol: "udp", Target: 53}, {Name: "metrics", Protocol: "tcp", Target: 9100}}
+	if !slices.Equal(s.Ports, want) {
+		t.Errorf("got %v", s.Ports)
+	}
+	if ports, _ := c.Published(); !slices.Equal(ports, []Port{{warrenv1.Protocol_PROTOCOL_TCP, 80}}) {
+		t.Errorf("without a task here %v are open", ports)
+	}
+}
+
 func TestATakenPortLeadsNowhere(t *testing.T) {
 	c := New()
 	web := front("web", "10.224.0.1")

@@ -30,6 +30,12 @@ func (c *Catalog) Service(name string, asker netip.Addr) (names.Service, bool) {
 	for _, p := range s.front.GetPorts() {
 		found.Ports = append(found.Ports, names.Port{Name: p.GetName(), Protocol: protocolName(p.GetProtocol()), Target: uint16(p.GetTarget())})
 	}
+	for _, p := range s.front.GetHostPorts() { // one target may be open on all nodes too
+		one := names.Port{Name: p.GetName(), Protocol: protocolName(p.GetProtocol()), Target: uint16(p.GetTarget())}
+		if !slices.Contains(found.Ports, one) {
+			found.Ports = append(found.Ports, one)
+		}
+	}
 	return found, true
 }
 

@@ -62,7 +62,7 @@ func (a *Allocator) Give(task string) (netip.Addr, error) {
 		return addr, nil
 	}
 	if len(a.free) == 0 {
-		return netip.Addr{}, fmt.Errorf("%w in %s: %d tasks have one; spread the service over more nodes or use larger subnets",
+		return netip.Addr{}, fmt.Errorf("%w in %s: %d tasks have one; have fewer tasks on this node or add nodes (how large the nodes' subnets are is said once, by cluster init --node-prefix)",
 			ErrExhausted, a.subnet, a.given())
 	}
 	addr := a.free[0]

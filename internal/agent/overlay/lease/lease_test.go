@@ -138,7 +138,8 @@ func TestAFullSubnetSaysSoAndWhatToDo(t *testing.T) {
 		}
 	}
 	_, err := l.Lease("more")
-	want := "no address left in 10.208.3.0/24: 253 tasks have one; spread the service over more nodes or use larger subnets"
+	want := "no address left in 10.208.3.0/24: 253 tasks have one; have fewer tasks on this node or add nodes " +
+		"(how large the nodes' subnets are is said once, by cluster init --node-prefix)"
 	if !errors.Is(err, ErrExhausted) || err.Error() != want {
 		t.Errorf("got %v", err)
 	}

@@ -104,7 +104,7 @@ func (h *hostConf) current() *upstreams {
 	}
 	servers := resolvers(conf, h.own)
 	h.log.Info("names that are not the cluster's go to the host's resolvers", "resolvers", servers, "file", h.path)
-	h.known = &upstreams{servers: servers, log: h.log, cache: newCache(), until: map[netip.Addr]time.Time{}}
+	h.known = &upstreams{servers: servers, log: h.log, cache: newCache(), quiet: map[netip.Addr]*silence{}}
 	return h.known
 }
 
@@ -126,8 +126,8 @@ func resolvers(conf *dns.ClientConfig, own netip.Addr) []netip.Addr {
 	return all
 }
 
-// avoidFor is how long a resolver that said nothing comes last.
-const avoidFor = 10 * time.Second
+// probeEvery is how often a silent resolver is asked whether it is there.
+const probeEvery = 10 * time.Second
 
 // upstreams are the host's resolvers, with what they said.
 type upstreams struct {
@@ -136,45 +136,78 @@ type upstreams struct {
 	cache   *cache
 
 	mu    sync.Mutex
-	until map[netip.Addr]time.Time // when a silent one gets its place back
+	quiet map[netip.Addr]*silence // those that were asked and did not answer, until they do
 }
 
-// order returns the resolvers as they are to be asked: as the host's file has them, but those that
-// were silent a moment ago last.
-func (u *upstreams) order(now time.Time) []netip.Addr {
+// silence is what is known of a resolver that does not answer.
+type silence struct {
+	told bool      // to the log: it is not merely late
+	due  time.Time // when it is to be probed; zero while it is
+}
+
+// order returns the resolvers as they are to be asked: as the host's file has them, but silent ones last, which it also returns
+// by themselves.
+func (u *upstreams) order() (ordered, silent []netip.Addr) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	ordered := slices.Clone(u.servers)
-	slices.SortStableFunc(ordered, func(a, b netip.Addr) int {
-		return boolCompare(now.Before(u.until[a]), now.Before(u.until[b]))
-	})
-	return ordered
+	for _, server := range u.servers {
+		if u.quiet[server] == nil {
+			ordered = append(ordered, server)
+		} else {
+			silent = append(silent, server)
+		}
+	}
+	return append(ordered, silent...), silent
 }
 
-func boolCompare(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
+// due returns the silent resolvers that it is time to probe, which the caller does. A question that is asked of others first
+// would not show that they are back.
+func (u *upstreams) due(now time.Time) []netip.Addr {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.servers) < 2 {
+		return nil
 	}
-	return -1
+	var due []netip.Addr
+	for server, s := range u.quiet {
+		if !s.due.IsZero() && !now.Before(s.due) {
+			s.due = time.Time{}
+			due = append(due, server)
+		}
+	}
+	return due
+}
+
+// late notes that a resolver has not answered yet, and lets others go before it. It returns true if the caller is to probe it.
+func (u *upstreams) late(server netip.Addr) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.quiet[server] != nil {
+		return false
+	}
+	u.quiet[server] = &silence{}
+	return true
 }
 
 func (u *upstreams) silent(server netip.Addr, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if _, already := u.until[server]; !already {
+	s := u.quiet[server]
+	if s == nil {
+		s = &silence{}
+		u.quiet[server] = s
+	}
+	if !s.told {
 		u.log.Warn("a resolver of the host does not answer", "resolver", server)
 	}
-	u.until[server] = now.Add(avoidFor)
+	s.told, s.due = true, now.Add(probeEvery)
 }
 
 func (u *upstreams) answers(server netip.Addr) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if _, was := u.until[server]; was {
+	if s := u.quiet[server]; s != nil && s.told {
 		u.log.Info("a resolver of the host answers again", "resolver", server)
-		delete(u.until, server)
 	}
+	delete(u.quiet, server)
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/cuemby/warren/internal/agent/overlay/port"
 )
 
 // Bounds of connections over TCP. A client needs one; some open one per question.
@@ -35,9 +37,21 @@ func (d *door) Accept() (net.Conn, error) {
 		}
 		client := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 		if d.admits(client) && d.inside.enter(client) {
+			d.share(c)
 			return &guest{Conn: c, leave: sync.OnceFunc(func() { d.inside.leave(client) })}, nil
 		}
 		c.Close()
+	}
+}
+
+// share has a connection not stand in the way of its port's reservation, as the kernel takes one that is accepted for
+// another user's. One that does is no harm: the reservation is tried again.
+func (d *door) share(c net.Conn) {
+	if d.Addr().(*net.TCPAddr).Port != port.Names {
+		return
+	}
+	if raw, err := c.(*net.TCPConn).SyscallConn(); err == nil {
+		_ = port.BesideNames("", "", raw)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
@@ -58,7 +59,7 @@ func cluster() *directory {
 	web := Service{
 		Name: "web", VIP: addr("10.224.0.5"),
 		Tasks: []Task{{1, "web.1", addr("10.208.1.2")}, {2, "web.2", addr("10.208.2.2")}, {3, "web.3", addr("10.208.3.2")}},
-		Ports: []Port{{"http", "tcp", 8080}, {"", "tcp", 9090}, {"dns", "udp", 53}},
+		Ports: []Port{{"http", "tcp", 8080}, {"", "tcp", 9090}, {"metrics", "tcp", 9090}, {"dns", "udp", 53}},
 	}
 	db := Service{
 		Name:  "db",
@@ -187,8 +188,19 @@ func (u *upstream) next() string {
 	return netip.AddrPortFrom(u.addr.Addr().Next(), u.addr.Port()).String()
 }
 
+// answering is what an upstream does with a question.
+type answering func(r *dns.Msg, overTCP bool) *dns.Msg
+
+// after has it take its time.
+func (a answering) after(d time.Duration) answering {
+	return func(r *dns.Msg, overTCP bool) *dns.Msg {
+		<-time.After(d)
+		return a(r, overTCP)
+	}
+}
+
 // says is an upstream that answers every question for an A record with one.
-func says(a string, ttl uint32) func(*dns.Msg, bool) *dns.Msg {
+func says(a string, ttl uint32) answering {
 	return func(r *dns.Msg, _ bool) *dns.Msg {
 		m := new(dns.Msg).SetReply(r)
 		if r.Question[0].Qtype == dns.TypeA {

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -19,14 +20,18 @@ const (
 	maxQuestions          = 512 // under way, of all clients
 	maxQuestionsPerClient = 128
 
-	// One resolver has patience, all have patienceInAll: less than the 5 s after which a client's own
-	// resolver asks again (resolv.conf(5)), so that it hears of a failure.
+	// A resolver that has said nothing for lateAfter is not asked alone any more. What is in a resolver's cache comes within
+	// tens of milliseconds, and most of what it has to look up itself; a person notices more than this.
+	lateAfter = 300 * time.Millisecond
+	// Who has said nothing for patience is taken for dead, though an answer of its is good until patienceInAll is over: less
+	// than the 5 s after which a client's own resolver asks again (resolv.conf(5)), so that it hears of a failure.
 	patience      = 1500 * time.Millisecond
 	patienceInAll = 4 * time.Second
 )
 
 var (
 	errNoResolver = errors.New("the host has no resolver")
+	errNoneInTime = errors.New("none of the host's resolvers answers in time")
 	errTooMany    = errors.New("too many questions are under way")
 )
 
@@ -38,6 +43,7 @@ type forwarder struct {
 	hosts   *hostConf
 	flights singleflight.Group
 	load    *load
+	running sync.WaitGroup // what asks a resolver; it ends with the context that it was begun with
 }
 
 func newForwarder(own netip.Addr, resolvConf string, log *slog.Logger) *forwarder {
@@ -126,62 +132,118 @@ func (f *forwarder) lookUp(ctx context.Context, q question, asker netip.Addr) (*
 	return v.(kept).message(time.Now())
 }
 
-// ask asks one resolver after the other until one knows. Those that say nothing are asked again while
-// there is time: packets get lost.
-func (f *forwarder) ask(ctx context.Context, up *upstreams, q question) (*dns.Msg, error) {
-	if len(up.servers) == 0 {
-		return nil, errNoResolver
-	}
-	ctx, cancel := context.WithTimeout(ctx, patienceInAll)
-	defer cancel()
-	var unsure *dns.Msg // the best of what is no answer
-	err := errNoResolver
-	for ask := up.order(time.Now()); len(ask) > 0 && unsure == nil && ctx.Err() == nil; {
-		var silent []netip.Addr
-		for _, server := range ask {
-			var said *dns.Msg
-			said, err = exchange(ctx, netip.AddrPortFrom(server, f.port), q)
-			switch {
-			case ctx.Err() != nil && err != nil:
-				return f.settle(ctx, unsure, err)
-			case isTimeout(err):
-				up.silent(server, time.Now())
-				silent = append(silent, server)
-				continue
-			case err != nil: // nobody there: no use in asking again
-				up.silent(server, time.Now())
-				continue
-			}
-			up.answers(server)
-			if knows(said) {
-				return said, nil
-			}
-			if unsure == nil || said.Truncated {
-				unsure = said
-			}
-		}
-		ask = silent
-	}
-	return f.settle(ctx, unsure, err)
+// reply is what became of one question to one resolver.
+type reply struct {
+	server netip.Addr
+	said   *dns.Msg
+	err    error
 }
 
-// settle is the outcome where nobody knows.
-func (f *forwarder) settle(ctx context.Context, unsure *dns.Msg, err error) (*dns.Msg, error) {
-	switch {
-	case unsure != nil:
+// ask asks one resolver after the other until one knows: the next as soon as one says that it does not, or is late. Those that
+// were asked before may still answer, so that a slow one is as good as any where it is the only one that knows.
+func (f *forwarder) ask(ctx context.Context, up *upstreams, q question) (*dns.Msg, error) {
+	for _, server := range up.due(time.Now()) {
+		f.probe(ctx, up, server, q)
+	}
+	life := ctx
+	ctx, cancel := context.WithTimeout(ctx, patienceInAll)
+	defer cancel()
+	begun := time.Now()
+	order, silent := up.order()
+	replies := make(chan reply, len(order)) // nobody that is late waits for room
+	waiting := map[netip.Addr]bool{}
+	late := time.NewTimer(lateAfter)
+	defer late.Stop()
+	askNext := func() {
+		if len(order) == 0 {
+			return
+		}
+		server := order[0]
+		order, waiting[server] = order[1:], true
+		f.running.Go(func() {
+			said, err := exchange(ctx, netip.AddrPortFrom(server, f.port), q)
+			replies <- reply{server, said, err}
+		})
+		late.Reset(lateAfter)
+	}
+	var unsure *dns.Msg // the best of what is no answer
+	err := errNoResolver
+	for askNext(); len(waiting) > 0; {
+		select {
+		case r := <-replies:
+			if ctx.Err() != nil && r.err != nil {
+				continue // as below
+			}
+			delete(waiting, r.server)
+			if r.err != nil { // nobody is there
+				up.silent(r.server, time.Now())
+				err = r.err
+			} else {
+				up.answers(r.server)
+				if knows(r.said) {
+					return r.said, nil
+				}
+				if unsure == nil || r.said.Truncated {
+					unsure = r.said
+				}
+			}
+			askNext()
+		case <-late.C:
+			if len(order) > 0 {
+				for server := range waiting {
+					if up.late(server) {
+						f.probe(life, up, server, q)
+					}
+				}
+			} else if unsure != nil && (time.Since(begun) > patience || all(waiting, silent)) {
+				return unsure, nil
+			}
+			late.Reset(lateAfter)
+			askNext()
+		case <-ctx.Done():
+			if life.Err() != nil {
+				return nil, life.Err()
+			}
+			for server := range waiting {
+				up.silent(server, time.Now())
+			}
+			if unsure == nil {
+				return nil, errNoneInTime
+			}
+			return unsure, nil
+		}
+	}
+	if unsure != nil {
 		return unsure, nil
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return nil, errors.New("none of the host's resolvers answers in time")
 	}
 	return nil, err
+}
+
+// all tells whether all that are waited for are in a list.
+func all(waiting map[netip.Addr]bool, list []netip.Addr) bool {
+	for server := range waiting {
+		if !slices.Contains(list, server) {
+			return false
+		}
+	}
+	return true
+}
+
+// probe finds out whether a silent resolver is there, with a question whose answer nobody waits for.
+func (f *forwarder) probe(ctx context.Context, up *upstreams, server netip.Addr, q question) {
+	f.running.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		switch _, err := exchange(bounded, netip.AddrPortFrom(server, f.port), q); {
+		case err == nil:
+			up.answers(server)
+		case ctx.Err() == nil:
+			up.silent(server, time.Now())
+		}
+	})
 }
 
 // knows tells an answer from "ask someone else".
 func knows(m *dns.Msg) bool {
 	return (m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError) && !m.Truncated
-}
-
-func isTimeout(err error) bool {
-	var e net.Error
-	return errors.As(err, &e) && e.Timeout()
 }

@@ -76,16 +76,104 @@ func TestWhatAllResolversSayIsPassedOn(t *testing.T) {
 	}
 }
 
-func TestAResolverThatIsSilentCostsTimeOnce(t *testing.T) {
+func TestAResolverThatIsSilentCostsTimeOnceAndNotMuch(t *testing.T) {
 	t.Parallel()
 	first := startUpstream(t, "127.0.1.1:0", saysNothing)
 	second := startUpstream(t, first.next(), says("192.0.2.2", 60))
 	s := startServer(t, cluster(), first, second)
-	for i := range 5 {
+	for i := range 20 {
+		begun := time.Now()
+		mustSay(t, ask(t, s, "udp", query(fmt.Sprintf("host%d.example.com", i), dns.TypeA)), "A 192.0.2.2")
+		if took := time.Since(begun); i == 0 && took > patience || i > 0 && took > lateAfter {
+			t.Errorf("question %d took %v", i, took)
+		}
+	}
+	// Once while it was not known, and one probe, of which a packet may have got lost.
+	if n := first.queries.Load(); n > 3 {
+		t.Errorf("the silent one was asked %d times", n)
+	}
+}
+
+func TestASlowResolverIsHeardThroughWhereTheOtherIsSilent(t *testing.T) {
+	t.Parallel()
+	first := startUpstream(t, "127.0.1.1:0", saysNothing)
+	second := startUpstream(t, first.next(), says("192.0.2.2", 60).after(patience+200*time.Millisecond))
+	s := startServer(t, cluster(), first, second)
+	for i := range 2 {
 		mustSay(t, ask(t, s, "udp", query(fmt.Sprintf("host%d.example.com", i), dns.TypeA)), "A 192.0.2.2")
 	}
-	if n := first.queries.Load(); n != 1 {
-		t.Errorf("the silent one was asked %d times", n)
+}
+
+func TestASlowResolverIsHeardThroughWhereTheOthersDoNotKnow(t *testing.T) {
+	t.Parallel()
+	first := startUpstream(t, "127.0.1.1:0", says("192.0.2.1", 60).after(3*lateAfter))
+	second := startUpstream(t, first.next(), failsWith(dns.RcodeRefused))
+	s := startServer(t, cluster(), first, second)
+	mustSay(t, ask(t, s, "udp", query("example.com", dns.TypeA)), "A 192.0.2.1")
+}
+
+func TestAFailureIsNotHeldBackByAResolverThatIsKnownToBeSilent(t *testing.T) {
+	t.Parallel()
+	first := startUpstream(t, "127.0.1.1:0", saysNothing)
+	second := startUpstream(t, first.next(), failsWith(dns.RcodeServerFailure))
+	s := startServer(t, cluster(), first, second)
+	for i := range 3 {
+		begun := time.Now()
+		m := ask(t, s, "udp", query(fmt.Sprintf("host%d.example.com", i), dns.TypeA))
+		if took := time.Since(begun); m.Rcode != dns.RcodeServerFailure || i > 0 && took > 3*lateAfter {
+			t.Errorf("question %d, after %v:\n%s", i, took, m)
+		}
+	}
+}
+
+func TestAResolverThatIsBackGetsItsPlaceBack(t *testing.T) {
+	t.Parallel()
+	var back atomic.Bool
+	first := startUpstream(t, "127.0.1.1:0", func(r *dns.Msg, _ bool) *dns.Msg {
+		if !back.Load() {
+			return nil
+		}
+		return says("192.0.2.1", 60)(r, false)
+	})
+	second := startUpstream(t, first.next(), says("192.0.2.2", 60))
+	s := startServer(t, cluster(), first, second)
+	up, names := s.others.hosts.current(), 0
+	fresh := func() *dns.Msg {
+		names++
+		return ask(t, s, "udp", query(fmt.Sprintf("host%d.example.com", names), dns.TypeA))
+	}
+	silence := func() (s silence) {
+		up.mu.Lock()
+		defer up.mu.Unlock()
+		if of := up.quiet[first.addr.Addr()]; of != nil {
+			s = *of
+		}
+		return s
+	}
+	mustSay(t, fresh(), "A 192.0.2.2")
+	for !silence().told { // the probe has failed
+		await(t, "the silent one is given up")
+	}
+	mustSay(t, fresh(), "A 192.0.2.2")
+	back.Store(true)
+	mustSay(t, fresh(), "A 192.0.2.2") // the next probe is not due
+	up.mu.Lock()
+	up.quiet[first.addr.Addr()].due = time.Now()
+	up.mu.Unlock()
+	mustSay(t, fresh(), "A 192.0.2.2") // which waits for no probe
+	for silence().told {
+		await(t, "the silent one is known to be back")
+	}
+	mustSay(t, fresh(), "A 192.0.2.1")
+}
+
+// await passes a moment of a wait that the test bounds.
+func await(t *testing.T, what string) {
+	t.Helper()
+	select {
+	case <-t.Context().Done():
+		t.Fatal("it never comes to pass that ", what)
+	case <-time.After(time.Millisecond):
 	}
 }
 

@@ -157,7 +157,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	group.Go(func() error {
 		return run(ctx, &dns.Server{Listener: s.tcp, Handler: handler, MsgAcceptFunc: accept})
 	})
-	if err := group.Wait(); err != nil {
+	err := group.Wait()
+	s.others.running.Wait()
+	if err != nil {
 		return fmt.Errorf("serve names on %s: %w", s.addr, err)
 	}
 	return nil

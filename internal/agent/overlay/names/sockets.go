@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+
+	"github.com/cuemby/warren/internal/agent/overlay/port"
 )
 
 // The names under which the sockets are kept.
@@ -65,6 +67,9 @@ func (s *Sockets) bound() (netip.AddrPort, error) {
 	if listener.Addr().(*net.TCPAddr).AddrPort() != addr {
 		return addr, fmt.Errorf("they are bound to %s over UDP and %s over TCP", addr, listener.Addr())
 	}
+	if addr.Port() == port.Names && (!port.SharesNames(packets) || !port.SharesNames(listener)) {
+		return addr, fmt.Errorf("an earlier agent made them, whose port %d could not be published", addr.Port())
+	}
 	return addr, nil
 }
 
@@ -107,9 +112,14 @@ func (s *Sockets) bind(ctx context.Context, addr netip.AddrPort) error {
 	return nil
 }
 
-// bind binds both at the address; with port 0 both at the same.
+// bind binds both at the address; with port 0 both at the same. The port of names itself they share with its reservation,
+// as it may be published.
 func bind(ctx context.Context, addr netip.AddrPort) (net.PacketConn, net.Listener, error) {
 	var config net.ListenConfig
+	if addr.Port() == port.Names {
+		config.Control = port.BesideNames
+		config.SetMultipathTCP(false) // of which the socket that has the port is an inner one, out of reach
+	}
 	packets, err := config.ListenPacket(ctx, "udp", addr.String())
 	if err != nil {
 		return nil, nil, listenError(addr, "UDP", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -16,11 +17,11 @@ import (
 // not keep to it.
 const largestReply = 4096
 
-// exchange asks one resolver: over UDP, and over TCP when the answer does not fit. It waits for
-// patience, or until ctx ends.
+// resendAfter is after how long a question over UDP is sent again: packets get lost.
+const resendAfter = time.Second
+
+// exchange asks one resolver: over UDP, and over TCP when the answer does not fit. It waits until ctx ends.
 func exchange(ctx context.Context, server netip.AddrPort, q question) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	query := q.query()
 	said, err := exchangeOver(ctx, "udp", server, query)
 	if err == nil && said.Rcode == dns.RcodeFormatError && query.IsEdns0() != nil {
@@ -32,6 +33,8 @@ func exchange(ctx context.Context, server netip.AddrPort, q question) (*dns.Msg,
 	if err != nil || !said.Truncated {
 		return said, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	whole, err := exchangeOver(ctx, "tcp", server, query)
 	if err != nil {
 		return said, nil // a part is better than nothing, and says that it is one
@@ -59,15 +62,27 @@ func exchangeOver(ctx context.Context, transport string, server netip.AddrPort, 
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })() // wakes the read
 
 	conn := &dns.Conn{Conn: c, UDPSize: largestReply}
-	if err := conn.WriteMsg(query); err != nil {
-		return nil, fmt.Errorf("ask resolver %s over %s: %w", server, transport, err)
-	}
-	for {
-		wire, err := conn.ReadMsgHeader(nil)
-		if errors.Is(err, dns.ErrShortRead) {
-			continue
+	for send := true; ; {
+		if send {
+			send = false
+			if err := conn.WriteMsg(query); err != nil {
+				return nil, fmt.Errorf("ask resolver %s over %s: %w", server, transport, err)
+			}
+			if transport == "udp" {
+				err = c.SetReadDeadline(time.Now().Add(resendAfter))
+			}
+			if err := errors.Join(err, ctx.Err()); err != nil { // which may have ended just before the deadline was set
+				return nil, fmt.Errorf("ask resolver %s over %s: %w", server, transport, err)
+			}
 		}
-		if err != nil {
+		wire, err := conn.ReadMsgHeader(nil)
+		switch {
+		case errors.Is(err, dns.ErrShortRead):
+			continue
+		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil && transport == "udp":
+			send = true
+			continue
+		case err != nil:
 			return nil, fmt.Errorf("ask resolver %s over %s: %w", server, transport, err)
 		}
 		said := new(dns.Msg)

@@ -3,6 +3,7 @@ package names
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -168,11 +169,12 @@ func (s Service) tasks(called string) []host {
 	return hosts
 }
 
-// targets returns the ports that are called so, or have that number.
+// targets returns the ports that are called so, or have that number, each once: it may be published several times.
 func (s Service) targets(port, protocol string) []uint16 {
 	var targets []uint16
 	for _, p := range s.Ports {
-		if p.Protocol == protocol && (p.Name != "" && strings.EqualFold(p.Name, port) || strconv.Itoa(int(p.Target)) == port) {
+		called := p.Name != "" && strings.EqualFold(p.Name, port) || strconv.Itoa(int(p.Target)) == port
+		if p.Protocol == protocol && called && !slices.Contains(targets, p.Target) {
 			targets = append(targets, p.Target)
 		}
 	}

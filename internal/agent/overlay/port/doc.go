@@ -5,5 +5,7 @@
 // later would seem to start well. Keeper therefore binds the ports: others are told that the address is in
 // use, and what others have is found out, with the program's name.
 //
+// One port the agent has itself, at one address: names.go has the two go together.
+//
 // The sockets carry no traffic. Nothing here knows services, tasks or rules.
 package port

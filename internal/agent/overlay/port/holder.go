@@ -87,15 +87,16 @@ func sockets(p Port) (inodes []uint64, ends bool) {
 			continue // such as without IPv6
 		}
 		for line := range strings.Lines(string(text)) {
-			number, state, inode, ok := parse(line)
+			one, ok := parse(line)
 			switch {
-			case !ok || number != p.Number:
-			case state == timeWait && p.Protocol == TCP:
+			case !ok || one.port != p.Number:
+			case one.owner == namesOwner: // the agent's own, which is in nobody's way
+			case one.state == timeWait && p.Protocol == TCP:
 				ends = true
-			case state == listening && p.Protocol == TCP:
-				inodes = append(inodes, inode)
+			case one.state == listening && p.Protocol == TCP:
+				inodes = append(inodes, one.inode)
 			default:
-				others = append(others, inode)
+				others = append(others, one.inode)
 			}
 		}
 	}
@@ -105,15 +106,22 @@ func sockets(p Port) (inodes []uint64, ends bool) {
 	return inodes, ends && len(inodes) == 0
 }
 
+// socket is one as /proc tells of it.
+type socket struct {
+	port                uint16
+	state, owner, inode uint64
+}
+
 // parse reads a line of /proc/net/tcp and its like, as proc_pid_net(5) has them.
-func parse(line string) (port uint16, state, inode uint64, ok bool) {
+func parse(line string) (s socket, ok bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 10 {
-		return 0, 0, 0, false
+		return s, false
 	}
 	_, local, ok := strings.Cut(fields[1], ":")
 	number, err1 := strconv.ParseUint(local, 16, 16)
 	state, err2 := strconv.ParseUint(fields[3], 16, 8)
-	inode, err3 := strconv.ParseUint(fields[9], 10, 64)
-	return uint16(number), state, inode, ok && errors.Join(err1, err2, err3) == nil
+	owner, err3 := strconv.ParseUint(fields[7], 10, 32)
+	inode, err4 := strconv.ParseUint(fields[9], 10, 64)
+	return socket{uint16(number), state, owner, inode}, ok && errors.Join(err1, err2, err3, err4) == nil
 }

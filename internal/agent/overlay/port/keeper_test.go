@@ -162,7 +162,7 @@ func TestConnectionsToAKeptPortAreRefusedAndDatagramsDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(text)) {
-			if number, _, _, ok := parse(line); ok && number == 1011 && !strings.Contains(line, "00000000:00000000") {
+			if s, ok := parse(line); ok && s.port == 1011 && !strings.Contains(line, "00000000:00000000") {
 				t.Errorf("something waits to be read:\n%s", line)
 			}
 		}

@@ -34,9 +34,9 @@ func (r *reservation) release() {
 	}
 }
 
-// bind makes a socket that has the port at all addresses of the family. It has neither SO_REUSEADDR nor
-// SO_REUSEPORT, without which on both sides no other may bind the same; and a TCP socket that is bound and
-// does not listen refuses connections as if nobody were there.
+// bind makes a socket that has the port at all addresses of the family. It has neither SO_REUSEADDR nor, unless the agent
+// has the port too, SO_REUSEPORT, without which on both sides no other may bind the same; and a TCP socket that is bound
+// and does not listen refuses connections as if nobody were there.
 func bind(family int, p Port) (int, error) {
 	kind := unix.SOCK_STREAM
 	if p.Protocol == UDP {
@@ -53,6 +53,9 @@ func bind(family int, p Port) (int, error) {
 	}
 	if err == nil && p.Protocol == UDP {
 		err = refuseAll(socket)
+	}
+	if err == nil && p.Number == Names {
+		err = shareNames(socket)
 	}
 	if err == nil {
 		err = unix.Bind(socket, address)
