@@ -242,6 +242,28 @@ func (h *host) ask(network, to string) (who, seen string, err error) {
 	return say(c)
 }
 
+// tally asks so many times and counts who answers. It does so from one thread in the host: to enter it for every connection
+// takes longer than the connection.
+func (h *host) tally(network, to string, n int) map[string]int {
+	h.t.Helper()
+	got := map[string]int{}
+	h.must(h.do(func() error {
+		for range n {
+			c, err := (&net.Dialer{Timeout: patience}).Dial(network, to)
+			if err != nil {
+				return err
+			}
+			who, _, err := say(c)
+			if err := errors.Join(err, c.Close()); err != nil {
+				return err
+			}
+			got[who]++
+		}
+		return nil
+	}))
+	return got
+}
+
 // reaches fails the test unless one of those named answers, seeing the client as told.
 func (h *host) reaches(network, to, seen string, who ...string) {
 	h.t.Helper()

@@ -2,9 +2,14 @@ package rules
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +19,19 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic/traffictest"
 )
+
+// TestMain has some tests run at once, however few processors there are: they wait for the kernel more than they compute.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if !asked {
+		if err := flag.Set("test.parallel", strconv.Itoa(max(6, runtime.GOMAXPROCS(0)))); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // The network of most tests.
 //
@@ -59,7 +77,21 @@ var variants = []variant{
 // everywhere runs a test in a world of its own for every variant.
 func everywhere(t *testing.T, test func(*testing.T, *world)) {
 	t.Helper()
+	among(t, variants, test)
+}
+
+// onEveryBackend is everywhere for what no backend can do otherwise for what stands beside it.
+func onEveryBackend(t *testing.T, test func(*testing.T, *world)) {
+	t.Helper()
+	among(t, slices.DeleteFunc(slices.Clone(variants), func(v variant) bool {
+		return v.backend == Nftables && v.program == "iptables-legacy"
+	}), test)
+}
+
+func among(t *testing.T, variants []variant, test func(*testing.T, *world)) {
+	t.Helper()
 	needsRoot(t)
+	t.Parallel()
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()

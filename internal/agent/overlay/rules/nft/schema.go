@@ -173,7 +173,7 @@ func rulesOf(c chain) []rule {
 		list = append(list, rules(load(other, reg1), in(network, reg1), verdict(expr.VerdictAccept)))
 	}
 	if c.sink() {
-		// Whoever is not known is let through, see Rules.
+		// Whoever is not known is let through, see Rules of package rules.
 		list = append(list, rules(load(saddr, reg1), notIn(remoteSet, reg1), verdict(expr.VerdictAccept)))
 	}
 	return append(list, rules(gotoChain("refuse")))
