@@ -24,8 +24,8 @@ var guarded = map[string][]string{
 	"github.com/cilium/statedb":        {"internal/manager/state"},
 	"github.com/alecthomas/kong":       {"cmd/", "internal/ctl", "internal/daemonflags"},
 	"golang.zx2c4.com/wireguard":       {"internal/agent/overlay/wireguard", "internal/agent/overlay", "test/"},
-	"github.com/google/nftables":       {"internal/agent/overlay/rules", "test/"},
-	"github.com/coreos/go-iptables":    {"internal/agent/overlay/rules"},
+	"github.com/google/nftables":       {"internal/agent/overlay/rules/nft", "internal/agent/overlay/rules/iptables", "test/"},
+	"github.com/coreos/go-iptables":    {"internal/agent/overlay/rules/iptables"},
 	"github.com/miekg/dns":             {"internal/agent/overlay/names", "test/"},
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay"
 	"github.com/cuemby/warren/internal/agent/overlay/link"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 )
 
 const (
@@ -116,7 +117,7 @@ func (n *wired) change(ctx context.Context, times int, settle func(context.Conte
 		}
 		s.Endpoints = steps[i%len(steps)]
 		begin := time.Now()
-		if err := n.rules.Apply(ctx, rules.Change{Services: []rules.Service{s}}); err != nil {
+		if err := n.rules.Apply(ctx, traffic.Change{Services: []traffic.Service{s}}); err != nil {
 			return nil, err
 		}
 		took = append(took, time.Since(begin))
@@ -139,7 +140,7 @@ type wired struct {
 	machine  *namespace
 	wires    *link.Wires
 	rules    *rules.Rules
-	services []rules.Service
+	services []traffic.Service
 	client   netip.Addr
 	clientNS netns.NsHandle
 	servers  []netip.Addr
@@ -178,7 +179,7 @@ func newWired(ctx context.Context, services int) (n *wired, err error) {
 			return err
 		}
 		n.closers = append(n.closers, closer(n.wires.Close))
-		n.rules, err = rules.Open(ctx, rules.Node{
+		n.rules, err = rules.Open(ctx, traffic.Node{
 			Bridge: overlay.Bridge, Device: overlay.Device, Addr: self, Subnet: subnet, NodeRange: nodes, VIPRange: vips,
 		}, rules.Options{Logger: quiet})
 		return err
@@ -201,22 +202,22 @@ func newWired(ctx context.Context, services int) (n *wired, err error) {
 }
 
 // crowd is all that the node is to know.
-func (n *wired) crowd(services int, vip netip.Addr) rules.Set {
+func (n *wired) crowd(services int, vip netip.Addr) traffic.Set {
 	networks := []string{"default"}
-	var set rules.Set
+	var set traffic.Set
 	for _, addr := range append(n.servers, n.client) {
-		set.Tasks = append(set.Tasks, rules.Task{Addr: addr, Local: true, Networks: networks})
+		set.Tasks = append(set.Tasks, traffic.Task{Addr: addr, Local: true, Networks: networks})
 	}
 	elsewhere := netip.MustParseAddr("10.209.0.0")
 	for i := range services {
 		vip = vip.Next()
-		s := rules.Service{ID: fmt.Sprintf("service-%d", i), VIP: vip, Endpoints: n.servers}
+		s := traffic.Service{ID: fmt.Sprintf("service-%d", i), VIP: vip, Endpoints: n.servers}
 		if i < services-1 {
 			s.Endpoints = nil
 			for range endpointsOfService {
 				elsewhere = elsewhere.Next()
 				s.Endpoints = append(s.Endpoints, elsewhere)
-				set.Tasks = append(set.Tasks, rules.Task{Addr: elsewhere, Networks: networks})
+				set.Tasks = append(set.Tasks, traffic.Task{Addr: elsewhere, Networks: networks})
 			}
 		}
 		set.Services = append(set.Services, s)
@@ -275,7 +276,7 @@ func greet(l net.Listener) error {
 }
 
 // last is the service that answers.
-func (n *wired) last() rules.Service { return n.services[len(n.services)-1] }
+func (n *wired) last() traffic.Service { return n.services[len(n.services)-1] }
 
 // connections opens connections from the client, one after the other, and returns how many a second there are.
 func (n *wired) connections(to netip.Addr) (rate float64, err error) {

@@ -21,6 +21,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay/names"
 	"github.com/cuemby/warren/internal/agent/overlay/port"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -214,7 +215,7 @@ func (v *Overlay) begin(ctx context.Context, layout link.Node) (*network, error)
 		up.leases, err = lease.Open(layout.Subnet, v.Record, attached, v.Logger)
 	}
 	if err == nil {
-		up.rules, err = rules.Open(ctx, rules.Node{
+		up.rules, err = rules.Open(ctx, traffic.Node{
 			Bridge: Bridge, Device: Device, Addr: layout.Addr,
 			Subnet: layout.Subnet, NodeRange: layout.NodeRange, VIPRange: layout.VIPRange,
 		}, rules.Options{Backend: v.Backend, Logger: v.Logger})

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 )
 
@@ -71,7 +72,7 @@ func (v *Overlay) Close() error { return v.wires.Close() }
 
 func (v *Overlay) removeRules(ctx context.Context) error {
 	// They are found by their names, whatever addresses they are about.
-	node := rules.Node{
+	node := traffic.Node{
 		Bridge: Bridge, Device: Device, Addr: netip.AddrFrom4([4]byte{10, 208, 0, 1}), Subnet: netip.MustParsePrefix("10.208.0.0/24"),
 		NodeRange: netip.MustParsePrefix("10.208.0.0/12"), VIPRange: netip.MustParsePrefix("10.224.0.0/16"),
 	}

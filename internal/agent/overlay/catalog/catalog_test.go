@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/cuemby/warren/internal/agent/overlay/names"
-	"github.com/cuemby/warren/internal/agent/overlay/rules"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -196,7 +196,7 @@ func TestATakenPortLeadsNowhere(t *testing.T) {
 	}
 	c.Taken([]Port{{1, 80}, {1, 99}})
 	all, _ := c.All()
-	if got := all.Services[0].Published; !slices.Equal(got, []rules.Published{{Port: 53, Target: 53, Protocol: rules.UDP}}) {
+	if got := all.Services[0].Published; !slices.Equal(got, []traffic.Published{{Port: 53, Target: 53, Protocol: traffic.UDP}}) {
 		t.Errorf("open %v", got)
 	}
 	if got := all.Tasks[0].HostPorts; len(got) != 0 {
@@ -208,7 +208,7 @@ func TestATakenPortLeadsNowhere(t *testing.T) {
 func TestChangesAddUpToAll(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := New()
-		services, tasks := map[string]rules.Service{}, map[netip.Addr]rules.Task{}
+		services, tasks := map[string]traffic.Service{}, map[netip.Addr]traffic.Task{}
 		ids := rapid.SampledFrom([]string{"a", "b", "c"})
 		taskIDs := rapid.SampledFrom([]string{"t1", "t2", "t3", "t4"})
 		at := rapid.IntRange(2, 6)
@@ -248,8 +248,8 @@ func TestChangesAddUpToAll(t *testing.T) {
 		change, _, _ := c.Changes()
 		follow(services, tasks, change)
 		all, _ := c.All()
-		wantServices, wantTasks := map[string]rules.Service{}, map[netip.Addr]rules.Task{}
-		follow(wantServices, wantTasks, rules.Change{Services: all.Services, Tasks: all.Tasks})
+		wantServices, wantTasks := map[string]traffic.Service{}, map[netip.Addr]traffic.Task{}
+		follow(wantServices, wantTasks, traffic.Change{Services: all.Services, Tasks: all.Tasks})
 		compare := []cmp.Option{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.EquateEmpty()}
 		if diff := cmp.Diff(wantServices, services, compare...); diff != "" {
 			rt.Fatalf("services (-all +changes):\n%s", diff)
@@ -265,7 +265,7 @@ func TestChangesAddUpToAll(t *testing.T) {
 	})
 }
 
-func follow(services map[string]rules.Service, tasks map[netip.Addr]rules.Task, change rules.Change) {
+func follow(services map[string]traffic.Service, tasks map[netip.Addr]traffic.Task, change traffic.Change) {
 	for _, id := range change.RemovedServices {
 		delete(services, id)
 	}
@@ -367,12 +367,12 @@ func TestTasksOfAnEarlierAgentGoOnToTakeConnections(t *testing.T) {
 		t.Errorf("endpoints %v", got)
 	}
 	all, _ := c.All()
-	want := []rules.Task{
+	want := []traffic.Task{
 		{Addr: addr(2), Local: true, Networks: []string{"default"}}, {Addr: addr(3), Local: true, Networks: []string{"default"}},
-		{Addr: addr(6), Local: true, Networks: []string{"default"}, HostPorts: []rules.Published{{Port: 99, Target: 9, Protocol: rules.TCP}}},
+		{Addr: addr(6), Local: true, Networks: []string{"default"}, HostPorts: []traffic.Published{{Port: 99, Target: 9, Protocol: traffic.TCP}}},
 		{Addr: addr(9), Local: true, Networks: []string{"default"}},
 	}
-	if diff := cmp.Diff(want, all.Tasks, cmpopts.EquateComparable(netip.Addr{}), cmpopts.SortSlices(func(a, b rules.Task) bool { return a.Addr.Less(b.Addr) })); diff != "" {
+	if diff := cmp.Diff(want, all.Tasks, cmpopts.EquateComparable(netip.Addr{}), cmpopts.SortSlices(func(a, b traffic.Task) bool { return a.Addr.Less(b.Addr) })); diff != "" {
 		t.Errorf("tasks (-want +got):\n%s", diff)
 	}
 

@@ -5,16 +5,16 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/cuemby/warren/internal/agent/overlay/rules"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // All is all that the packet rules are to know. Changes are counted from here.
-func (c *Catalog) All() (rules.Set, uint64) {
+func (c *Catalog) All() (traffic.Set, uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forgetChanges()
-	var all rules.Set
+	var all traffic.Set
 	for _, id := range slices.Sorted(maps.Keys(c.services)) {
 		if s := c.services[id]; s.front != nil {
 			all.Services = append(all.Services, c.balanced(s))
@@ -30,10 +30,10 @@ func (c *Catalog) All() (rules.Set, uint64) {
 
 // Changes is what has changed since All or Changes was last called, and the version that the rules are of once they have
 // it in force; false where nothing has.
-func (c *Catalog) Changes() (rules.Change, uint64, bool) {
+func (c *Catalog) Changes() (traffic.Change, uint64, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var change rules.Change
+	var change traffic.Change
 	for id := range c.changed.services {
 		if s := c.services[id]; s != nil && s.front != nil {
 			change.Services = append(change.Services, c.balanced(s))
@@ -60,8 +60,8 @@ func (c *Catalog) forgetChanges() {
 }
 
 // balanced is a service as the rules are to balance it.
-func (c *Catalog) balanced(s *service) rules.Service {
-	balanced := rules.Service{ID: s.id, VIP: s.vip()}
+func (c *Catalog) balanced(s *service) traffic.Service {
+	balanced := traffic.Service{ID: s.id, VIP: s.vip()}
 	c.share(s, &balanced)
 	for _, p := range s.front.GetPorts() {
 		if _, taken := c.taken[Port{p.GetProtocol(), p.GetPublished()}]; !taken {
@@ -71,8 +71,8 @@ func (c *Catalog) balanced(s *service) rules.Service {
 	return balanced
 }
 
-func (c *Catalog) member(t *task) rules.Task {
-	member := rules.Task{Addr: t.addr, Local: t.here != nil, Networks: t.networks()}
+func (c *Catalog) member(t *task) traffic.Task {
+	member := traffic.Task{Addr: t.addr, Local: t.here != nil, Networks: t.networks()}
 	if t.here == nil || !t.open() {
 		return member
 	}
@@ -84,10 +84,10 @@ func (c *Catalog) member(t *task) rules.Task {
 	return member
 }
 
-func published(protocol warrenv1.Protocol, port, target uint32) rules.Published {
-	p := rules.Published{Port: uint16(port), Target: uint16(target), Protocol: rules.TCP}
+func published(protocol warrenv1.Protocol, port, target uint32) traffic.Published {
+	p := traffic.Published{Port: uint16(port), Target: uint16(target), Protocol: traffic.TCP}
 	if protocol == warrenv1.Protocol_PROTOCOL_UDP {
-		p.Protocol = rules.UDP
+		p.Protocol = traffic.UDP
 	}
 	return p
 }

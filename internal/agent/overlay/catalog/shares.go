@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/cuemby/warren/internal/agent/overlay/rules"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 )
 
 // rotation are a service's tasks that new connections may go to, in no order, by what each part of them is to get: one part
@@ -63,14 +63,14 @@ func (r rotated) addrs() []netip.Addr {
 }
 
 // share has the rules share a service's connections out.
-func (c *Catalog) share(s *service, balanced *rules.Service) {
+func (c *Catalog) share(s *service, balanced *traffic.Service) {
 	parts := c.rotation(s)
 	if len(parts) == 1 {
 		balanced.Endpoints = parts[0].addrs()
 		return
 	}
 	for _, part := range parts {
-		balanced.Shares = append(balanced.Shares, rules.Share{Weight: part.weight, Endpoints: part.addrs()})
+		balanced.Shares = append(balanced.Shares, traffic.Share{Weight: part.weight, Endpoints: part.addrs()})
 	}
 }
 

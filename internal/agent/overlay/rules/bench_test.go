@@ -1,25 +1,30 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 )
 
 // crowd is a cluster of so many services of ten endpoints each, all in one network. The node's own three
 // tasks are endpoints of none.
-func crowd(n Node, services int) Set {
-	var set Set
+func crowd(n traffic.Node, services int) traffic.Set {
+	var set traffic.Set
 	for _, addr := range []string{aAddr, bAddr, cAddr} {
 		set.Tasks = append(set.Tasks, taskOf(n, addr, "default"))
 	}
 	for i := range services {
-		s := Service{ID: fmt.Sprint("crowd-", i), VIP: netip.AddrFrom4([4]byte{10, 224, byte(100 + i/250), byte(i % 250)})}
+		s := traffic.Service{ID: fmt.Sprint("crowd-", i), VIP: netip.AddrFrom4([4]byte{10, 224, byte(100 + i/250), byte(i % 250)})}
 		for j := range 10 {
 			k := 10*i + j
 			addr := netip.AddrFrom4([4]byte{10, byte(209 + k/50000), byte(k / 250 % 200), byte(2 + k%250)})
 			s.Endpoints = append(s.Endpoints, addr)
-			set.Tasks = append(set.Tasks, Task{Addr: addr, Networks: []string{"default"}})
+			set.Tasks = append(set.Tasks, traffic.Task{Addr: addr, Networks: []string{"default"}})
 		}
 		set.Services = append(set.Services, s)
 	}
@@ -41,14 +46,14 @@ func BenchmarkChange(b *testing.B) {
 					b.Run(name, func(b *testing.B) {
 						for i := 0; b.Loop(); i++ {
 							s.Endpoints = endpoints[i%2]
-							w.node.must(w.rules.Apply(b.Context(), Change{Services: []Service{s}}))
+							w.node.must(w.rules.Apply(b.Context(), traffic.Change{Services: []traffic.Service{s}}))
 						}
 					})
 				}
 				b.Run("a remote task", func(b *testing.B) {
 					for i := 0; b.Loop(); i++ {
 						t := taskOf(w.nodeIs, "10.220.0.1", []string{"default", "other"}[i%2])
-						w.node.must(w.rules.Apply(b.Context(), Change{Tasks: []Task{t}}))
+						w.node.must(w.rules.Apply(b.Context(), traffic.Change{Tasks: []traffic.Task{t}}))
 					}
 				})
 			})
@@ -86,4 +91,25 @@ func BenchmarkConnection(b *testing.B) {
 			}
 		}
 	}
+}
+
+// hammer connects again and again from the calling thread's namespace.
+func hammer(b *testing.B, to string) error {
+	addr := netip.MustParseAddrPort(to)
+	for b.Loop() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		// Closing sends a reset, or ports run out.
+		err = errors.Join(
+			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
+			unix.Connect(fd, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}),
+			unix.Close(fd))
+		if err != nil {
+			return err
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "connections/s")
+	return nil
 }

@@ -7,6 +7,12 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/cuemby/warren/internal/agent/overlay/rules/conntrack"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/iptables"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/netfilter"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/nft"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 )
 
 // Backend is what in the kernel the rules are made of.
@@ -43,46 +49,47 @@ type Options struct {
 type Rules struct {
 	log     *slog.Logger
 	recheck time.Duration
-	node    namespaceNode
-	base    *base // nil where there is no iptables
+	node    traffic.Node
+	in      netfilter.Namespace
+	shared  *iptables.Shared // nil where there is no iptables
 	kind    Backend
-	cutter  *cutter
+	cutter  *conntrack.Cutter
 
 	mu      sync.Mutex
-	facts   *facts // nil before the first full set
-	failed  bool   // what is in force may not be what is known: the next to come makes all anew
+	facts   *traffic.Facts // nil before the first full set
+	failed  bool           // what is in force may not be what is known: the next to come makes all anew
 	backend backend
 	other   backend // whatever may be left of the other kind, until it was cleared
 }
 
 // backend puts facts in force.
 type backend interface {
-	// replace makes all anew from facts and swaps it for what stands.
-	replace(context.Context, *facts) error
-	// apply makes a change, which the facts have taken in already.
-	apply(context.Context, *facts, delta) error
-	// intact tells whether what was made still stands.
-	intact(context.Context) (bool, error)
-	// ours tells whether the kernel's news from a socket are of our own doing, owns whether a table is the one
+	// Replace makes all anew from facts and swaps it for what stands.
+	Replace(context.Context, *traffic.Facts) error
+	// Apply makes a change, which the facts have taken in already. After an error all has to be made anew.
+	Apply(context.Context, *traffic.Facts, traffic.Delta) error
+	// Intact tells whether what was made still stands.
+	Intact(context.Context) (bool, error)
+	// Ours tells whether the kernel's news from a socket are of our own doing, Owns whether a table is the one
 	// in force.
-	ours(socket uint32) bool
-	owns(table string) bool
-	// clear removes all but what base keeps.
-	clear(context.Context) error
-	close()
+	Ours(socket uint32) bool
+	Owns(table string) bool
+	// Clear removes all but what is cleared of iptables.Shared.
+	Clear(context.Context) error
+	Close()
 }
 
 // Open finds out what the kernel can do. It changes nothing: rules of an earlier process stand until Replace
 // has the next in force.
-func Open(ctx context.Context, node Node, options Options) (*Rules, error) {
-	if err := node.valid(); err != nil {
+func Open(ctx context.Context, node traffic.Node, options Options) (*Rules, error) {
+	if err := node.Validate(); err != nil {
 		return nil, fmt.Errorf("rules of the overlay: %w", err)
 	}
-	where, err := ownNamespace()
+	in, err := netfilter.Own()
 	if err != nil {
 		return nil, err
 	}
-	r := &Rules{log: options.Logger, recheck: options.Recheck, node: namespaceNode{node, where}}
+	r := &Rules{log: options.Logger, recheck: options.Recheck, node: node, in: in}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -90,10 +97,10 @@ func Open(ctx context.Context, node Node, options Options) (*Rules, error) {
 		r.recheck = 30 * time.Second
 	}
 	if err := r.choose(ctx, options); err != nil {
-		return nil, errors.Join(err, where.close())
+		return nil, errors.Join(err, in.Close())
 	}
-	r.cutter = startCutter(r)
-	r.log.InfoContext(ctx, "packet rules are kept", "backend", string(r.kind), "iptables", r.base.describe())
+	r.cutter = conntrack.Start(node, in, r.log, r.known)
+	r.log.InfoContext(ctx, "packet rules are kept", "backend", string(r.kind), "iptables", r.shared.Describe())
 	return r, nil
 }
 
@@ -103,16 +110,16 @@ func (r *Rules) choose(ctx context.Context, options Options) error {
 		program = "iptables"
 	}
 	var noTables error
-	r.base, noTables = newBase(ctx, r.node, program)
-	nftables := newNftables(r.node, r.base, r.log)
+	r.shared, noTables = iptables.Open(ctx, r.node, r.in, program)
+	nftables := nft.New(r.node, r.in)
 	switch options.Backend {
 	case Auto, Nftables, "":
-		err := nftables.probe()
+		err := nftables.Probe()
 		if err == nil {
 			r.kind, r.backend = Nftables, nftables
 			return nil
 		}
-		nftables.close()
+		nftables.Close()
 		if options.Backend == Nftables {
 			return fmt.Errorf("open nftables: %w; choose the backend iptables on this kernel", err)
 		}
@@ -125,19 +132,8 @@ func (r *Rules) choose(ctx context.Context, options Options) error {
 	if noTables != nil {
 		return fmt.Errorf("open iptables: %w; install the package iptables", noTables)
 	}
-	r.kind, r.backend = IPTables, newIPTables(r.base)
+	r.kind, r.backend = IPTables, iptables.NewBackend(r.shared)
 	return nil
-}
-
-// describe says which iptables there are.
-func (b *base) describe() string {
-	switch {
-	case b == nil:
-		return "none"
-	case b.nft:
-		return b.program + " (nf_tables)"
-	}
-	return b.program + " (legacy)"
 }
 
 // Backend is the backend that was chosen.
@@ -146,13 +142,13 @@ func (r *Rules) Backend() Backend { return r.kind }
 // Replace puts a full set in force in place of all there is. Established connections go on, but for what cannot,
 // UDP to an endpoint that is gone and anything of a task that is dead: that is cut within some 20 ms, for which
 // Settle waits.
-func (r *Rules) Replace(ctx context.Context, set Set) error {
-	all := Change{Services: set.Services, Tasks: set.Tasks}
-	if err := all.valid(r.node.Node); err != nil {
+func (r *Rules) Replace(ctx context.Context, set traffic.Set) error {
+	all := traffic.Change{Services: set.Services, Tasks: set.Tasks}
+	if err := all.Validate(r.node); err != nil {
 		return fmt.Errorf("replace packet rules: %w", err)
 	}
-	next := newFacts(r.node.Node)
-	next.apply(all)
+	next := traffic.NewFacts(r.node)
+	next.Apply(all)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -162,13 +158,16 @@ func (r *Rules) Replace(ctx context.Context, set Set) error {
 	before := r.facts
 	r.facts = next
 	r.clearOther(ctx)
-	r.cutter.cut(cutsBetween(before, next))
+	r.cutter.Replaced(before, next)
 	return nil
 }
 
 // renew makes all anew.
-func (r *Rules) renew(ctx context.Context, f *facts) error {
-	err := r.backend.replace(ctx, f)
+func (r *Rules) renew(ctx context.Context, f *traffic.Facts) error {
+	err := r.backend.Replace(ctx, f)
+	if err == nil {
+		err = r.shared.Ensure(ctx) // only now: it accepts what the backend does not refuse
+	}
 	r.failed = err != nil
 	return err
 }
@@ -178,10 +177,10 @@ func (r *Rules) renew(ctx context.Context, f *facts) error {
 func (r *Rules) clearOther(ctx context.Context) {
 	var err error
 	if r.kind == Nftables {
-		err = r.base.clear(ctx, true)
+		err = r.shared.Clear(ctx, true)
 	} else if r.other != nil {
-		if err = r.other.clear(ctx); err == nil {
-			r.other.close()
+		if err = r.other.Clear(ctx); err == nil {
+			r.other.Close()
 			r.other = nil
 		}
 	}
@@ -193,8 +192,8 @@ func (r *Rules) clearOther(ctx context.Context) {
 // Apply puts a change in force, whole and at once. When it returns no new connection goes where it should not any
 // more; what cannot go on is cut as with Replace. A change that fails is known all the same, and in force with
 // the next Apply or Repair that does not fail.
-func (r *Rules) Apply(ctx context.Context, change Change) error {
-	if err := change.valid(r.node.Node); err != nil {
+func (r *Rules) Apply(ctx context.Context, change traffic.Change) error {
+	if err := change.Validate(r.node); err != nil {
 		return fmt.Errorf("change packet rules: %w", err)
 	}
 	r.mu.Lock()
@@ -202,23 +201,34 @@ func (r *Rules) Apply(ctx context.Context, change Change) error {
 	if r.facts == nil {
 		return errors.New("change packet rules: there are none yet: replace them with a full set first")
 	}
-	d := r.facts.apply(change)
+	d := r.facts.Apply(change)
 	var err error
 	if r.failed {
 		err = r.renew(ctx, r.facts)
-	} else if !d.empty() {
-		err = r.backend.apply(ctx, r.facts, d)
-		r.failed = err != nil
+	} else if !d.Empty() {
+		err = r.backend.Apply(ctx, r.facts, d)
+		if err != nil {
+			// What stands is not what we took it for. What should is known: make it anew.
+			r.log.WarnContext(ctx, "a change does not fit the packet rules, all are made anew", "error", err)
+			err = r.renew(ctx, r.facts)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("change packet rules: %w", err)
 	}
-	r.cutter.cut(cutsOf(d))
+	r.cutter.Changed(d)
 	return nil
 }
 
+// known asks about what is known, which does not change meanwhile; nothing is before the first full set and after Remove.
+func (r *Rules) known(ask func(*traffic.Facts) bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.facts != nil && ask(r.facts)
+}
+
 // Settle waits until what could not go on is cut of all that Replace and Apply have put in force so far.
-func (r *Rules) Settle(ctx context.Context) error { return r.cutter.settle(ctx) }
+func (r *Rules) Settle(ctx context.Context) error { return r.cutter.Settle(ctx) }
 
 // Repair looks whether all stands and makes anew what does not. It tells whether anything was missing.
 func (r *Rules) Repair(ctx context.Context) (bool, error) { return r.repair(ctx, "") }
@@ -230,9 +240,9 @@ func (r *Rules) repair(ctx context.Context, spoilt string) (bool, error) {
 	if r.facts == nil {
 		return false, nil
 	}
-	broken := r.failed || spoilt != "" && r.backend.owns(spoilt)
+	broken := r.failed || spoilt != "" && r.backend.Owns(spoilt)
 	if !broken {
-		intact, err := r.backend.intact(ctx)
+		intact, err := r.backend.Intact(ctx)
 		if err != nil {
 			return false, fmt.Errorf("look after packet rules: %w", err)
 		}
@@ -244,12 +254,12 @@ func (r *Rules) repair(ctx context.Context, spoilt string) (bool, error) {
 		}
 		return true, nil
 	}
-	whole, err := r.base.intact(ctx)
+	whole, err := r.shared.Intact(ctx)
 	if err != nil {
 		return false, fmt.Errorf("look after packet rules: %w", err)
 	}
 	if !whole {
-		if err := r.base.ensure(ctx); err != nil {
+		if err := r.shared.Ensure(ctx); err != nil {
 			return true, fmt.Errorf("repair packet rules: %w", err)
 		}
 	}
@@ -261,11 +271,11 @@ func (r *Rules) Remove(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.facts = nil
-	err := r.backend.clear(ctx)
+	err := r.backend.Clear(ctx)
 	if r.other != nil {
-		err = errors.Join(err, r.other.clear(ctx))
+		err = errors.Join(err, r.other.Clear(ctx))
 	}
-	if err := errors.Join(err, r.base.clear(ctx, false)); err != nil {
+	if err := errors.Join(err, r.shared.Clear(ctx, false)); err != nil {
 		return fmt.Errorf("remove packet rules: %w", err)
 	}
 	return nil
@@ -273,13 +283,13 @@ func (r *Rules) Remove(ctx context.Context) error {
 
 // Close lets go of the kernel and leaves the rules in force.
 func (r *Rules) Close() error {
-	r.cutter.close()
+	r.cutter.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.facts = nil
-	r.backend.close()
+	r.backend.Close()
 	if r.other != nil {
-		r.other.close()
+		r.other.Close()
 	}
-	return r.node.close()
+	return r.in.Close()
 }

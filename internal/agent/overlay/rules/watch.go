@@ -9,10 +9,13 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/cuemby/warren/internal/agent/overlay/rules/iptables"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/nft"
 )
 
-// sharedTables are the tables of iptables in which we have chains.
-var sharedTables = []string{"filter", "nat", "raw"}
+// socketBuffer, in bytes, holds the news of large changes.
+const socketBuffer = 8 << 20
 
 // Watch restores what others take away, until ctx ends: at once where the kernel tells of it, which it does of
 // nftables and iptables-nft, and at the next look where it does not. It calls restored, unless that is nil,
@@ -20,7 +23,7 @@ var sharedTables = []string{"filter", "nat", "raw"}
 func (r *Rules) Watch(ctx context.Context, restored func()) error {
 	var news chan string // nil, and silent, where there are no nftables
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{
-		NetNS: r.node.fd(), Groups: 1 << (unix.NFNLGRP_NFTABLES - 1),
+		NetNS: r.in.FD(), Groups: 1 << (unix.NFNLGRP_NFTABLES - 1),
 	})
 	if err != nil && r.kind == Nftables {
 		return fmt.Errorf("listen to nftables: %w", err)
@@ -72,7 +75,7 @@ func (r *Rules) Watch(ctx context.Context, restored func()) error {
 
 // told tells whether the kernel tells of all that others do to our rules.
 func (r *Rules) told() bool {
-	return r.base == nil && r.kind == Nftables || r.base != nil && r.base.nft
+	return r.shared.Told()
 }
 
 // after is the time to try again after an error, if there was one.
@@ -97,10 +100,10 @@ func (r *Rules) listen(conn *netlink.Conn, news chan string) {
 			changed = []string{""}
 		}
 		for _, m := range messages {
-			if r.backend.ours(m.Header.PID) || r.base.ours(m.Header.PID) {
+			if r.backend.Ours(m.Header.PID) || r.shared.Ours(m.Header.PID) {
 				continue
 			}
-			if table, removes := concerns(m); table != "" && (removes || r.backend.owns(table)) {
+			if table, removes := concerns(m); table != "" && (removes || r.backend.Owns(table)) {
 				changed = append(changed, table)
 			}
 		}
@@ -108,7 +111,7 @@ func (r *Rules) listen(conn *netlink.Conn, news chan string) {
 			select {
 			case news <- table:
 			case pending := <-news:
-				if table == "" || r.backend.owns(pending) {
+				if table == "" || r.backend.Owns(pending) {
 					table = pending
 				}
 				news <- table
@@ -138,7 +141,7 @@ func concerns(m netlink.Message) (table string, removes bool) {
 			table = attributes.String()
 		}
 	}
-	if slices.Contains(sharedTables, table) || slices.Contains(tables[:], table) {
+	if iptables.HasTable(table) || nft.HasTable(table) {
 		return table, removes
 	}
 	return "", false

@@ -1,7 +1,9 @@
-package rules
+package traffic
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -63,6 +65,9 @@ type Published struct {
 // maxWeight is the largest weight of a share.
 const maxWeight = 10000
 
+// DNSPort is where the node answers names on its own address: that port is never published there.
+const DNSPort = 53
+
 // Protocol is a transport protocol by its number in the IP header.
 type Protocol uint8
 
@@ -99,8 +104,8 @@ type Change struct {
 	RemovedTasks []netip.Addr
 }
 
-// valid tells what of a node's description cannot be.
-func (n Node) valid() error {
+// Validate tells what of a node's description cannot be.
+func (n Node) Validate() error {
 	for field, name := range map[string]string{"bridge": n.Bridge, "device": n.Device} {
 		if name == "" || len(name) > 15 {
 			return fmt.Errorf("%s %q: give a link's name of 1 to 15 characters", field, name)
@@ -182,8 +187,8 @@ func validPorts(ports []Published) error {
 	return nil
 }
 
-// valid tells the first thing of a change that cannot be, so that a change is taken whole or not at all.
-func (c Change) valid(n Node) error {
+// Validate tells the first thing of a change that cannot be, so that a change is taken whole or not at all.
+func (c Change) Validate(n Node) error {
 	for _, s := range c.Services {
 		if err := s.valid(n); err != nil {
 			return err
@@ -209,4 +214,10 @@ func orderedAddrs(values []netip.Addr) []netip.Addr {
 	sorted := slices.Clone(values)
 	slices.SortFunc(sorted, netip.Addr.Compare)
 	return slices.Compact(sorted)
+}
+
+// Digest makes a name of whatever an id may be, of 16 hexadecimal digits: 64 bits are plenty for the networks of a cluster.
+func Digest(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:8])
 }

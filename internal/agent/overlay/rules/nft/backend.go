@@ -1,10 +1,9 @@
-package rules
+package nft
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync/atomic"
 
@@ -12,6 +11,9 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/cuemby/warren/internal/agent/overlay/rules/netfilter"
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 )
 
 const (
@@ -27,11 +29,13 @@ const (
 // tables are the names of our table: while one stands, the next is built under the other.
 var tables = [2]string{"warren-a", "warren-b"}
 
-// nftablesBackend puts facts into a table of its own over netlink. It is for one caller at a time.
-type nftablesBackend struct {
-	node namespaceNode
-	base *base
-	log  *slog.Logger
+// HasTable tells whether a table is named as ours are, in force or not.
+func HasTable(name string) bool { return slices.Contains(tables[:], name) }
+
+// Backend puts facts into a table of its own over netlink. It is for one caller at a time, but for Ours and Owns.
+type Backend struct {
+	node traffic.Node
+	in   netfilter.Namespace
 
 	conn   *nftables.Conn
 	socket atomic.Uint32 // by which the kernel tells our changes from others'
@@ -43,22 +47,17 @@ type nftablesBackend struct {
 	lastID uint32 // of a set within a transaction
 }
 
-// namespaceNode is a node and where it is.
-type namespaceNode struct {
-	Node
-	namespace
-}
-
-func newNftables(node namespaceNode, b *base, log *slog.Logger) *nftablesBackend {
-	return &nftablesBackend{node: node, base: b, log: log}
+// New is the backend of a node whose rules are in a namespace. It opens nothing, and asks nothing of the kernel.
+func New(node traffic.Node, in netfilter.Namespace) *Backend {
+	return &Backend{node: node, in: in}
 }
 
 // connect opens the connection if there is none.
-func (b *nftablesBackend) connect() error {
+func (b *Backend) connect() error {
 	if b.conn != nil {
 		return nil
 	}
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(b.node.fd()), nftables.WithSockOptions(
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(b.in.FD()), nftables.WithSockOptions(
 		func(c *netlink.Conn) error {
 			if err := errors.Join(c.SetReadBuffer(socketBuffer), c.SetWriteBuffer(socketBuffer)); err != nil {
 				return err
@@ -74,7 +73,7 @@ func (b *nftablesBackend) connect() error {
 	return nil
 }
 
-func (b *nftablesBackend) disconnect() {
+func (b *Backend) disconnect() {
 	if b.conn != nil {
 		_ = b.conn.CloseLasting()
 		b.conn = nil
@@ -83,7 +82,7 @@ func (b *nftablesBackend) disconnect() {
 
 // flush sends what was gathered as one transaction. After an error the connection is made anew, since
 // answers may be left on it.
-func (b *nftablesBackend) flush() error {
+func (b *Backend) flush() error {
 	if err := b.conn.Flush(); err != nil {
 		b.disconnect()
 		return err
@@ -91,9 +90,9 @@ func (b *nftablesBackend) flush() error {
 	return nil
 }
 
-// probe tells whether this kernel's nftables can do what the rules need: it makes a table with one of each
+// Probe tells whether this kernel's nftables can do what the rules need, by an error if not: it makes a table with one of each
 // and takes it back in the same transaction.
-func (b *nftablesBackend) probe() error {
+func (b *Backend) Probe() error {
 	if err := b.connect(); err != nil {
 		return err
 	}
@@ -108,7 +107,9 @@ func (b *nftablesBackend) probe() error {
 	return nil
 }
 
-func (b *nftablesBackend) replace(ctx context.Context, f *facts) error {
+// Replace makes all anew from facts and swaps it for what stands: no packet finds neither. After an error it has to be called
+// again, and what stood may be in force still.
+func (b *Backend) Replace(ctx context.Context, f *traffic.Facts) error {
 	if err := b.connect(); err != nil {
 		return err
 	}
@@ -122,7 +123,7 @@ func (b *nftablesBackend) replace(ctx context.Context, f *facts) error {
 	}
 
 	l := newLayout()
-	s := l.change(f.all())
+	s := l.change(f.All())
 	b.conn.AddTable(table) // what an earlier try has left of it
 	b.conn.DelTable(table)
 	b.conn.AddTable(table)
@@ -149,18 +150,18 @@ func (b *nftablesBackend) replace(ctx context.Context, f *facts) error {
 	}
 	b.table, b.layout, b.sets = table, l, sets
 	b.named.Store(&table.Name)
-	return b.base.ensure(ctx) // only now: it accepts what the table does not refuse
+	return nil
 }
 
 // standing is the chains that packets come to of the table in force, whoever made it; none if there is none.
-func (b *nftablesBackend) standing() ([]*nftables.Chain, error) {
+func (b *Backend) standing() ([]*nftables.Chain, error) {
 	chains, err := b.conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
 	if err != nil {
 		return nil, fmt.Errorf("list nftables chains: %w", err)
 	}
 	var hooked []*nftables.Chain
 	for _, c := range chains {
-		if c.Hooknum != nil && slices.Contains(tables[:], c.Table.Name) && (len(hooked) == 0 || c.Table.Name == hooked[0].Table.Name) {
+		if c.Hooknum != nil && HasTable(c.Table.Name) && (len(hooked) == 0 || c.Table.Name == hooked[0].Table.Name) {
 			hooked = append(hooked, c)
 		}
 	}
@@ -169,7 +170,7 @@ func (b *nftablesBackend) standing() ([]*nftables.Chain, error) {
 
 // swap puts a table in force in place of another. The other's NAT stays for one transaction more: a packet
 // that has passed our chain when it was not in force yet would pass the other when it no longer is.
-func (b *nftablesBackend) swap(table *nftables.Table, stands []*nftables.Chain) error {
+func (b *Backend) swap(table *nftables.Table, stands []*nftables.Chain) error {
 	b.hook(table)
 	for _, c := range stands {
 		if c.Type != nftables.ChainTypeNAT {
@@ -187,8 +188,8 @@ func (b *nftablesBackend) swap(table *nftables.Table, stands []*nftables.Chain) 
 }
 
 // build gathers a table's sets and chains, but for those that packets come to.
-func (b *nftablesBackend) build(table *nftables.Table, l *layout, networks []string, chains []chain) map[string]*nftables.Set {
-	fixed := schemaOf(b.node.Node, b.node.bridged())
+func (b *Backend) build(table *nftables.Table, l *layout, networks []string, chains []chain) map[string]*nftables.Set {
+	fixed := schemaOf(b.node, b.in.Bridged())
 	sets := map[string]*nftables.Set{}
 	for _, set := range fixed.sets {
 		b.addSet(table, set)
@@ -213,9 +214,9 @@ func (b *nftablesBackend) build(table *nftables.Table, l *layout, networks []str
 }
 
 // hook gathers the chains that packets come to.
-func (b *nftablesBackend) hook(table *nftables.Table) {
+func (b *Backend) hook(table *nftables.Table) {
 	policy := nftables.ChainPolicyAccept
-	for _, c := range schemaOf(b.node.Node, false).hooked {
+	for _, c := range schemaOf(b.node, false).hooked {
 		b.conn.AddChain(&nftables.Chain{
 			Name: c.name, Table: table, Type: c.kind, Hooknum: c.hook, Priority: &c.priority, Policy: &policy,
 		})
@@ -224,37 +225,35 @@ func (b *nftablesBackend) hook(table *nftables.Table) {
 }
 
 // addSet numbers the set itself: the library's numbers are not for several callers at once.
-func (b *nftablesBackend) addSet(table *nftables.Table, set *nftables.Set) *nftables.Set {
+func (b *Backend) addSet(table *nftables.Table, set *nftables.Set) *nftables.Set {
 	b.lastID++
 	set.Table, set.ID = table, b.lastID
 	_ = b.conn.AddSet(set, nil) // fails for anonymous sets only
 	return set
 }
 
-func (b *nftablesBackend) addChain(table *nftables.Table, c chain) {
+func (b *Backend) addChain(table *nftables.Table, c chain) {
 	b.conn.AddChain(&nftables.Chain{Name: c.name, Table: table})
 	b.addRules(table, c.name, rulesOf(c))
 }
 
-func (b *nftablesBackend) addRules(table *nftables.Table, chain string, list []rule) {
+func (b *Backend) addRules(table *nftables.Table, chain string, list []rule) {
 	for _, r := range list {
 		b.conn.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: chain, Table: table}, Exprs: r})
 	}
 }
 
-func (b *nftablesBackend) apply(ctx context.Context, f *facts, d delta) error {
+// Apply puts changed facts in force. After an error the table is not what the backend took it for, and has to be replaced.
+func (b *Backend) Apply(_ context.Context, _ *traffic.Facts, d traffic.Delta) error {
 	err := b.change(d)
 	if err != nil {
-		// The table is not what we took it for. What should stand is known: build it anew.
-		b.log.WarnContext(ctx, "a change does not fit the packet rules, all are made anew", "error", err)
 		b.disconnect()
-		err = b.replace(ctx, f)
 	}
 	return err
 }
 
 // change makes a change in one transaction, but for chains that have to stand before.
-func (b *nftablesBackend) change(d delta) error {
+func (b *Backend) change(d traffic.Delta) error {
 	if err := b.connect(); err != nil {
 		return err
 	}
@@ -313,9 +312,9 @@ func elements(by func(*nftables.Set, []nftables.SetElement) error, sets map[stri
 	return nil
 }
 
-// intact looks whether the table that we made stands with all its chains and their rules. It does not read
-// the sets: who takes an element out of them is seen by Watch.
-func (b *nftablesBackend) intact(context.Context) (bool, error) {
+// Intact looks whether the table that we made stands with all its chains and their rules. It does not read
+// the sets: who takes an element out of them is seen by whoever listens to the kernel.
+func (b *Backend) Intact(context.Context) (bool, error) {
 	if err := b.connect(); err != nil {
 		return false, err
 	}
@@ -325,7 +324,7 @@ func (b *nftablesBackend) intact(context.Context) (bool, error) {
 		return false, fmt.Errorf("list nftables chains: %w", err)
 	}
 	want := map[string]int{}
-	fixed := schemaOf(b.node.Node, b.node.bridged())
+	fixed := schemaOf(b.node, b.in.Bridged())
 	for _, c := range fixed.inner {
 		want[c.name] = len(c.rules)
 	}
@@ -337,7 +336,7 @@ func (b *nftablesBackend) intact(context.Context) (bool, error) {
 			want[name] = len(rulesOf(c))
 		}
 	}
-	have, err := countRules(b.node.namespace, b.table.Name)
+	have, err := b.in.CountRules(b.table.Name)
 	if err != nil {
 		return false, err
 	}
@@ -353,15 +352,17 @@ func (b *nftablesBackend) intact(context.Context) (bool, error) {
 	return len(want) == 0, nil
 }
 
-func (b *nftablesBackend) ours(socket uint32) bool { return socket == b.socket.Load() }
+// Ours tells whether the kernel's news from a socket, by its netlink port, are of this backend's own doing.
+func (b *Backend) Ours(socket uint32) bool { return socket == b.socket.Load() }
 
-func (b *nftablesBackend) owns(table string) bool {
+// Owns tells whether a table is the one in force.
+func (b *Backend) Owns(table string) bool {
 	name := b.named.Load()
 	return name != nil && *name == table
 }
 
-// clear removes our tables and leaves base alone.
-func (b *nftablesBackend) clear(context.Context) error {
+// Clear removes both our tables.
+func (b *Backend) Clear(context.Context) error {
 	if err := b.connect(); err != nil {
 		return err
 	}
@@ -370,7 +371,7 @@ func (b *nftablesBackend) clear(context.Context) error {
 		return fmt.Errorf("list nftables tables: %w", err)
 	}
 	for _, table := range list {
-		if slices.Contains(tables[:], table.Name) {
+		if HasTable(table.Name) {
 			b.conn.DelTable(table)
 		}
 	}
@@ -380,51 +381,8 @@ func (b *nftablesBackend) clear(context.Context) error {
 	return nil
 }
 
-func (b *nftablesBackend) close() { b.disconnect() }
-
-// countRules counts the rules of each chain of a table. The library would read what is in them too, and cannot
-// read all that others, or we, write.
-func countRules(where namespace, table string) (map[string]int, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: where.fd()})
-	if err != nil {
-		return nil, fmt.Errorf("connect to nftables: %w", err)
-	}
-	defer conn.Close()
-	name, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(table), 0)}})
-	if err != nil {
-		return nil, err
-	}
-	list, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{
-			Type:  unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE,
-			Flags: netlink.Request | netlink.Dump,
-		},
-		Data: append([]byte{unix.NFPROTO_IPV4, 0, 0, 0}, name...),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list rules of nftables table %s: %w", table, err)
-	}
-	counts := map[string]int{}
-	for _, m := range list {
-		attributes, err := netlink.NewAttributeDecoder(m.Data[4:])
-		if err != nil {
-			return nil, fmt.Errorf("list rules of nftables table %s: %w", table, err)
-		}
-		of, chain := "", ""
-		for attributes.Next() {
-			switch attributes.Type() {
-			case unix.NFTA_RULE_TABLE:
-				of = attributes.String()
-			case unix.NFTA_RULE_CHAIN:
-				chain = attributes.String()
-			}
-		}
-		if of == table {
-			counts[chain]++
-		}
-	}
-	return counts, nil
-}
+// Close lets go of the kernel and leaves the table in force.
+func (b *Backend) Close() { b.disconnect() }
 
 // portID is the number the kernel knows a netlink socket by.
 func portID(c *netlink.Conn) (uint32, error) {

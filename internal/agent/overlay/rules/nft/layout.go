@@ -1,14 +1,14 @@
-package rules
+package nft
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 )
 
 // The sets and maps of nftables in which the facts stand. A packet's path through them:
@@ -52,9 +52,9 @@ type element struct {
 // chain is a chain that the facts call for.
 type chain struct {
 	name     string
-	slots    uint32   // of vip-N and port-N: N, the number of endpoints
-	parts    []part   // of vip-mix-… and port-mix-…: how they are shared out
-	networks []string // of from-H and to-H: the sets of their members
+	slots    uint32         // of vip-N and port-N: N, the number of endpoints
+	parts    []traffic.Part // of vip-mix-… and port-mix-…: how they are shared out
+	networks []string       // of from-H and to-H: the sets of their members
 }
 
 // script is what turns the sets and chains before a change into those after, in this order.
@@ -89,7 +89,7 @@ func newLayout() *layout {
 }
 
 // change turns changed facts into changed sets and chains.
-func (l *layout) change(d delta) script {
+func (l *layout) change(d traffic.Delta) script {
 	var s script
 	before := maps.Clone(l.uses)
 	known := l.chains
@@ -100,25 +100,25 @@ func (l *layout) change(d delta) script {
 		return c.name
 	}
 
-	for vip, t := range d.vips {
-		l.lead(&s, element{set: vipsMap, key: addrKey(vip)}, chainOf("vip-", t.before), chainOf("vip-", t.after), use)
-		slots(&s, endpointsMap, addrKey(vip), t.before.all, t.after.all, addrKey)
+	for vip, t := range d.VIPs {
+		l.lead(&s, element{set: vipsMap, key: addrKey(vip)}, chainOf("vip-", t.Before), chainOf("vip-", t.After), use)
+		slots(&s, endpointsMap, addrKey(vip), t.Before.All, t.After.All, addrKey)
 	}
-	for p, t := range d.ports {
-		l.lead(&s, element{set: portsMap, key: portKey(p)}, chainOf("port-", t.before), chainOf("port-", t.after), use)
-		slots(&s, targetsMap, portKey(p), t.before.all, t.after.all, func(a netip.AddrPort) string {
+	for p, t := range d.Ports {
+		l.lead(&s, element{set: portsMap, key: portKey(p)}, chainOf("port-", t.Before), chainOf("port-", t.After), use)
+		slots(&s, targetsMap, portKey(p), t.Before.All, t.After.All, func(a netip.AddrPort) string {
 			return addrKey(a.Addr()) + numberKey(a.Port())
 		})
 	}
-	for addr, t := range d.tasks {
-		if t.before != nil {
-			for _, e := range memberElements(addr, t.before, func(c chain) string { l.uses[c.name]--; return c.name }) {
+	for addr, t := range d.Tasks {
+		if t.Before != nil {
+			for _, e := range memberElements(addr, t.Before, func(c chain) string { l.uses[c.name]--; return c.name }) {
 				s.drop = append(s.drop, e)
 				l.leave(e.set)
 			}
 		}
-		if t.after != nil {
-			for _, e := range memberElements(addr, t.after, use) {
+		if t.After != nil {
+			for _, e := range memberElements(addr, t.After, use) {
 				s.add = append(s.add, e)
 				l.enter(e.set)
 			}
@@ -208,33 +208,47 @@ func slots[T comparable](s *script, set, key string, before, after []T, value fu
 }
 
 // memberElements are the elements of a task; by says for each chain they lead to that they do.
-func memberElements(addr netip.Addr, m *member, by func(chain) string) []element {
+func memberElements(addr netip.Addr, m *traffic.Member, by func(chain) string) []element {
 	key := addrKey(addr)
 	var elements []element
-	sets := make([]string, 0, len(m.networks))
-	for _, network := range m.networks {
-		set := "net-" + digest(network)
+	sets := make([]string, 0, len(m.Networks))
+	for _, network := range m.Networks {
+		set := "net-" + traffic.Digest(network)
 		sets = append(sets, set)
 		elements = append(elements, element{set: set, key: key})
 	}
-	if !m.local {
+	if !m.Local {
 		return append(elements, element{set: remoteSet, key: key})
 	}
-	mix := digest(strings.Join(m.networks, "\x00"))
+	mix := traffic.Digest(strings.Join(m.Networks, "\x00"))
 	return append(elements,
 		element{set: localSet, key: key + key},
 		element{set: sourcesMap, key: key, chain: by(chain{name: "from-" + mix, networks: sets})},
 		element{set: sinksMap, key: key, chain: by(chain{name: "to-" + mix, networks: sets})})
 }
 
-func slotsChain(prefix string, n int) chain {
-	return chain{name: prefix + strconv.Itoa(n), slots: uint32(n)}
+// chainOf is the chain that a pool calls for: one for the number of its endpoints, or for its parts; the zero chain where it is
+// empty.
+func chainOf[T comparable](kind string, p traffic.Pool[T]) chain {
+	switch {
+	case len(p.All) == 0:
+		return chain{}
+	case len(p.Parts) == 0:
+		return slotsChain(kind, len(p.All))
+	}
+	var mix strings.Builder
+	for _, part := range p.Parts {
+		mix.WriteString("-" + strconv.Itoa(int(part.Size)) + "x" + strconv.Itoa(int(part.Weight)))
+	}
+	name := mix.String()
+	if len(name) > 64 {
+		name = "-" + traffic.Digest(name)
+	}
+	return chain{name: kind + "mix" + name, slots: uint32(len(p.All)), parts: p.Parts}
 }
 
-// digest makes a name of whatever an id may be. 64 bits of it are plenty for the networks of a cluster.
-func digest(id string) string {
-	sum := sha256.Sum256([]byte(id))
-	return hex.EncodeToString(sum[:8])
+func slotsChain(prefix string, n int) chain {
+	return chain{name: prefix + strconv.Itoa(n), slots: uint32(n)}
 }
 
 // Keys are as the kernel's registers hold them: every part fills up 32 bits.
@@ -246,7 +260,9 @@ func addrKey(addr netip.Addr) string {
 
 func numberKey(n uint16) string { return string([]byte{byte(n >> 8), byte(n), 0, 0}) }
 
-func portKey(p port) string { return string([]byte{byte(p.protocol), 0, 0, 0}) + numberKey(p.number) }
+func portKey(p traffic.Port) string {
+	return string([]byte{byte(p.Protocol), 0, 0, 0}) + numberKey(p.Number)
+}
 
 // slotKey is in the machine's own order, as numgen's numbers are.
 func slotKey(slot uint32) string { return string(binary.NativeEndian.AppendUint32(nil, slot)) }

@@ -1,21 +1,14 @@
-package rules
+package nft
 
 import (
-	"encoding/binary"
-	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
-)
 
-// The kernel's registers of 32 bits that expressions use; the first is also the whole register 1.
-const (
-	reg1  = unix.NFT_REG_1
-	reg32 = unix.NFT_REG32_00
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 )
 
 // schema is the part of a table that is the same whatever the facts.
@@ -39,10 +32,8 @@ type hookedChain struct {
 	priority nftables.ChainPriority
 }
 
-// rule is one rule: expressions that a packet passes one after the other as long as they hold.
-type rule []expr.Any
-
-func schemaOf(n Node, bridged bool) schema {
+// schemaOf is the schema for a node. Where bridged packets pass the rules too it refuses in another way.
+func schemaOf(n traffic.Node, bridged bool) schema {
 	addr, mark := nftables.TypeIPAddr, nftables.TypeMark
 	port := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
 	set := func(name string, key ...nftables.SetDatatype) *nftables.Set {
@@ -62,7 +53,7 @@ func schemaOf(n Node, bridged bool) schema {
 	published := rules(load(protocol, reg32), load(dport, reg32+1), verdictOf(portsMap))
 
 	refusal := []rule{
-		rules(is(protocol, byte(TCP)), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}),
+		rules(is(protocol, byte(traffic.TCP)), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}),
 		rules(unreachable()),
 	}
 	if bridged {
@@ -93,8 +84,8 @@ func schemaOf(n Node, bridged bool) schema {
 			// A set is looked up twice since a change may come between the look at how many endpoints there are and
 			// the look at the one that was drawn: who finds nothing at first asks once more.
 			{"published", []rule{
-				rules(isAddr(daddr, n.Addr), is(protocol, byte(UDP)), is(dport, 0, dnsPort), verdict(expr.VerdictReturn)),
-				rules(isAddr(daddr, n.Addr), is(protocol, byte(TCP)), is(dport, 0, dnsPort), verdict(expr.VerdictReturn)),
+				rules(isAddr(daddr, n.Addr), is(protocol, byte(traffic.UDP)), is(dport, 0, traffic.DNSPort), verdict(expr.VerdictReturn)),
+				rules(isAddr(daddr, n.Addr), is(protocol, byte(traffic.TCP)), is(dport, 0, traffic.DNSPort), verdict(expr.VerdictReturn)),
 				published,
 				published,
 			}},
@@ -182,7 +173,7 @@ func rulesOf(c chain) []rule {
 		list = append(list, rules(load(other, reg1), in(network, reg1), verdict(expr.VerdictAccept)))
 	}
 	if c.sink() {
-		// Whoever is not known is let through, see Rules.
+		// Whoever is not known is let through, see Rules of package rules.
 		list = append(list, rules(load(saddr, reg1), notIn(remoteSet, reg1), verdict(expr.VerdictAccept)))
 	}
 	return append(list, rules(gotoChain("refuse")))
@@ -195,166 +186,19 @@ func (c chain) shared(of func(n, from uint32) rule) []rule {
 	}
 	left := uint32(0) // of all weights
 	for _, part := range c.parts {
-		left += part.weight
+		left += part.Weight
 	}
 	var list []rule
 	from := uint32(0)
 	for i, part := range c.parts {
 		if i < len(c.parts)-1 {
-			list = append(list, rules(below(left, part.weight), of(part.size, from)))
+			list = append(list, rules(below(left, part.Weight), of(part.Size, from)))
 		} else {
-			list = append(list, of(part.size, from))
+			list = append(list, of(part.Size, from))
 		}
-		left, from = left-part.weight, from+part.size
+		left, from = left-part.Weight, from+part.Size
 	}
 	return list
 }
 
 func (c chain) sink() bool { return len(c.name) > 3 && c.name[:3] == "to-" }
-
-// What a packet is looked at for.
-
-type field int
-
-const (
-	saddr field = iota
-	daddr
-	dport
-	protocol
-	originalDaddr // before DNAT
-)
-
-var loopback = netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
-
-// dnsPort is where the node answers names on its own address: that port is never published there.
-const dnsPort = 53
-
-func load(f field, register uint32) expr.Any {
-	switch f {
-	case saddr:
-		return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
-	case daddr:
-		return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
-	case dport:
-		return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
-	case originalDaddr:
-		return &expr.Ct{Register: register, Key: expr.CtKeyDST, Direction: 0}
-	default:
-		return &expr.Meta{Register: register, Key: expr.MetaKeyL4PROTO}
-	}
-}
-
-// rules puts expressions and lists of them into one rule.
-func rules(parts ...any) rule {
-	var all rule
-	for _, part := range parts {
-		switch part := part.(type) {
-		case rule:
-			all = append(all, part...)
-		case expr.Any:
-			all = append(all, part)
-		}
-	}
-	return all
-}
-
-func is(f field, value ...byte) rule {
-	return rule{load(f, reg1), &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: value}}
-}
-
-func isAddr(f field, addr netip.Addr) rule { return is(f, addr.AsSlice()...) }
-
-func within(f field, prefix netip.Prefix) rule {
-	mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-prefix.Bits()))
-	return rule{
-		load(f, reg1),
-		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: prefix.Addr().AsSlice()},
-	}
-}
-
-func outside(f field, prefix netip.Prefix) rule { return not(within(f, prefix)) }
-
-// not turns the comparison round that a rule ends with.
-func not(r rule) rule {
-	last := *r[len(r)-1].(*expr.Cmp)
-	last.Op = expr.CmpOpNeq
-	return append(slices.Clone(r[:len(r)-1]), &last)
-}
-
-func link(key expr.MetaKey, name string) rule {
-	padded := make([]byte, unix.IFNAMSIZ)
-	copy(padded, name)
-	return rule{&expr.Meta{Key: key, Register: reg1}, &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: padded}}
-}
-
-// local holds for packets to an address of this host.
-func local() rule {
-	return rule{
-		&expr.Fib{Register: reg1, FlagDADDR: true, ResultADDRTYPE: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
-	}
-}
-
-// unreachable refuses as a machine does on which nobody listens.
-func unreachable() rule {
-	return rule{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3 /* port unreachable */}}
-}
-
-func established() rule {
-	return bits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
-}
-
-// dnatted holds for packets of connections whose destination was changed.
-func dnatted() rule { return bits(expr.CtKeySTATUS, 1<<5 /* IPS_DST_NAT */) }
-
-func bits(key expr.CtKey, wanted uint32) rule {
-	return rule{
-		&expr.Ct{Register: reg1, Key: key},
-		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(wanted), Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: make([]byte, 4)},
-	}
-}
-
-func in(set string, register uint32) expr.Any {
-	return &expr.Lookup{SourceRegister: register, SetName: set}
-}
-
-func notIn(set string, register uint32) expr.Any {
-	return &expr.Lookup{SourceRegister: register, SetName: set, Invert: true}
-}
-
-// What becomes of a packet.
-
-func verdict(kind expr.VerdictKind) expr.Any { return &expr.Verdict{Kind: kind} }
-
-func jump(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain} }
-
-func gotoChain(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
-
-// verdictOf follows a map of which the key is in the first register.
-func verdictOf(set string) expr.Any {
-	return &expr.Lookup{SourceRegister: reg32, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set}
-}
-
-// draw draws one of n numbers from a first one on.
-func draw(n, from, register uint32) expr.Any {
-	return &expr.Numgen{Register: register, Modulus: n, Offset: from, Type: unix.NFT_NG_RANDOM}
-}
-
-// below holds for so many in n packets.
-func below(n, many uint32) rule {
-	return rule{
-		draw(n, 0, reg1),
-		// Comparing goes byte by byte from the first on.
-		&expr.Byteorder{SourceRegister: reg1, DestRegister: reg1, Op: expr.ByteorderHton, Len: 4, Size: 4},
-		&expr.Cmp{Op: expr.CmpOpLt, Register: reg1, Data: binary.BigEndian.AppendUint32(nil, many)},
-	}
-}
-
-func snat(addr netip.Addr) rule {
-	return rule{
-		&expr.Immediate{Register: reg1, Data: addr.AsSlice()},
-		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1},
-	}
-}

@@ -1,4 +1,4 @@
-package rules
+package iptables
 
 import (
 	"encoding/binary"
@@ -8,16 +8,18 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cuemby/warren/internal/agent/overlay/rules/traffic"
 )
 
 // trieFan is how many rules a chain of a trie has before it is cut in sixteen.
 const trieFan = 16
 
-// render is all that should stand in iptables where there are no nftables. The rules are those of schema.go;
+// render is all that should stand in iptables where there are no nftables. The rules are those of package nft's schema.go;
 // sets are tries of chains, in which a packet passes some dozens of rules to find one of thousands of
 // addresses.
-func render(f *facts, bridged bool) ruleset {
-	n := f.node
+func render(f *traffic.Facts, bridged bool) ruleset {
+	n := f.Node
 	r := ruleset{"filter": {}, "nat": {}, "raw": {}}
 	add := func(table, chain string, format string, args ...any) {
 		r[table][chain] = append(r[table][chain], fmt.Sprintf(format, args...))
@@ -69,7 +71,7 @@ func render(f *facts, bridged bool) ruleset {
 	add("filter", "WARREN-OUTPUT", "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN")
 	add("filter", "WARREN-OUTPUT", "-d %s -g WARREN-REFUSE", n.VIPRange)
 	add("filter", "WARREN-OUTPUT", "-o %s -d %s -j WARREN-NOBODY", n.Bridge, n.Subnet)
-	if bridged { // see schemaOf
+	if bridged { // see schemaOf of package nft
 		add("filter", "WARREN-REFUSE", "-i %s -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable", n.Bridge)
 	}
 	add("filter", "WARREN-REFUSE", "-p tcp -j REJECT --reject-with tcp-reset")
@@ -78,40 +80,40 @@ func render(f *facts, bridged bool) ruleset {
 	return r
 }
 
-func (r ruleset) vips(f *facts) {
+func (r ruleset) vips(f *traffic.Facts) {
 	chainOf := func(vip netip.Addr) string { return "WARREN-S-" + vip.String() }
-	vips := slices.Collect(maps.Keys(f.vips))
-	r.trie("nat", "WARREN-VIPS", "-d", f.node.VIPRange, single(vips), func(p netip.Prefix) string {
+	vips := slices.Collect(maps.Keys(f.VIPs))
+	r.trie("nat", "WARREN-VIPS", "-d", f.Node.VIPRange, single(vips), func(p netip.Prefix) string {
 		return "-d " + p.Addr().String() + " -j " + chainOf(p.Addr())
 	})
-	for vip, endpoints := range f.vips {
+	for vip, endpoints := range f.VIPs {
 		r["nat"][chainOf(vip)] = drawn(endpoints, func(a netip.Addr) string { return "-j DNAT --to-destination " + a.String() })
 	}
 }
 
-func (r ruleset) ports(f *facts) {
-	rules := make([]string, 0, 2+len(f.ports))
-	for _, p := range []Protocol{UDP, TCP} {
-		rules = append(rules, fmt.Sprintf("-d %s -p %s --dport %d -j RETURN", f.node.Addr, p, dnsPort))
+func (r ruleset) ports(f *traffic.Facts) {
+	rules := make([]string, 0, 2+len(f.Ports))
+	for _, p := range []traffic.Protocol{traffic.UDP, traffic.TCP} {
+		rules = append(rules, fmt.Sprintf("-d %s -p %s --dport %d -j RETURN", f.Node.Addr, p, traffic.DNSPort))
 	}
-	for _, p := range slices.SortedFunc(maps.Keys(f.ports), func(a, b port) int {
-		return int(a.protocol)<<16 + int(a.number) - int(b.protocol)<<16 - int(b.number)
+	for _, p := range slices.SortedFunc(maps.Keys(f.Ports), func(a, b traffic.Port) int {
+		return int(a.Protocol)<<16 + int(a.Number) - int(b.Protocol)<<16 - int(b.Number)
 	}) {
-		name := "WARREN-P-" + p.protocol.String() + "-" + strconv.Itoa(int(p.number))
-		rules = append(rules, fmt.Sprintf("-p %s --dport %d -j %s", p.protocol, p.number, name))
-		r["nat"][name] = drawn(f.ports[p], func(a netip.AddrPort) string {
-			return "-p " + p.protocol.String() + " -j DNAT --to-destination " + a.String()
+		name := "WARREN-P-" + p.Protocol.String() + "-" + strconv.Itoa(int(p.Number))
+		rules = append(rules, fmt.Sprintf("-p %s --dport %d -j %s", p.Protocol, p.Number, name))
+		r["nat"][name] = drawn(f.Ports[p], func(a netip.AddrPort) string {
+			return "-p " + p.Protocol.String() + " -j DNAT --to-destination " + a.String()
 		})
 	}
 	r["nat"]["WARREN-PORTS"] = rules
 }
 
 // drawn gives each its share: of n alike the first gets one in n, the second one in n-1 of the rest, the last what is left.
-func drawn[T comparable](from pool[T], rule func(T) string) []string {
-	rules, chances := make([]string, 0, len(from.all)), from.chances()
-	for i, one := range from.all {
+func drawn[T comparable](from traffic.Pool[T], rule func(T) string) []string {
+	rules, chances := make([]string, 0, len(from.All)), from.Chances()
+	for i, one := range from.All {
 		text := rule(one)
-		if i < len(from.all)-1 {
+		if i < len(from.All)-1 {
 			text = "-m statistic --mode random --probability " + strconv.FormatFloat(chances[i], 'f', 10, 64) + " " + text
 		}
 		rules = append(rules, text)
@@ -119,23 +121,23 @@ func drawn[T comparable](from pool[T], rule func(T) string) []string {
 	return rules
 }
 
-func (r ruleset) tasks(f *facts) {
-	n := f.node
+func (r ruleset) tasks(f *traffic.Facts) {
+	n := f.Node
 	var local, remote []netip.Addr
 	inNetwork := map[string][]netip.Addr{}
 	mixOf := map[netip.Addr]string{}
 	mixes := map[string][]string{}
-	for addr, m := range f.members {
-		for _, network := range m.networks {
+	for addr, m := range f.Members {
+		for _, network := range m.Networks {
 			inNetwork[network] = append(inNetwork[network], addr)
 		}
-		if !m.local {
+		if !m.Local {
 			remote = append(remote, addr)
 			continue
 		}
 		local = append(local, addr)
-		mix := digest(strings.Join(m.networks, "\x00"))
-		mixOf[addr], mixes[mix] = mix, m.networks
+		mix := traffic.Digest(strings.Join(m.Networks, "\x00"))
+		mixOf[addr], mixes[mix] = mix, m.Networks
 	}
 
 	each := func(format string) func(netip.Prefix) string {
@@ -148,9 +150,9 @@ func (r ruleset) tasks(f *facts) {
 	r.trie("filter", "WARREN-SINKS", "-d", n.Subnet, single(local), func(p netip.Prefix) string {
 		return "-d " + p.String() + " -g WARREN-T-" + mixOf[p.Addr()]
 	})
-	_, nobody := cover(n.Subnet, orderedAddrs(append(local, n.Addr)))
+	_, nobody := cover(n.Subnet, inOrder(append(local, n.Addr)))
 	r.trie("filter", "WARREN-NOBODY", "-d", n.Subnet, nobody, each("-d % -g WARREN-REFUSE"))
-	known, _ := cover(n.NodeRange, orderedAddrs(remote))
+	known, _ := cover(n.NodeRange, inOrder(remote))
 	r.trie("filter", "WARREN-REMOTE", "-s", n.NodeRange, known, each("-s % -g WARREN-REFUSE"))
 
 	used := map[string]bool{}
@@ -158,16 +160,16 @@ func (r ruleset) tasks(f *facts) {
 		from, to := []string{}, []string{}
 		for _, network := range networks {
 			used[network] = true
-			from = append(from, "-j WARREN-D-"+digest(network))
-			to = append(to, "-j WARREN-M-"+digest(network))
+			from = append(from, "-j WARREN-D-"+traffic.Digest(network))
+			to = append(to, "-j WARREN-M-"+traffic.Digest(network))
 		}
 		r["filter"]["WARREN-F-"+mix] = append(from, "-g WARREN-REFUSE")
 		r["filter"]["WARREN-T-"+mix] = append(to, "-j WARREN-REMOTE", "-j ACCEPT")
 	}
 	for network := range used {
-		members, _ := cover(n.NodeRange, orderedAddrs(inNetwork[network]))
-		r.trie("filter", "WARREN-D-"+digest(network), "-d", n.NodeRange, members, each("-d % -j ACCEPT"))
-		r.trie("filter", "WARREN-M-"+digest(network), "-s", n.NodeRange, members, each("-s % -j ACCEPT"))
+		members, _ := cover(n.NodeRange, inOrder(inNetwork[network]))
+		r.trie("filter", "WARREN-D-"+traffic.Digest(network), "-d", n.NodeRange, members, each("-d % -j ACCEPT"))
+		r.trie("filter", "WARREN-M-"+traffic.Digest(network), "-s", n.NodeRange, members, each("-s % -j ACCEPT"))
 	}
 }
 
@@ -197,7 +199,7 @@ func (r ruleset) branch(table, root, name, flag string, of netip.Prefix, all []n
 			all = all[1:]
 			continue
 		}
-		child := "WARREN-X-" + digest(table+root+part.String())
+		child := "WARREN-X-" + traffic.Digest(table+root+part.String())
 		rules = append(rules, flag+" "+part.String()+" -j "+child)
 		r.branch(table, root, child, flag, part, all[:n], rule)
 		all = all[n:]
@@ -207,10 +209,15 @@ func (r ruleset) branch(table, root, name, flag string, of netip.Prefix, all []n
 
 func single(addrs []netip.Addr) []netip.Prefix {
 	all := make([]netip.Prefix, 0, len(addrs))
-	for _, addr := range orderedAddrs(addrs) {
+	for _, addr := range inOrder(addrs) {
 		all = append(all, netip.PrefixFrom(addr, 32))
 	}
 	return all
+}
+
+// inOrder is a sorted copy.
+func inOrder(addrs []netip.Addr) []netip.Addr {
+	return slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare)
 }
 
 // cover cuts a range into the prefixes that hold the addresses and nothing else, and those that hold none.
