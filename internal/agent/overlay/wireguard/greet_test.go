@@ -101,15 +101,17 @@ func TestWhoNeverAnswersIsLeftToWireGuardInTheEnd(t *testing.T) {
 		stranger := p.b.as(p.bPort + 1)
 		stranger.PublicKey, stranger.AllowedIPs = newKey(t).PublicKey(), nil
 		p.a.apply(p.aDevice, p.aPort, p.b.as(p.bPort), stranger)
-		before := peerOf(t, p.aDevice, p.b).LastHandshake
+		before := peerOf(t, p.aDevice, p.b)
 		ctx, cancel := context.WithTimeout(t.Context(), atMost)
 		defer cancel()
 		attend(ctx, t, p.aDevice)
 		if _, some := p.aDevice.Unanswered(); some {
 			t.Error("it is greeted for ever")
 		}
-		if after := peerOf(t, p.aDevice, p.b); !after.LastHandshake.Equal(before) {
-			t.Error("another peer's session was disturbed")
+		// A peer that is removed and added anew counts anew. That both have begun a handshake at first, and the second is
+		// through only now, is none of ours.
+		if after := peerOf(t, p.aDevice, p.b); after.ReceivedBytes < before.ReceivedBytes || after.LastHandshake.Before(before.LastHandshake) {
+			t.Errorf("another peer's session was disturbed: %+v, before %+v", after, before)
 		}
 	})
 }
