@@ -95,7 +95,7 @@ func measureDrain(ctx context.Context, b *bench) (err error) {
 		if err := c.makeAvailable(ctx, "node-2", drain); err != nil {
 			return err
 		}
-		if err := c.vacated(ctx, "node-2"); err != nil {
+		if err := c.vacated(ctx, "node-2", "web"); err != nil {
 			return err
 		}
 		times = append(times, time.Since(begin))

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -139,7 +140,7 @@ func (c *cluster) drainInTurn(ctx context.Context, _ string) error {
 				return err
 			}
 			if availability == warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN {
-				if err := c.vacated(ctx, node); err != nil {
+				if err := c.vacated(ctx, node, "web"); err != nil {
 					return err
 				}
 			}
@@ -148,20 +149,23 @@ func (c *cluster) drainInTurn(ctx context.Context, _ string) error {
 	return nil
 }
 
-// vacated waits until no task of the service is on a node, and all run elsewhere.
-func (c *cluster) vacated(ctx context.Context, node string) error {
-	id, err := c.nodeID(ctx, node)
-	if err != nil {
-		return err
-	}
-	return c.watch(ctx, "web", func(p *warrenv1.ServiceProgress) bool {
-		for _, slot := range p.GetSlots() {
-			if slot.GetNodeId() == id && slot.GetState() < warrenv1.TaskState_TASK_STATE_COMPLETE {
-				return false
-			}
+// vacated waits until nothing is left on a node of any service, and all of the service runs elsewhere.
+func (c *cluster) vacated(ctx context.Context, node, service string) error {
+	deadline := time.Now().Add(time.Minute)
+	for {
+		res, err := c.nodes.GetNode(ctx, connect.NewRequest(&warrenv1.GetNodeRequest{Ref: node}))
+		if err != nil {
+			return err
 		}
-		return p.GetConverged()
-	})
+		left := res.Msg.GetEntry().GetTasks()
+		if left == 0 {
+			return c.converged(ctx, service)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d tasks are on %s still after a minute", left, node)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
 }
 
 // removeOther makes another service and removes it.
