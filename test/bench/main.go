@@ -36,6 +36,7 @@ var benchmarks = []benchmark{
 	{"crash", measureCrash},
 	{"api", measureAPI},
 	{"scheduler", measureScheduler},
+	{"simulation", measureSimulation},
 	{"memory", measureMemory},
 	{"load100k", measureLoad},
 	{"failover", measureFailover},

@@ -256,6 +256,18 @@ func TestATaskThatTakesNoConnectionsIsToldToStopAtOnce(t *testing.T) {
 	})
 }
 
+// Else its program, which the agent starts again, would run for ever: nobody would tell the agent any more.
+func TestATaskThatCeasesToServeWhileItsStopIsHeldUpIsToldToStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, a, _, _, _ := withdrawing(t)
+		a.hearsNothing()
+		r.edit("t1", func(t *warrenv1.Task) {
+			t.Status.State, t.Status.Attempt, t.Status.Serving = warrenv1.TaskState_TASK_STATE_PREPARING, 2, false
+		})
+		a.hearsToStop("t1")
+	})
+}
+
 func TestANewLeaderWaitsForEveryNodeItExpects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, a, b, _, _ := withdrawing(t)

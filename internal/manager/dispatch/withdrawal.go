@@ -125,12 +125,14 @@ func (w *withdrawals) giveUp(id string, task *withdrawal) {
 	w.settle(id, task)
 }
 
-// drop forgets a task that takes no connections any more.
+// drop forgets a task that takes no connections any more, for whatever reason, and has it told to stop if it still is there: a program
+// that crashes while its withdrawal is waited for would else be started again, and nobody would tell it any more.
 func (w *withdrawals) drop(id string) {
 	w.term.mu.Lock()
 	defer w.term.mu.Unlock()
 	if task := w.tasks[id]; task != nil {
-		task.timer.Stop()
+		clear(task.pending)
+		w.settle(id, task)
 		delete(w.tasks, id)
 	}
 }

@@ -3,9 +3,9 @@ package simulation
 import (
 	"context"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,11 +18,17 @@ import (
 
 // What images do in the simulation; a number behind a colon makes revisions differ.
 const (
-	goodImage  = "good"  // runs until it is stopped; may crash during the faults
+	// runs until it is stopped or something befalls it; what follows says what more there is to it: nodigest (nobody knows
+	// what it stands for), moving (it stands for another thing on every node that is not told what), slow (it serves only
+	// some time after it has begun to run)
+	goodImage  = "good"
 	crashImage = "crash" // ends soon after it has started
 	badImage   = "bad"   // cannot be pulled
 	sickImage  = "sick"  // runs and is found unhealthy before long
 )
+
+// sickWithin bounds how long a program runs until it is found unhealthy, if it ever is: longer than until one crashes that does.
+const sickWithin = 3 * time.Second
 
 // forever is longer than any simulation.
 const forever = 365 * 24 * time.Hour
@@ -32,8 +38,9 @@ type agent struct {
 	id     string
 	facts  *warrenv1.NodeFacts
 	client warrenv1connect.SessionServiceClient
-	faulty *atomic.Bool // good programs crash now and then
 	skew   time.Duration
+	// overlay has its tasks wait for an address of the node's subnet, and the agent say what of the network is in force.
+	overlay bool
 
 	mu      sync.Mutex
 	random  *rand.Rand
@@ -45,6 +52,9 @@ type agent struct {
 	stalled time.Time          // says and hears nothing before
 	tasks   map[string]*local
 	outbox  map[string]*warrenv1.TaskStatus
+	inForce uint64 // of the endpoints, to be said; 0 for nothing
+	subnet  netip.Prefix
+	settled chan struct{} // closed when there is a subnet
 	wake    chan struct{}
 	life    sync.WaitGroup // the goroutines of the machine
 }
@@ -52,22 +62,28 @@ type agent struct {
 // local is a task as the agent knows it.
 type local struct {
 	id      string
+	name    string
 	image   string
+	pin     string     // what the image stands for; empty where the node finds out
+	address netip.Addr // held until it has ended
+	overlay bool
 	status  *warrenv1.TaskStatus
 	alive   bool          // a goroutine looks after it
 	running bool          // its program runs
 	stop    chan struct{} // closed when it is to stop
 	stopped bool
+	killed  chan bool // its program is to crash; true for good
 }
 
-func newAgent(id string, facts *warrenv1.NodeFacts, client warrenv1connect.SessionServiceClient, faulty *atomic.Bool, random *rand.Rand) *agent {
+func newAgent(id string, facts *warrenv1.NodeFacts, client warrenv1connect.SessionServiceClient, random *rand.Rand) *agent {
 	a := &agent{
-		id: id, facts: facts, client: client, faulty: faulty, random: random,
+		id: id, facts: facts, client: client, random: random,
 		skew:    time.Duration(random.Int64N(int64(20*time.Second))) - 10*time.Second,
 		tasks:   map[string]*local{},
 		outbox:  map[string]*warrenv1.TaskStatus{},
 		wake:    make(chan struct{}, 1),
 		goodbye: make(chan struct{}, 1),
+		settled: make(chan struct{}),
 	}
 	a.machine, a.off = context.WithCancel(context.Background())
 	return a
@@ -93,7 +109,7 @@ func (a *agent) run(ctx context.Context) {
 			wait = a.between(20*time.Millisecond, 500*time.Millisecond)
 		}
 		hangUp()
-		sleep(ctx, wait)
+		sleep(ctx, min(wait, time.Second)) // it may be called back earlier
 	}
 	a.off()
 	a.life.Wait()
@@ -103,6 +119,10 @@ func (a *agent) run(ctx context.Context) {
 func (a *agent) attend(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	select {
+	case <-a.goodbye: // it was restarted while it had no session
+	default:
+	}
 	stream := a.client.Attend(ctx)
 	say := func(m *warrenv1.AttendRequest) bool {
 		a.stall(ctx)
@@ -129,6 +149,10 @@ func (a *agent) attend(ctx context.Context) {
 				interval <- m.Welcome.GetHeartbeatInterval().AsDuration()
 			case *warrenv1.AttendResponse_Assignments:
 				a.assign(m.Assignments, known)
+			case *warrenv1.AttendResponse_Network:
+				a.settle(m.Network)
+			case *warrenv1.AttendResponse_Endpoints:
+				a.enforce(m.Endpoints)
 			}
 		}
 	})
@@ -144,23 +168,21 @@ func (a *agent) attend(ctx context.Context) {
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	for {
-		message := &warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Heartbeat{Heartbeat: &warrenv1.Heartbeat{}}}
+		messages := []*warrenv1.AttendRequest{{Message: &warrenv1.AttendRequest_Heartbeat{Heartbeat: &warrenv1.Heartbeat{}}}}
 		select {
 		case <-ticker.C:
 		case <-a.wake:
-			report := a.takeReport()
-			if report == nil {
-				continue
-			}
-			message = &warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Report{Report: report}}
+			messages = a.news()
 		case <-a.goodbye:
 			say(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Goodbye{Goodbye: &warrenv1.Goodbye{}}})
 			return
 		case <-ctx.Done():
 			return
 		}
-		if !say(message) {
-			return
+		for _, m := range messages {
+			if !say(m) {
+				return
+			}
 		}
 	}
 }
@@ -173,18 +195,70 @@ func (a *agent) stall(ctx context.Context) {
 	sleep(ctx, wait)
 }
 
-func (a *agent) takeReport() *warrenv1.StatusReport {
+// news is what there is to say.
+func (a *agent) news() (messages []*warrenv1.AttendRequest) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var report *warrenv1.StatusReport
-	for id, status := range a.outbox {
-		if report == nil {
-			report = &warrenv1.StatusReport{}
+	if len(a.outbox) > 0 {
+		report := &warrenv1.StatusReport{}
+		for id, status := range a.outbox {
+			report.Tasks = append(report.Tasks, &warrenv1.TaskReport{TaskId: id, Status: status})
 		}
-		report.Tasks = append(report.Tasks, &warrenv1.TaskReport{TaskId: id, Status: status})
+		clear(a.outbox)
+		messages = append(messages, &warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Report{Report: report}})
 	}
-	clear(a.outbox)
-	return report
+	if a.inForce > 0 {
+		messages = append(messages, &warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_InForce{InForce: &warrenv1.EndpointsInForce{Version: a.inForce}}})
+		a.inForce = 0
+	}
+	return messages
+}
+
+func (a *agent) rouse() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// settle takes the node's subnet.
+func (a *agent) settle(n *warrenv1.NetworkConfig) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	first := !a.subnet.IsValid()
+	if p, err := netip.ParsePrefix(n.GetSubnet()); err == nil {
+		a.subnet = p
+		if first {
+			close(a.settled)
+		}
+	}
+}
+
+// enforce has the network's endpoints be in force at once, and says so.
+func (a *agent) enforce(e *warrenv1.Endpoints) {
+	if !a.overlay || e.GetMore() {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.inForce = e.GetVersion()
+	a.rouse()
+}
+
+// lease gives a task the first free address of the subnet; it keeps the one that it has.
+func (a *agent) lease(t *local) {
+	if !t.overlay || t.address.IsValid() {
+		return
+	}
+	held := map[netip.Addr]bool{}
+	for _, other := range a.tasks {
+		held[other.address] = true
+	}
+	addr := a.subnet.Addr().Next().Next() // the first one is the node's own
+	for held[addr] {
+		addr = addr.Next()
+	}
+	t.address = addr
 }
 
 // assign does what a message of assignments says. known gathers the tasks of a full set that comes in
@@ -226,9 +300,14 @@ func (a *agent) take(m *warrenv1.Assignment) {
 		if lifecycle.Ended(status.GetState()) {
 			return
 		}
-		t = &local{id: id, image: m.GetSpec().GetContainer().GetImage(), status: status, stop: make(chan struct{})}
+		t = &local{
+			id: id, name: lifecycle.Name(m.GetTask(), a.facts.GetHostname()), image: m.GetSpec().GetContainer().GetImage(), status: status,
+			overlay: a.overlay && m.GetSpec().GetNetwork() != warrenv1.NetworkMode_NETWORK_MODE_HOST,
+			stop:    make(chan struct{}), killed: make(chan bool, 1),
+		}
 		a.tasks[id] = t
 	}
+	t.pin = m.GetImageDigest()
 	wanted := m.GetTask().GetDesired() == warrenv1.DesiredState_DESIRED_STATE_RUNNING && !lifecycle.Ended(status.GetState())
 	switch {
 	case lifecycle.Ended(t.status.GetState()):
@@ -288,7 +367,16 @@ func (a *agent) look(machine context.Context, t *local) {
 		t.status = proto.CloneOf(t.status)
 		t.status.Attempt++
 		a.mu.Unlock()
-		if enter(warrenv1.TaskState_TASK_STATE_PREPARING, time.Millisecond, 300*time.Millisecond) {
+		stop := enter(warrenv1.TaskState_TASK_STATE_PREPARING, time.Millisecond, 300*time.Millisecond)
+		if !stop && t.overlay {
+			select {
+			case <-a.settled:
+			case <-t.stop:
+				stop = true
+			case <-machine.Done():
+			}
+		}
+		if stop {
 			stopping(10 * time.Millisecond)
 			return
 		}
@@ -300,30 +388,7 @@ func (a *agent) look(machine context.Context, t *local) {
 			stopping(10 * time.Millisecond)
 			return
 		}
-		runs := forever
-		switch {
-		case kind == crashImage:
-			runs = a.between(time.Millisecond, 2*time.Second)
-		case a.faulty.Load() && a.between(0, 10) < 2:
-			runs = a.between(time.Second, 30*time.Second)
-		}
-		a.mu.Lock()
-		t.running = machine.Err() == nil
-		a.become(t, warrenv1.TaskState_TASK_STATE_RUNNING)
-		a.mu.Unlock()
-		stop := false
-		if kind == sickImage {
-			stop = waitFor(machine, t.stop, a.between(time.Millisecond, 3*time.Second))
-			if !stop {
-				a.mu.Lock()
-				a.sicken(t)
-				a.mu.Unlock()
-			}
-		}
-		stop = stop || waitFor(machine, t.stop, runs)
-		if !stop && kind == goodImage && !a.faulty.Load() {
-			stop = waitFor(machine, t.stop, forever) // it would have crashed, but the faults are over
-		}
+		stop, final := a.program(machine, t, kind)
 		if stop {
 			stopping(2 * time.Second)
 			return
@@ -334,9 +399,57 @@ func (a *agent) look(machine context.Context, t *local) {
 			a.note(t, warrenv1.IncidentKind_INCIDENT_KIND_EXIT)
 		}
 		a.mu.Unlock()
-		if restarts == 2 {
+		if final || restarts == 2 {
 			end(warrenv1.TaskState_TASK_STATE_FAILED)
 			return
+		}
+	}
+}
+
+// program runs a task's program, and tells whether it is to be stopped, or else whether its end is final.
+func (a *agent) program(machine context.Context, t *local, kind string) (stop, final bool) {
+	slow := strings.HasPrefix(t.image, goodImage+":slow")
+	a.mu.Lock()
+	select {
+	case <-t.killed: // that was meant for the attempt before
+	default:
+	}
+	t.running = machine.Err() == nil
+	a.become(t, warrenv1.TaskState_TASK_STATE_RUNNING)
+	if slow {
+		a.feel(t, warrenv1.HealthState_HEALTH_STATE_STARTING)
+	}
+	a.mu.Unlock()
+	changes, runs := forever, forever
+	switch {
+	case slow:
+		changes = a.between(time.Millisecond, 4*time.Second)
+	case kind == sickImage:
+		changes = a.between(time.Millisecond, sickWithin)
+	case kind == crashImage:
+		runs = a.between(time.Millisecond, 2*time.Second)
+	}
+	change, end := time.NewTimer(changes), time.NewTimer(runs)
+	defer change.Stop()
+	defer end.Stop()
+	for {
+		select {
+		case <-change.C:
+			a.mu.Lock()
+			if slow {
+				a.feel(t, warrenv1.HealthState_HEALTH_STATE_HEALTHY)
+			} else {
+				a.feel(t, warrenv1.HealthState_HEALTH_STATE_UNHEALTHY)
+			}
+			a.mu.Unlock()
+		case <-t.stop:
+			return true, false
+		case final := <-t.killed:
+			return false, final
+		case <-end.C:
+			return false, false
+		case <-machine.Done():
+			return false, false
 		}
 	}
 }
@@ -351,13 +464,33 @@ func (a *agent) become(t *local, s warrenv1.TaskState) {
 	t.status.State, t.status.Since, t.status.Message = s, now, ""
 	t.status.Serving = s == warrenv1.TaskState_TASK_STATE_RUNNING
 	t.status.Health = nil
-	if s >= warrenv1.TaskState_TASK_STATE_STARTING && !strings.HasPrefix(t.image, "good:nodigest") {
-		t.status.ImageDigest = "sha256:" + t.image
+	if s >= warrenv1.TaskState_TASK_STATE_STARTING {
+		t.status.ImageDigest = a.digest(t)
+		a.lease(t)
+	}
+	t.status.Address = ""
+	if t.address.IsValid() && !lifecycle.Ended(s) {
+		t.status.Address = t.address.String()
+	} else {
+		t.address = netip.Addr{}
 	}
 	if s == warrenv1.TaskState_TASK_STATE_RUNNING {
 		t.status.StartedAt = now
 	}
 	a.report(t)
+}
+
+// digest is what the node finds a task's image to be.
+func (a *agent) digest(t *local) string {
+	switch {
+	case strings.HasPrefix(t.image, goodImage+":nodigest"):
+		return ""
+	case t.pin != "":
+		return t.pin
+	case strings.HasPrefix(t.image, goodImage+":moving"):
+		return "sha256:" + t.image + "@" + a.facts.GetHostname()
+	}
+	return "sha256:" + t.image
 }
 
 // note adds that something befell a task.
@@ -368,16 +501,21 @@ func (a *agent) note(t *local, kind warrenv1.IncidentKind) {
 	})
 }
 
-// sicken has a running task be found unhealthy, unless the machine is off.
-func (a *agent) sicken(t *local) {
-	if a.machine.Err() != nil {
+// feel has a running task be found so, unless the machine is off. It serves when it is healthy.
+func (a *agent) feel(t *local, health warrenv1.HealthState) {
+	if a.machine.Err() != nil || !t.running {
 		return
 	}
-	a.note(t, warrenv1.IncidentKind_INCIDENT_KIND_UNHEALTHY)
-	t.status.Serving = false
-	t.status.Health = &warrenv1.TaskHealth{
-		State: warrenv1.HealthState_HEALTH_STATE_UNHEALTHY, Since: timestamppb.New(time.Now().Add(a.skew)),
+	was := t.status.GetHealth().GetState()
+	switch {
+	case health == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY:
+		a.note(t, warrenv1.IncidentKind_INCIDENT_KIND_UNHEALTHY)
+	case was == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY:
+		a.note(t, warrenv1.IncidentKind_INCIDENT_KIND_HEALTHY)
 	}
+	t.status = proto.CloneOf(t.status)
+	t.status.Serving = health == warrenv1.HealthState_HEALTH_STATE_HEALTHY
+	t.status.Health = &warrenv1.TaskHealth{State: health, Since: timestamppb.New(time.Now().Add(a.skew))}
 	a.report(t)
 }
 
@@ -386,10 +524,7 @@ func (a *agent) report(t *local) {
 		return
 	}
 	a.outbox[t.id] = t.status
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
+	a.rouse()
 }
 
 // running lists the tasks whose programs run.
@@ -450,6 +585,32 @@ func (a *agent) crash(after time.Duration) {
 		t.alive, t.running = false, false
 	}
 	a.machine, a.off = context.WithCancel(context.Background())
+}
+
+// kill has a task's program crash, and not be started again where it is final. The agent is locked by the caller.
+func (a *agent) kill(t *local, final bool) {
+	select {
+	case t.killed <- final:
+	default:
+	}
+}
+
+// ail has a running task be unhealthy for a while, after which it is healthy again, or killed for it. The agent is locked by the caller.
+func (a *agent) ail(t *local, d time.Duration, killed bool) {
+	a.feel(t, warrenv1.HealthState_HEALTH_STATE_UNHEALTHY)
+	machine, attempt := a.machine, t.status.GetAttempt()
+	a.life.Go(func() {
+		waitFor(machine, t.stop, d)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		switch {
+		case t.status.GetAttempt() != attempt || !t.running || t.stopped || strings.HasPrefix(t.image, sickImage):
+		case killed:
+			a.kill(t, false)
+		default:
+			a.feel(t, warrenv1.HealthState_HEALTH_STATE_HEALTHY)
+		}
+	})
 }
 
 // sleep waits for d, or for the end of ctx.

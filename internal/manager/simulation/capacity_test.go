@@ -29,7 +29,7 @@ func TestAServiceKeepsItsStrengthWhileItIsChanged(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%v,%d", c.order, c.parallel), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 1, nodes)
+				w := newWorld(t, 1, large(nodes))
 				defer w.start()()
 				strength := 0
 				w.watch = func(s state.Snapshot) {
@@ -49,7 +49,7 @@ func TestAServiceKeepsItsStrengthWhileItIsChanged(t *testing.T) {
 					s.Spec.Update = &warrenv1.UpdatePolicy{Order: c.order, Parallelism: c.parallel}
 				})
 				w.add(service)
-				w.await("the service to run", w.whole)
+				w.expect("the service to run", w.whole)
 				strength = c.least
 
 				update := func(image string) {
@@ -59,11 +59,11 @@ func TestAServiceKeepsItsStrengthWhileItIsChanged(t *testing.T) {
 					})
 				}
 				update(goodImage)
-				w.await("an update", w.whole)
+				w.expect("an update", w.whole)
 				for _, bad := range []string{badImage, crashImage, sickImage} {
 					before := w.store.Snapshot().Service("web").GetRevision()
 					update(bad)
-					w.await("the way back from an image that is "+bad, w.whole)
+					w.expect("the way back from an image that is "+bad, w.whole)
 					s := w.store.Snapshot()
 					after := s.Service("web")
 					if after.GetRevision() != before || w.running(goodImage) != replicas || s.Revision("web", after.GetLastRevision()).GetFailure() == "" {
@@ -71,14 +71,14 @@ func TestAServiceKeepsItsStrengthWhileItIsChanged(t *testing.T) {
 					}
 				}
 				update(goodImage)
-				w.await("another update", w.whole)
+				w.expect("another update", w.whole)
 				w.edit(w.agents[0].id, func(n *warrenv1.Node) { n.Spec.Availability = warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN })
 				w.edit(w.agents[1].id, func(n *warrenv1.Node) { n.Spec.Availability = warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN })
-				w.await("two nodes to be drained", w.whole)
+				w.expect("two nodes to be drained", w.whole)
 				w.change("web", func(s *warrenv1.Service) {
 					s.Spec.Placement = &warrenv1.Placement{Constraints: []string{"engine.labels.zone != a"}}
 				})
-				w.await("the service to leave a zone", w.whole)
+				w.expect("the service to leave a zone", w.whole)
 			})
 		})
 	}
@@ -94,4 +94,12 @@ func (w *world) running(kind string) int {
 		}
 	}
 	return n
+}
+
+// expect is await for tests that tell their own story.
+func (w *world) expect(what string, check func() error) {
+	w.t.Helper()
+	if !w.await(what, check) {
+		w.t.Fatalf("%s: %v\n%s", what, w.breach(), w.breach().account)
+	}
 }

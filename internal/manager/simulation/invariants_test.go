@@ -3,59 +3,114 @@ package simulation
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/addressing"
 	"github.com/cuemby/warren/internal/manager/placement"
+	"github.com/cuemby/warren/internal/manager/progress"
 	"github.com/cuemby/warren/internal/manager/rollout/policy"
+	"github.com/cuemby/warren/internal/manager/rollout/shares"
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
-// checkCommit checks what must hold after every commit, given what it changed, and names the service with which something is wrong.
-func checkCommit(s state.Snapshot, changes []state.Change) (about string, err error) {
-	nodes, services := map[string]bool{}, map[string]bool{}
+// The rules, by the numbers of what must always hold (DESIGN, section 9; docs/task-model.md has them in detail). That nothing acknowledged is lost is
+// the matter of TestUsersSeeOneManagerThatNeverFails, and bad input that of the API's tests.
+const (
+	ruleSlot      = "2: one task in a slot, or two while an update starts the new one first"
+	ruleMonotone  = "3: a task only moves on"
+	ruleCapacity  = "4: no more is reserved on a node than it has"
+	ruleHeld      = "5: no address, subnet or port is held by two"
+	ruleConverges = "6: when faults stop, the cluster comes to be as its services say, and says so"
+	ruleRests     = "6: a cluster that has converged writes nothing"
+	ruleRemoved   = "8: removing a thing removes all of it"
+	ruleStrength  = "a service keeps its strength while it is changed"
+	ruleHarm      = "a bad revision takes no more slots than may fail"
+	ruleRevisions = "what a rollout leads to and may go back to is kept"
+)
+
+// breach is a rule that was broken.
+type breach struct {
+	rule    string
+	service string // with which something is wrong; empty where it is none
+	err     error
+	after   time.Duration
+	account string
+}
+
+func (b *breach) String() string {
+	return fmt.Sprintf("after %v the rule was broken that says %q: %v", b.after.Round(time.Millisecond), b.rule, b.err)
+}
+
+// checkCommit checks what must hold after every commit, given what it changed and since when somebody leads.
+func checkCommit(s state.Snapshot, changes []state.Change, led time.Time) *breach {
+	nodes, services, held := map[string]bool{}, map[string]bool{}, false
 	for _, c := range changes {
-		if service, ok := c.After.(*warrenv1.Service); ok {
-			if err := checkRollout(s, service); err != nil {
-				return service.GetMeta().GetId(), fmt.Errorf("service %s: %w", service.GetSpec().GetName(), err)
+		switch after := c.After.(type) {
+		case *warrenv1.Service:
+			if err := checkRollout(s, after); err != nil {
+				return &breach{rule: ruleRevisions, service: after.GetMeta().GetId(), err: err}
 			}
-		}
-		after, ok := c.After.(*warrenv1.Task)
-		if !ok {
-			continue
-		}
-		before, _ := c.Before.(*warrenv1.Task)
-		if before != nil {
-			if err := checkStep(before, after); err != nil {
-				return after.GetServiceId(), fmt.Errorf("task %s of %s: %w", after.GetMeta().GetId(), lifecycle.Name(after, after.GetNodeId()), err)
+			before, _ := c.Before.(*warrenv1.Service)
+			held = held || !proto.Equal(before.GetEndpoint(), after.GetEndpoint())
+		case *warrenv1.Node:
+			before, _ := c.Before.(*warrenv1.Node)
+			held = held || !proto.Equal(before.GetNetwork(), after.GetNetwork())
+		case *warrenv1.Task:
+			before, _ := c.Before.(*warrenv1.Task)
+			if b := checkTask(s, before, after); b != nil {
+				b.service, b.err = after.GetServiceId(), fmt.Errorf("task %s of slot %s: %w", after.GetMeta().GetId(), lifecycle.Name(after, after.GetNodeId()), b.err)
+				return b
 			}
-			if err := checkStrength(s, before, after); err != nil {
-				return after.GetServiceId(), fmt.Errorf("slot %s: %w", lifecycle.Name(after, after.GetNodeId()), err)
+			if before == nil {
+				services[after.GetServiceId()] = true
 			}
-		} else {
-			services[after.GetServiceId()] = true
+			nodes[after.GetNodeId()] = true
 		}
-		if err := checkSlot(s, after); err != nil {
-			return after.GetServiceId(), fmt.Errorf("slot %s: %w", lifecycle.Name(after, after.GetNodeId()), err)
-		}
-		nodes[after.GetNodeId()] = true
 	}
 	for id := range services {
-		if err := checkHarm(s, s.Service(id)); err != nil {
-			return id, fmt.Errorf("service %s: %w", id, err)
+		if err := checkHarm(s, s.Service(id), led); err != nil {
+			return &breach{rule: ruleHarm, service: id, err: err}
 		}
 	}
 	for id := range nodes {
 		if err := checkCapacity(s, id); err != nil {
-			return "", fmt.Errorf("node %s: %w", id, err)
+			return &breach{rule: ruleCapacity, err: fmt.Errorf("node %s: %w", id, err)}
 		}
 	}
-	return "", nil
+	if held {
+		if err := checkHeld(s); err != nil {
+			return &breach{rule: ruleHeld, err: err}
+		}
+	}
+	return nil
+}
+
+// checkTask checks one task that was made or changed.
+func checkTask(s state.Snapshot, before, after *warrenv1.Task) *breach {
+	if before != nil {
+		if err := checkStep(before, after); err != nil {
+			return &breach{rule: ruleMonotone, err: err}
+		}
+		if err := checkStrength(s, before, after); err != nil {
+			return &breach{rule: ruleStrength, err: err}
+		}
+	}
+	if err := checkSlot(s, after); err != nil {
+		return &breach{rule: ruleSlot, err: err}
+	}
+	if before.GetStatus().GetAddress() != after.GetStatus().GetAddress() {
+		if err := checkAddress(s, after); err != nil {
+			return &breach{rule: ruleHeld, err: err}
+		}
+	}
+	return nil
 }
 
 // checkRollout: what a rollout leads to and may go back to is kept, and the current revision holds the current template.
@@ -77,7 +132,8 @@ func checkRollout(s state.Snapshot, service *warrenv1.Service) error {
 }
 
 // checkStrength: where the new task is started first, one that serves is stopped only when another in its slot does, unless its node
-// had to be empty by now. Nothing of this is about slots that are given up.
+// had to be empty by now. Nothing of this is about slots that are given up, nor about revisions that another has overtaken while two were kept
+// side by side: no connections go there.
 func checkStrength(s state.Snapshot, before, after *warrenv1.Task) error {
 	service, n := s.Service(after.GetServiceId()), s.Node(after.GetNodeId())
 	if !lifecycle.Wanted(before) || !slot.Serving(before) || after.GetDesired() != warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN || lifecycle.Ended(after.GetStatus().GetState()) {
@@ -87,6 +143,9 @@ func checkStrength(s state.Snapshot, before, after *warrenv1.Task) error {
 	if service.GetSpec().GetGlobal() != nil || slot.StopFirst(service) || deadline != nil && !deadline.AsTime().After(time.Now()) {
 		return nil
 	}
+	if parts := shares.Of(service); parts != nil && !slices.ContainsFunc(parts, func(p *warrenv1.RevisionShare) bool { return p.GetRevision() == after.GetRevision() }) {
+		return nil
+	}
 	of := slot.At(s, after.GetServiceId(), slot.KeyOf(after))
 	if len(of.Live) == 0 || !slot.Serving(of.Live[0]) {
 		return fmt.Errorf("a serving task of revision %d was stopped and no other serves", after.GetRevision())
@@ -94,13 +153,14 @@ func checkStrength(s state.Snapshot, before, after *warrenv1.Task) error {
 	return nil
 }
 
-// checkHarm: a bad revision takes no more slots beside tasks that do well than the first batch, and as many as may fail.
-func checkHarm(s state.Snapshot, service *warrenv1.Service) error {
+// checkHarm: a bad revision takes no more slots beside tasks that do well than the first batch, and as many as may fail. Where nobody led
+// meanwhile a task counts as having served whose node could tell nobody that it does not any more.
+func checkHarm(s state.Snapshot, service *warrenv1.Service, led time.Time) error {
 	p := policy.Of(service)
 	r := service.GetRollout()
 	if service == nil || p.StopFirst || p.Strategy != warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_ROLLING || p.Action == warrenv1.FailureAction_FAILURE_ACTION_CONTINUE ||
 		r.GetRollback() || !policy.Underway(r) || r.GetTo() != service.GetRevision() || service.GetSpec().GetLabels()["changed"] != "" ||
-		strings.HasPrefix(service.GetSpec().GetTask().GetContainer().GetImage(), goodImage) {
+		r.GetStartedAt().AsTime().Before(led) || p.Monitor < sickWithin || strings.HasPrefix(service.GetSpec().GetTask().GetContainer().GetImage(), goodImage) {
 		return nil
 	}
 	slots, taken := 0, 0
@@ -165,9 +225,10 @@ func checkSlot(s state.Snapshot, t *warrenv1.Task) error {
 	return nil
 }
 
-// checkCapacity: what is reserved on a node is not more than it has.
+// checkCapacity: what is reserved on a node is not more than it has, and none of its ports is taken twice.
 func checkCapacity(s state.Snapshot, nodeID string) error {
 	var cpus, memory int64
+	ports := map[string]string{}
 	for t := range s.TasksByNode(nodeID) {
 		if slot.Unassigned(t) || lifecycle.Ended(t.GetStatus().GetState()) {
 			continue
@@ -178,9 +239,69 @@ func checkCapacity(s state.Snapshot, nodeID string) error {
 		}
 		cpus += revision.GetTask().GetReservations().GetNanoCpus()
 		memory += revision.GetTask().GetReservations().GetMemoryBytes()
+		for _, p := range revision.GetTask().GetHostPorts() {
+			if err := hold(ports, portName(p.GetPublished(), p.GetProtocol()), t.GetMeta().GetId()); err != nil {
+				return err
+			}
+		}
 	}
 	if n := s.Node(nodeID); n != nil && (cpus > n.GetFacts().GetResources().GetNanoCpus() || memory > n.GetFacts().GetResources().GetMemoryBytes()) {
 		return fmt.Errorf("%d cpus and %d bytes are reserved of %v", cpus, memory, n.GetFacts().GetResources())
+	}
+	return nil
+}
+
+// checkHeld: no subnet, virtual address or published port is held by two.
+func checkHeld(s state.Snapshot) error {
+	holders := map[string]string{}
+	for n := range s.Nodes() {
+		if subnet := n.GetNetwork().GetSubnet(); subnet != "" {
+			if err := hold(holders, subnet, n.GetMeta().GetId()); err != nil {
+				return err
+			}
+		}
+	}
+	for service := range s.Services() {
+		e := service.GetEndpoint()
+		if e.GetVip() != "" {
+			if err := hold(holders, e.GetVip(), service.GetMeta().GetId()); err != nil {
+				return err
+			}
+		}
+		for _, p := range e.GetPorts() {
+			if err := hold(holders, portName(p.GetPublished(), p.GetProtocol()), service.GetMeta().GetId()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func portName(number uint32, protocol warrenv1.Protocol) string {
+	if protocol == warrenv1.Protocol_PROTOCOL_UDP {
+		return fmt.Sprintf("port %d/udp", number)
+	}
+	return fmt.Sprintf("port %d/tcp", number)
+}
+
+func hold(holders map[string]string, what, who string) error {
+	if other, ok := holders[what]; ok {
+		return fmt.Errorf("%s is held by %s and by %s", what, other, who)
+	}
+	holders[what] = who
+	return nil
+}
+
+// checkAddress: no task that has not ended has the address of another.
+func checkAddress(s state.Snapshot, t *warrenv1.Task) error {
+	address := t.GetStatus().GetAddress()
+	if address == "" || lifecycle.Ended(t.GetStatus().GetState()) {
+		return nil
+	}
+	for other := range s.Tasks() {
+		if other.GetMeta().GetId() != t.GetMeta().GetId() && other.GetStatus().GetAddress() == address && !lifecycle.Ended(other.GetStatus().GetState()) {
+			return fmt.Errorf("%s is held by task %s as well", address, other.GetMeta().GetId())
+		}
 	}
 	return nil
 }
@@ -216,7 +337,7 @@ func settled(s state.Snapshot, service *warrenv1.Service) error {
 	if r := service.GetRollout(); cmp.Or(r.GetTo(), 1) != service.GetRevision() || r != nil && (r.GetState() != warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE || r.GetKeepUntil() != nil) {
 		return fmt.Errorf("its rollout to revision %d of %d is %v: %s", r.GetTo(), service.GetRevision(), r.GetState(), r.GetMessage())
 	}
-	have := 0
+	have, pinned := 0, s.Revision(service.GetMeta().GetId(), service.GetRevision()).GetImageDigest()
 	for _, of := range slot.Of(s, service.GetMeta().GetId()) {
 		switch {
 		case len(of.Live) > 1:
@@ -229,8 +350,10 @@ func settled(s state.Snapshot, service *warrenv1.Service) error {
 		t := of.Live[0]
 		n := s.Node(t.GetNodeId())
 		switch {
-		case !slot.Running(t) || t.GetRevision() != service.GetRevision():
-			return fmt.Errorf("the task in slot %v is %v at revision %d of %d: %s", of.Key, t.GetStatus().GetState(), t.GetRevision(), service.GetRevision(), t.GetStatus().GetMessage())
+		case !slot.Serving(t) || t.GetRevision() != service.GetRevision():
+			return fmt.Errorf("the task in slot %v is %v, serving %v, at revision %d of %d: %s", of.Key, t.GetStatus().GetState(), t.GetStatus().GetServing(), t.GetRevision(), service.GetRevision(), t.GetStatus().GetMessage())
+		case pinned != "" && t.GetStatus().GetImageDigest() != pinned && t.GetStatus().GetImageDigest() != "":
+			return fmt.Errorf("the task in slot %v runs image %s where revision %d stands for %s", of.Key, t.GetStatus().GetImageDigest(), t.GetRevision(), pinned)
 		case n == nil || !placement.Open(n) || !placement.Admits(service.GetSpec().GetPlacement(), n):
 			return fmt.Errorf("the task in slot %v is on node %s, where it may not be", of.Key, t.GetNodeId())
 		}
@@ -238,6 +361,24 @@ func settled(s state.Snapshot, service *warrenv1.Service) error {
 	}
 	if have != want {
 		return fmt.Errorf("has %d tasks of %d", have, want)
+	}
+	if p := progress.Summary(s, service); !p.GetConverged() {
+		return fmt.Errorf("is as it should be and does not say so: %v", p)
+	}
+	return checkEndpoint(service)
+}
+
+// checkEndpoint: a service has what it is to be reached by, or says why not.
+func checkEndpoint(service *warrenv1.Service) error {
+	wanted, has := service.GetSpec().GetEndpoint(), service.GetEndpoint()
+	switch {
+	case !addressing.OnOverlay(service.GetSpec().GetTask()):
+		if has != nil {
+			return fmt.Errorf("has an endpoint without being on the overlay: %v", has)
+		}
+	case len(has.GetProblems()) > 0:
+	case (has.GetVip() == "") != (wanted.GetMode() == warrenv1.EndpointMode_ENDPOINT_MODE_DNSRR) || len(has.GetPorts()) != len(wanted.GetPorts()):
+		return fmt.Errorf("has %v where it wants %v, and does not say why", has, wanted)
 	}
 	return nil
 }

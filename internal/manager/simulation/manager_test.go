@@ -10,6 +10,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/manager/addressing"
 	"github.com/cuemby/warren/internal/manager/dispatch"
 	"github.com/cuemby/warren/internal/manager/liveness"
 	"github.com/cuemby/warren/internal/manager/loop"
@@ -43,7 +44,7 @@ func (m *manager) lead() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, l := range []loop.Loop{
-		replicas.New(m.newID), rollout.New(m.newID), scheduler.New(), liveness.New(time.Now()), retention.New(),
+		replicas.New(m.newID), rollout.New(m.newID), scheduler.New(), liveness.New(time.Now()), retention.New(), addressing.New(),
 	} {
 		running.Go(func() { _ = loop.Run(ctx, m.store, m.proposer, l, slog.New(slog.DiscardHandler)) })
 	}

@@ -10,3 +10,6 @@ const (
 
 // someSchedules is how many schedules of faults three managers go through for each seed.
 const someSchedules = 40
+
+// someWorlds is how many small worlds are run.
+const someWorlds = 2000

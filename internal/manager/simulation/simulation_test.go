@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"encoding/base32"
 	"encoding/binary"
@@ -11,14 +12,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
@@ -32,61 +32,88 @@ var (
 	seeds     = flag.Int("seeds", someSeeds, "how many seeds to run")
 )
 
-const (
-	faultsLast = 90 * time.Second
-	// patience bounds how long the cluster may take to converge when the faults have stopped: the
-	// longest back-off, twice, and a rollout's time.
-	patience = 5 * time.Minute
-)
+// patience bounds how long the cluster may take to converge when the faults have stopped: the
+// longest back-off, twice, and a rollout's time.
+const patience = 5 * time.Minute
 
 func TestTheClusterConvergesWhateverHappens(t *testing.T) {
-	first := *firstSeed
-	if first == 0 {
-		first = uint64(time.Now().UnixNano())
-	}
+	first := firstOr(uint64(time.Now().UnixNano()))
 	for i := range uint64(*seeds) {
 		seed := first + i
-		nodes := 20
+		size := large(20)
 		if i == 0 {
-			nodes = manyNodes
+			size = large(manyNodes)
 		}
-		t.Run(fmt.Sprintf("nodes=%d,seed=%d", nodes, seed), func(t *testing.T) {
+		t.Run(fmt.Sprintf("nodes=%d,seed=%d", size.nodes, seed), func(t *testing.T) {
 			began := time.Now()
-			synctest.Test(t, func(t *testing.T) { newWorld(t, seed, nodes).run() })
-			t.Logf("took %v", time.Since(began))
-			if t.Failed() {
-				t.Logf("replay with: go test ./internal/manager/simulation -run Converges -seed %d -seeds 1", seed)
-			}
+			w := live(t, story{seed: seed, size: size, only: *onlyThose})
+			t.Logf("took %v: %d commits in %v of virtual time", time.Since(began).Round(time.Millisecond), w.commits, w.lasted.Round(time.Second))
+			report(t, w, "Converges -seeds 1")
 		})
 	}
+}
+
+// large is a world in which dozens of tasks meet on a node.
+func large(nodes int) scale {
+	return scale{nodes: nodes, services: 6, faults: 90 * time.Second, pause: 120 * time.Second / time.Duration(nodes), rest: 2 * time.Minute}
+}
+
+// firstOr is the first seed to run: the one that was asked for, or else that.
+func firstOr(seed uint64) uint64 { return cmp.Or(*firstSeed, seed) }
+
+// scale is how large a world is, and how much happens there.
+type scale struct {
+	nodes, services int           // at the beginning
+	faults          time.Duration // how long things happen
+	pause           time.Duration // between two of them, at the most
+	rest            time.Duration // how long a cluster that has converged is watched
+	// overlay has tasks get addresses of their nodes' subnets, which every node must hear of: too much for hundreds of nodes.
+	overlay bool
 }
 
 // world is a simulated cluster and what happens to it.
 type world struct {
 	t       *testing.T
-	random  *rand.Rand
+	seed    uint64
+	scale   scale
+	plan    []happening
+	only    []int // what of the plan happens; all of it where it is nil
 	store   *state.Store
 	manager *manager
+	absent  chan struct{} // closed when somebody leads again; nil before the first change of leaders
 	wire    *wire
 	agents  []*agent
-	faulty  atomic.Bool
 	names   int
 	commits int
 	watch   func(state.Snapshot) // called after every commit, if set
+	rule    func(*world) error   // one more that must hold after every commit, if set
+
+	mu     sync.Mutex
+	since  time.Time // the leader leads
+	trace  []deed
+	broken *breach // the first
 }
 
-func newWorld(t *testing.T, seed uint64, nodes int) *world {
-	w := &world{t: t, random: rand.New(rand.NewPCG(seed, 0))}
+func newWorld(t *testing.T, seed uint64, size scale) *world {
+	w := &world{t: t, seed: seed, scale: size, plan: planFor(seed, size)}
 	w.store = statetest.New(t, statetest.Cluster(func(c *warrenv1.Cluster) {
 		c.Spec.HeartbeatInterval, c.Spec.NodeGrace = durationpb.New(4*time.Second), durationpb.New(14*time.Second)
 		c.Spec.RestartGrace = durationpb.New(20 * time.Second)
+		if size.overlay { // few enough for what one has had to come to another
+			c.Spec.Network = &warrenv1.ClusterNetwork{NodeRange: "10.208.0.0/21", VipRange: "10.224.0.0/29"}
+		}
 	}))
 	proposer := statetest.NewProposer(w.store)
 	_, feed := w.store.Watch()
 	proposer.OnCommit(func(_, after state.Snapshot) {
 		w.commits++
-		if about, err := checkCommit(after, feed.Take().Changes); err != nil {
-			t.Errorf("after %v: %v\n%s", time.Since(statetest.Epoch), err, account(after, after.Service(about)))
+		if b := checkCommit(after, feed.Take().Changes, w.ledSince()); b != nil {
+			w.breaks(b)
+		}
+		if w.rule != nil {
+			if err := w.rule(w); err != nil {
+				w.breaks(&breach{rule: "the test's own", err: err})
+			}
 		}
 		if w.watch != nil {
 			w.watch(after)
@@ -95,15 +122,38 @@ func newWorld(t *testing.T, seed uint64, nodes int) *world {
 	writes := &slow{Proposer: proposer, random: rand.New(rand.NewPCG(seed, 1))}
 	w.manager = newManager(w.store, writes, ids(rand.New(rand.NewPCG(seed, 2))))
 	w.wire = &wire{handler: w.manager.handler()}
-	client := warrenv1connect.NewSessionServiceClient(&http.Client{Transport: w.wire}, "http://manager")
+	// Packing what goes from hand to hand would take longer than all the rest.
+	client := warrenv1connect.NewSessionServiceClient(&http.Client{Transport: w.wire}, "http://manager", connect.WithAcceptCompression("gzip", nil, nil))
 	newID := ids(rand.New(rand.NewPCG(seed, 3)))
-	for i := range nodes {
+	for i := range size.nodes {
 		id := newID()
 		facts := statetest.Node(fmt.Sprintf("n%d", i)).GetFacts()
 		facts.EngineLabels = map[string]string{"zone": string(rune('a' + i%3))}
-		w.agents = append(w.agents, newAgent(id, facts, client, &w.faulty, rand.New(rand.NewPCG(seed, uint64(10+i)))))
+		a := newAgent(id, facts, client, rand.New(rand.NewPCG(seed, uint64(10+i))))
+		a.overlay = size.overlay
+		w.agents = append(w.agents, a)
 	}
 	return w
+}
+
+// breaks notes that a rule is broken. What comes after the first is its consequence, as likely as not.
+func (w *world) breaks(b *breach) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.broken == nil {
+		b.after = time.Since(statetest.Epoch)
+		if s := w.store.Snapshot(); s.Service(b.service) != nil {
+			b.account = account(s, s.Service(b.service))
+		}
+		w.broken = b
+	}
+}
+
+// breach is the first rule that was broken, nil where none was.
+func (w *world) breach() *breach {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.broken
 }
 
 // ids returns a source of identifiers that may be shared.
@@ -124,11 +174,14 @@ func ids(random *rand.Rand) func() string {
 func (w *world) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	w.manager.lead()
+	w.lead()
 	for _, a := range w.agents {
 		running.Go(func() { a.run(ctx) })
 	}
 	return func() {
+		if w.absent != nil {
+			<-w.absent
+		}
 		if w.manager.resign != nil {
 			w.manager.resign()
 		}
@@ -138,242 +191,61 @@ func (w *world) start() (stop func()) {
 	}
 }
 
+// lead has a manager lead.
+func (w *world) lead() {
+	w.mu.Lock()
+	w.since = time.Now()
+	w.mu.Unlock()
+	w.manager.lead()
+}
+
+func (w *world) ledSince() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.since
+}
+
 // run is the whole story of a world.
 func (w *world) run() {
 	defer w.start()()
-	for range 6 {
-		w.create()
+	for _, h := range w.plan {
+		if w.only != nil && !slices.Contains(w.only, h.number) {
+			continue
+		}
+		time.Sleep(time.Until(statetest.Epoch.Add(h.at)))
+		if w.breach() != nil {
+			return
+		}
+		if words := w.happen(h); words != "" {
+			w.mu.Lock()
+			w.trace = append(w.trace, deed{number: h.number, at: h.at, words: words})
+			w.mu.Unlock()
+		}
 	}
-	w.faulty.Store(true)
-	for time.Since(statetest.Epoch) < faultsLast && !w.t.Failed() {
-		time.Sleep(w.upTo(6 * time.Second * 20 / time.Duration(len(w.agents))))
-		w.happen()
-	}
+	time.Sleep(time.Until(statetest.Epoch.Add(w.scale.faults)))
 	w.calm()
-	w.await("the cluster to be as its services say", w.whole)
-	w.rests()
-	s := w.store.Snapshot()
-	w.t.Logf("%d services with %d tasks", s.ServiceCount(), s.TaskCount())
-
+	if !w.await(ruleConverges, w.whole) || !w.rests() {
+		return
+	}
 	for s := range w.store.Snapshot().Services() {
 		w.change(s.GetMeta().GetId(), func(s *warrenv1.Service) { s.Removing = true })
 	}
-	w.await("everything that was removed to be gone", w.empty)
-	w.t.Logf("%d commits in %v of virtual time", w.commits, time.Since(statetest.Epoch).Round(time.Second))
-}
-
-func (w *world) upTo(d time.Duration) time.Duration {
-	return time.Duration(w.random.Int64N(int64(d)))
-}
-
-// happen does one thing to the cluster.
-func (w *world) happen() {
-	a := w.agents[w.random.IntN(len(w.agents))]
-	switch w.random.IntN(24) {
-	case 0, 1:
-		a.crash(w.upTo(40 * time.Second))
-	case 2, 3:
-		a.cut(w.upTo(30 * time.Second))
-	case 4:
-		a.silence(w.upTo(40 * time.Second))
-	case 5:
-		a.restart(w.upTo(30 * time.Second))
-	case 6:
-		w.manager.resign()
-		time.Sleep(w.upTo(10 * time.Second))
-		w.manager.lead()
-	case 7, 8:
-		availability := []warrenv1.NodeAvailability{
-			warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE, warrenv1.NodeAvailability_NODE_AVAILABILITY_PAUSE,
-			warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN,
-		}[w.random.IntN(3)]
-		var deadline *timestamppb.Timestamp
-		if w.random.IntN(3) == 0 {
-			deadline = timestamppb.New(time.Now().Add(w.upTo(20 * time.Second)))
-		}
-		w.edit(a.id, func(n *warrenv1.Node) { n.Spec.Availability, n.Spec.DrainDeadline = availability, deadline })
-	case 9:
-		tier := []string{"front", "back"}[w.random.IntN(2)]
-		w.edit(a.id, func(n *warrenv1.Node) { n.Spec.Labels = map[string]string{"tier": tier} })
-	case 10:
-		w.removeNode(a.id)
-	case 11:
-		w.create()
-	case 12:
-		w.pick(func(s *warrenv1.Service) { s.Removing = true })
-	case 13:
-		replicas, loss := w.replicas(), w.nodeLoss()
-		w.pick(func(s *warrenv1.Service) {
-			s.Spec.NodeLoss = loss
-			if r := s.Spec.GetReplicated(); r != nil {
-				r.Replicas = replicas
-			}
-		})
-	case 14:
-		w.pick(func(s *warrenv1.Service) { w.goBack(s) })
-	case 15, 16:
-		paused := w.random.IntN(3) == 0
-		w.pick(func(s *warrenv1.Service) {
-			order(s, func(o *warrenv1.RolloutOrders) { o.Paused = paused; o.Resumes += resumes(paused) })
-		})
-	case 17, 18:
-		w.pick(func(s *warrenv1.Service) { order(s, func(o *warrenv1.RolloutOrders) { o.Promotes++ }) })
-	case 19:
-		w.displace()
-	case 20:
-		update := w.update()
-		w.pick(func(s *warrenv1.Service) {
-			update.Order = s.GetSpec().GetUpdate().GetOrder()
-			s.Spec.Update = update
-			s.Spec.Labels = map[string]string{"changed": "yes"}
-		})
-	default:
-		image, placement := w.image(), w.placement()
-		w.pick(func(s *warrenv1.Service) {
-			s.Spec.Task.Container.Image = image
-			s.Spec.Placement = placement
-		})
-	}
-}
-
-// order changes what users have ordered of a service's rollouts.
-func order(s *warrenv1.Service, edit func(*warrenv1.RolloutOrders)) {
-	if s.Orders == nil {
-		s.Orders = &warrenv1.RolloutOrders{By: "ann"}
-	}
-	edit(s.Orders)
-}
-
-func resumes(paused bool) uint64 {
-	if paused {
-		return 0
-	}
-	return 1
-}
-
-// goBack goes back to the revision before, as the API would.
-func (w *world) goBack(s *warrenv1.Service) {
-	r := w.store.Snapshot().Revision(s.GetMeta().GetId(), s.GetPreviousRevision())
-	if r == nil {
-		return
-	}
-	s.LastRevision = max(s.GetLastRevision(), s.GetRevision())
-	s.Spec.Task, s.Revision, s.PreviousRevision = proto.CloneOf(r.GetTask()), r.GetNumber(), 0
-	order(s, func(o *warrenv1.RolloutOrders) { o.Paused = false })
-}
-
-// displace marks a task as one that a rebalancing has picked.
-func (w *world) displace() {
-	for t := range w.store.Snapshot().Tasks() {
-		if t.GetSlot() > 0 && t.GetDesired() == warrenv1.DesiredState_DESIRED_STATE_RUNNING && w.random.IntN(20) == 0 {
-			transaction := state.New(time.Now())
-			state.Update(transaction, t, func(t *warrenv1.Task) { t.Displaced = true })
-			w.propose(transaction)
-			return
-		}
-	}
-}
-
-func (w *world) replicas() uint32 { return uint32(w.random.IntN(min(2*len(w.agents), 100))) }
-
-// image draws an image that no other revision has.
-func (w *world) image() string {
-	kind := []string{
-		goodImage, goodImage, goodImage, goodImage + ":nodigest", crashImage, badImage, sickImage,
-	}[w.random.IntN(7)]
-	w.names++
-	return fmt.Sprintf("%s:%d", kind, w.names)
-}
-
-// update draws how a service's tasks are replaced.
-func (w *world) update() *warrenv1.UpdatePolicy {
-	p := &warrenv1.UpdatePolicy{
-		Parallelism:     uint32(w.random.IntN(5)),
-		Delay:           durationpb.New(w.upTo(2 * time.Second)),
-		MaxFailureRatio: []float64{0, 0, 0.1, 1}[w.random.IntN(4)],
-		FailureAction:   warrenv1.FailureAction(w.random.IntN(4)),
-		MaxUnavailable:  uint32(w.random.IntN(4)),
-		Strategy:        warrenv1.RolloutStrategy(max(0, w.random.IntN(6)-2)),
-		Keep:            durationpb.New(w.upTo(20 * time.Second)),
-		Manual:          w.random.IntN(3) == 0,
-	}
-	if w.random.IntN(2) == 0 {
-		p.Monitor = durationpb.New(w.upTo(4 * time.Second))
-	}
-	if w.random.IntN(2) == 0 {
-		p.ProgressDeadline = durationpb.New(time.Second + w.upTo(30*time.Second))
-	}
-	for weight := uint32(0); weight < 100 && w.random.IntN(3) > 0; {
-		weight = min(100, weight+1+uint32(w.random.IntN(60)))
-		p.Canary = append(p.Canary, &warrenv1.CanaryStep{Weight: weight, Hold: durationpb.New(w.upTo(8 * time.Second).Truncate(3 * time.Second))})
-	}
-	return p
-}
-
-func (w *world) placement() *warrenv1.Placement {
-	return []*warrenv1.Placement{
-		nil, nil, {Constraints: []string{"node.labels.tier != back"}}, {Constraints: []string{"engine.labels.zone == a"}},
-		{Spread: []string{"engine.labels.zone"}},
-	}[w.random.IntN(5)]
-}
-
-// create makes a service of a random kind.
-func (w *world) create() {
-	w.names++
-	edit := func(s *warrenv1.Service) {
-		s.Spec.Task.Container.Image = w.image()
-		s.Spec.Task.Reservations = &warrenv1.Resources{
-			NanoCpus: w.random.Int64N(4) * 1e8, MemoryBytes: w.random.Int64N(4) * (64 << 20),
-		}
-		s.Spec.Placement = w.placement()
-		s.Spec.Update = w.update()
-		s.Spec.Update.Order = warrenv1.UpdateOrder(w.random.IntN(3))
-		s.Spec.NodeLoss = w.nodeLoss()
-	}
-	name := fmt.Sprintf("s%d", w.names)
-	service := statetest.Replicated(name, w.replicas(), edit)
-	if w.random.IntN(4) == 0 {
-		service = statetest.Global(name, edit)
-	}
-	w.add(service)
-}
-
-// nodeLoss has tasks of about every third service wait for nodes that are down, with or without an end.
-func (w *world) nodeLoss() *warrenv1.NodeLossPolicy {
-	if w.random.IntN(3) > 0 {
-		return nil
-	}
-	return &warrenv1.NodeLossPolicy{
-		Action: warrenv1.NodeLossAction_NODE_LOSS_ACTION_WAIT, Wait: durationpb.New(w.upTo(20*time.Second) * time.Duration(w.random.IntN(2))),
-	}
+	w.await(ruleRemoved, w.empty)
 }
 
 // add makes a service as the API would.
-func (w *world) add(service *warrenv1.Service) {
+func (w *world) add(service *warrenv1.Service) bool {
 	transaction := state.New(time.Now())
 	transaction.Create(service)
 	transaction.Create(statetest.Revision(service))
-	w.propose(transaction)
-}
-
-// pick changes one service, if there is any.
-func (w *world) pick(edit func(*warrenv1.Service)) {
-	var services []string
-	for s := range w.store.Snapshot().Services() {
-		if !s.GetRemoving() {
-			services = append(services, s.GetMeta().GetId())
-		}
-	}
-	if len(services) > 0 {
-		w.change(services[w.random.IntN(len(services))], edit)
-	}
+	return w.propose(transaction)
 }
 
 // change changes a service as the API would: a change of its template is a new revision. It tries until it is not overtaken.
 func (w *world) change(id string, edit func(*warrenv1.Service)) {
 	for {
 		s := w.store.Snapshot().Service(id)
-		if s == nil {
+		if s == nil || !w.led() {
 			return
 		}
 		transaction := state.New(time.Now())
@@ -392,41 +264,50 @@ func (w *world) change(id string, edit func(*warrenv1.Service)) {
 	}
 }
 
-// edit changes a node, if it is known.
-func (w *world) edit(id string, edit func(*warrenv1.Node)) {
-	if n := w.store.Snapshot().Node(id); n != nil {
-		transaction := state.New(time.Now())
-		state.Update(transaction, n, edit)
-		w.propose(transaction)
+// edit changes a node, if it is known, and tells whether it is.
+func (w *world) edit(id string, edit func(*warrenv1.Node)) bool {
+	n := w.store.Snapshot().Node(id)
+	if n == nil {
+		return false
 	}
+	transaction := state.New(time.Now())
+	state.Update(transaction, n, edit)
+	return w.propose(transaction)
 }
 
-func (w *world) removeNode(id string) {
-	if n := w.store.Snapshot().Node(id); n != nil {
-		transaction := state.New(time.Now())
-		transaction.Delete(n)
-		w.propose(transaction)
+// led tells whether a manager leads, without which users can do nothing.
+func (w *world) led() bool {
+	if w.absent == nil {
+		return true
+	}
+	select {
+	case <-w.absent:
+		return true
+	default:
+		return false
 	}
 }
 
 // propose writes what a user does, and tells whether it was not refused.
 func (w *world) propose(transaction *state.Transaction) bool {
-	refused, err := w.manager.proposer.Propose(context.Background(), transaction)
-	if err != nil {
-		w.t.Error(err)
+	if !w.led() {
+		return false
 	}
-	return refused == nil
+	refused, err := w.manager.proposer.Propose(context.Background(), transaction)
+	return err == nil && refused == nil
 }
 
 // calm ends the faults: every machine comes back, all but two nodes take tasks, and every service asks for
 // what it can have.
 func (w *world) calm() {
-	w.faulty.Store(false)
+	if w.absent != nil {
+		<-w.absent
+	}
 	for i, a := range w.agents {
 		a.cut(time.Second)
 		a.silence(0)
 		availability := warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE
-		if i < 2 {
+		if last := len(w.agents) - 1; last-i < min(2, len(w.agents)/3) {
 			availability = warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN
 		}
 		w.until(func() bool {
@@ -446,11 +327,16 @@ func (w *world) calm() {
 			w.names++
 			s.Spec.Task.Container.Image = fmt.Sprintf("%s:%d", goodImage, w.names)
 			s.Spec.Task.Reservations = nil
-			s.Spec.Update.Parallelism = uint32(len(w.agents)) / 4
+			if ports := len(s.GetSpec().GetTask().GetHostPorts()); ports > 0 { // there may be more tasks than nodes
+				s.Spec.Update.Order = orderOf(s)
+				s.Spec.Task.HostPorts = nil
+			}
+			s.Spec.Update.Parallelism = uint32(max(2, len(w.agents)/4))
 			s.Spec.Update.ProgressDeadline = nil
 			order(s, func(o *warrenv1.RolloutOrders) { o.Paused = false; o.Resumes++ })
 		})
 	}
+	time.Sleep(5 * time.Second) // in which every agent is missed
 }
 
 // promote has every rollout go on that waits for it.
@@ -464,24 +350,24 @@ func (w *world) promote() {
 
 // until repeats f every second until it tells true.
 func (w *world) until(f func() bool) {
-	for deadline := time.Now().Add(patience); !f() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); !f() && time.Now().Before(deadline) && w.breach() == nil; {
 		time.Sleep(time.Second)
 	}
 }
 
-// await waits until check finds nothing amiss, and fails the test where it still does after long.
-func (w *world) await(what string, check func() error) {
-	began := time.Now()
+// await waits until check finds nothing amiss, and tells whether it came to that. It breaks the rule where it still does after long.
+func (w *world) await(rule string, check func() error) bool {
 	w.until(func() bool { return check() == nil })
-	if err := check(); err != nil {
+	if err := check(); err != nil && w.breach() == nil {
+		b := &breach{rule: rule, err: fmt.Errorf("waited %v: %w", patience, err)}
 		for service := range w.store.Snapshot().Services() {
-			if settled(w.store.Snapshot(), service) != nil {
-				w.t.Log(account(w.store.Snapshot(), service))
+			if b.service == "" && settled(w.store.Snapshot(), service) != nil {
+				b.service = service.GetMeta().GetId()
 			}
 		}
-		w.t.Fatalf("waited %v for %s: %v", patience, what, err)
+		w.breaks(b)
 	}
-	w.t.Logf("waited %v for %s", time.Since(began).Round(time.Second), what)
+	return w.breach() == nil
 }
 
 // whole tells why the cluster is not as its services say, in the state or on the machines.
@@ -490,8 +376,12 @@ func (w *world) whole() error {
 	w.promote()
 	s := w.store.Snapshot()
 	for _, a := range w.agents {
-		if n := s.Node(a.id); n.GetStatus().GetState() != warrenv1.NodeState_NODE_STATE_READY {
+		n := s.Node(a.id)
+		if n.GetStatus().GetState() != warrenv1.NodeState_NODE_STATE_READY {
 			return fmt.Errorf("node %s is not back", a.facts.GetHostname())
+		}
+		if n.GetNetwork().GetSubnet() == "" {
+			return fmt.Errorf("node %s has no subnet: %s", a.facts.GetHostname(), n.GetNetwork().GetProblem())
 		}
 	}
 	if err := converged(s); err != nil {
@@ -513,13 +403,15 @@ func (w *world) whole() error {
 	return nil
 }
 
-// rests checks that a cluster that has converged writes nothing more.
-func (w *world) rests() {
+// rests tells whether a cluster that has converged writes nothing more.
+func (w *world) rests() bool {
+	time.Sleep(100 * time.Millisecond) // in which what is being written is
 	_, feed := w.store.Watch()
-	time.Sleep(2 * time.Minute)
+	time.Sleep(w.scale.rest)
 	for _, c := range feed.Take().Changes {
-		w.t.Errorf("the cluster had converged, and then went from %v to %v", c.Before, c.After)
+		w.breaks(&breach{rule: ruleRests, err: fmt.Errorf("the cluster had converged, and then went from %v to %v", c.Before, c.After)})
 	}
+	return w.breach() == nil
 }
 
 // empty tells what is left although every service was removed.
