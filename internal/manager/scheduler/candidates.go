@@ -5,9 +5,12 @@ import "time"
 // candidates are the nodes that fit a group, the best first: those on which its service has had no trouble
 // of late, then the others.
 type candidates struct {
-	view    *view
-	group   *group
-	now     time.Time
+	view  *view
+	group *group
+	now   time.Time
+	// home is where the task that is replaced is, nil for none. Of equal branches its own come first: what is spread
+	// evenly over the first preference and unevenly within is not moved about for nothing.
+	home    *node
 	best    *branch
 	failing []*node // still to come
 }
@@ -17,6 +20,7 @@ type candidates struct {
 type branch struct {
 	value    string
 	outer    *branch
+	home     bool
 	tasks    int // of the service, wanted, on whatever node of these values
 	branches heap[*branch]
 	// At the last preference: nodes with none of the service's tasks are found by walking, as far as they
@@ -33,8 +37,8 @@ type seat struct {
 }
 
 // everywhere returns the candidates among all nodes.
-func (v *view) everywhere(g *group, now time.Time) *candidates {
-	c := &candidates{view: v, group: g, now: now, best: &branch{}}
+func (v *view) everywhere(g *group, home *node, now time.Time) *candidates {
+	c := &candidates{view: v, group: g, now: now, home: home, best: &branch{}}
 	if g.hopeless() != "" {
 		return c
 	}
@@ -48,8 +52,8 @@ func (v *view) everywhere(g *group, now time.Time) *candidates {
 }
 
 // among returns the candidates among some nodes.
-func (v *view) among(g *group, some []*node, now time.Time) *candidates {
-	c := &candidates{view: v, group: g, now: now}
+func (v *view) among(g *group, some []*node, home *node, now time.Time) *candidates {
+	c := &candidates{view: v, group: g, now: now, home: home}
 	var sound []*node
 	for _, n := range some {
 		switch {
@@ -70,6 +74,11 @@ func (c *candidates) grow(all bool, some []*node) *branch {
 	ground := c.view.terrain(s.rules.Spread())
 	leaves := map[*region]*branch{}
 	root := c.branch(ground.root, nil, leaves)
+	if c.home != nil && c.home.object != nil {
+		for b := leaves[ground.leaves[c.home.rank]]; b != nil; b = b.outer {
+			b.home = true
+		}
+	}
 	for n, tasks := range s.wanted {
 		if n.object == nil {
 			continue
@@ -113,7 +122,13 @@ func (c *candidates) branch(r *region, outer *branch, leaves map[*region]*branch
 		return b
 	}
 	b.branches.less = func(x, y *branch) bool {
-		return x.tasks < y.tasks || x.tasks == y.tasks && x.value < y.value
+		switch {
+		case x.tasks != y.tasks:
+			return x.tasks < y.tasks
+		case x.home != y.home:
+			return x.home
+		}
+		return x.value < y.value
 	}
 	for _, inner := range r.regions {
 		b.branches.items = append(b.branches.items, c.branch(inner, b, leaves))

@@ -21,7 +21,8 @@ func (v *view) place(now time.Time, limit int) (more bool) {
 			v.queued = slices.Delete(v.queued, 0, i)
 			return true
 		}
-		if !v.placeGroup(g, v.everywhere(g, now), room) && len(g.pending) > 0 {
+		anywhere := func(home *node) *candidates { return v.everywhere(g, home, now) }
+		if !v.placeGroup(g, anywhere, now, room) && len(g.pending) > 0 {
 			v.queued = slices.Delete(v.queued, 0, i)
 			return true
 		}
@@ -53,7 +54,7 @@ func (v *view) placeBound(room func() bool) {
 			if !room() {
 				return
 			}
-			if why := w.group.judge(n); why == fits {
+			if why := w.group.judgeBound(n); why == fits {
 				v.claim(w.group, w.task, n)
 			} else if text := w.group.whyNot(n, why); text != w.task.GetStatus().GetMessage() {
 				v.told = append(v.told, remark{w.task, text})
@@ -78,10 +79,14 @@ func (v *view) placeBlocked(now time.Time, room func() bool) bool {
 		if g.need.cpus > most.cpus && g.need.cpus > 0 || g.need.memory > most.memory && g.need.memory > 0 {
 			continue
 		}
-		if !slices.ContainsFunc(better, func(n *node) bool { return g.judge(n) == fits }) {
+		if !slices.ContainsFunc(better, func(n *node) bool {
+			why := g.judge(n)
+			return why == fits || why == full && g.outgrows()
+		}) {
 			continue
 		}
-		if !v.placeGroup(g, v.among(g, better, now), room) {
+		there := func(home *node) *candidates { return v.among(g, better, home, now) }
+		if !v.placeGroup(g, there, now, room) {
 			return false
 		}
 	}
@@ -96,20 +101,62 @@ func (v *view) placeBlocked(now time.Time, room func() bool) bool {
 
 // placeGroup gives each waiting task of g the best candidate, until none of either is left. It returns
 // false where there was no room for all.
-func (v *view) placeGroup(g *group, best *candidates, room func() bool) bool {
+//
+// The tasks are equal, so that they are served from the same candidates; but for those that replace others, for which their slot
+// counts nowhere meanwhile. These are looked for anew each time, and what is known of the others' candidates is out of date then.
+func (v *view) placeGroup(g *group, find func(home *node) *candidates, now time.Time, room func() bool) bool {
+	var best *candidates
 	for len(g.pending) > 0 {
 		if !room() {
 			return false
 		}
 		t := g.next()
-		n := best.take()
+		var n *node
+		if g.service.replaces(t.GetSlot()) {
+			best, n = nil, g.replacement(t.GetSlot(), find)
+		} else {
+			if best == nil {
+				best = find(nil)
+			}
+			n = best.take()
+		}
 		if n == nil {
-			return true
+			return v.placeBeside(g, now, room)
 		}
 		g.queue = g.queue[1:]
 		v.claim(g, t, n)
-		v.placed[len(v.placed)-1].but = g.resort(n, best.now)
-		best.placed()
+		v.placed[len(v.placed)-1].but = g.resort(n, now)
+		if best != nil {
+			best.placed()
+		}
+	}
+	return true
+}
+
+// replacement returns the best candidate for a task that replaces others, nil for none.
+func (g *group) replacement(number uint32, find func(home *node) *candidates) *node {
+	home := g.setAside(number)
+	defer g.bringBack(number)
+	return find(home).take()
+}
+
+// placeBeside gives the waiting tasks for which there is no candidate the nodes where they fit because of what they replace.
+func (v *view) placeBeside(g *group, now time.Time, room func() bool) bool {
+	if !g.outgrows() {
+		return true
+	}
+	for _, id := range slices.Clone(g.queue) {
+		t := g.pending[id]
+		if t == nil {
+			continue
+		}
+		if n := g.beside(t.GetSlot()); n != nil {
+			if !room() {
+				return false
+			}
+			v.claim(g, t, n)
+			v.placed[len(v.placed)-1].but = g.resort(n, now)
+		}
 	}
 	return true
 }
