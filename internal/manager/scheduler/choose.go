@@ -21,8 +21,7 @@ func (v *view) place(now time.Time, limit int) (more bool) {
 			v.queued = slices.Delete(v.queued, 0, i)
 			return true
 		}
-		anywhere := func(home *node) *candidates { return v.everywhere(g, home, now) }
-		if !v.placeGroup(g, anywhere, now, room) && len(g.pending) > 0 {
+		if !v.placeGroup(g, nil, now, room) && len(g.pending) > 0 {
 			v.queued = slices.Delete(v.queued, 0, i)
 			return true
 		}
@@ -85,8 +84,7 @@ func (v *view) placeBlocked(now time.Time, room func() bool) bool {
 		}) {
 			continue
 		}
-		there := func(home *node) *candidates { return v.among(g, better, home, now) }
-		if !v.placeGroup(g, there, now, room) {
+		if !v.placeGroup(g, better, now, room) {
 			return false
 		}
 	}
@@ -99,26 +97,48 @@ func (v *view) placeBlocked(now time.Time, room func() bool) bool {
 	return true
 }
 
-// placeGroup gives each waiting task of g the best candidate, until none of either is left. It returns
-// false where there was no room for all.
+// placeGroup gives each waiting task of g the best candidate among some nodes, or all where some is nil, until none of either is
+// left. It returns false where there was no room for all.
 //
 // The tasks are equal, so that they are served from the same candidates; but for those that replace others, for which their slot
-// counts nowhere meanwhile. These are looked for anew each time, and what is known of the others' candidates is out of date then.
-func (v *view) placeGroup(g *group, find func(home *node) *candidates, now time.Time, room func() bool) bool {
-	var best *candidates
+// counts nowhere meanwhile. Once one of these is placed, what is known of the others' candidates is out of date, and the other way
+// round.
+func (v *view) placeGroup(g *group, some []*node, now time.Time, room func() bool) bool {
+	find := func(home *node) *candidates {
+		if some == nil {
+			return v.everywhere(g, home, now)
+		}
+		return v.among(g, some, home, now)
+	}
+	var best, moving *candidates
 	for len(g.pending) > 0 {
 		if !room() {
 			return false
 		}
 		t := g.next()
-		var n *node
-		if g.service.replaces(t.GetSlot()) {
-			best, n = nil, g.replacement(t.GetSlot(), find)
-		} else {
-			if best == nil {
+		var n, home *node
+		switch {
+		case !g.service.replaces(t.GetSlot()):
+			if moving = nil; best == nil {
 				best = find(nil)
 			}
 			n = best.take()
+		case g.hopeless() != "" || g.unlike() || moving == nil && len(g.pending)*len(g.service.wanted) <= len(v.nodes):
+			best, moving = nil, nil
+			home = g.setAside(t.GetSlot())
+			n = find(home).take()
+			g.bringBack(t.GetSlot())
+		default:
+			if best = nil; moving == nil {
+				nodes := some
+				if nodes == nil {
+					nodes = v.inOrder().nodes
+				}
+				moving = v.manyReplacements(g, nodes, now)
+			}
+			home = g.setAside(t.GetSlot())
+			n = moving.replacement(home)
+			g.bringBack(t.GetSlot())
 		}
 		if n == nil {
 			return v.placeBeside(g, now, room)
@@ -129,16 +149,15 @@ func (v *view) placeGroup(g *group, find func(home *node) *candidates, now time.
 		if best != nil {
 			best.placed()
 		}
+		if moving != nil {
+			moving.replaced(home, g.service.slots.counted(t.GetSlot()))
+		}
 	}
 	return true
 }
 
-// replacement returns the best candidate for a task that replaces others, nil for none.
-func (g *group) replacement(number uint32, find func(home *node) *candidates) *node {
-	home := g.setAside(number)
-	defer g.bringBack(number)
-	return find(home).take()
-}
+// unlike tells whether tasks of g that replace others fit on different nodes, or one node is worse than others by more than its count.
+func (g *group) unlike() bool { return g.outgrows() || len(g.service.troubles) > 0 }
 
 // placeBeside gives the waiting tasks for which there is no candidate the nodes where they fit because of what they replace.
 func (v *view) placeBeside(g *group, now time.Time, room func() bool) bool {

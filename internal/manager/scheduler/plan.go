@@ -83,7 +83,8 @@ func (t *Trial) anywhere(g *group) (*node, string) {
 // replacement finds the best node for a task of g that replaces those in its slot.
 func (t *Trial) replacement(g *group, number uint32) (*node, string) {
 	t.forget()
-	n := g.replacement(number, func(home *node) *candidates { return t.view.everywhere(g, home, t.now) })
+	n := t.view.everywhere(g, g.setAside(number), t.now).take()
+	g.bringBack(number)
 	if n == nil {
 		return nil, t.view.why(g)
 	}

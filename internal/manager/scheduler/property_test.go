@@ -441,6 +441,46 @@ func TestEqualNodesDifferByOneTaskAtMost(t *testing.T) {
 	})
 }
 
+// A trial looks for each replacement anew, which the scheduler does not where there are many.
+func TestManyReplacementsArePlacedAsOneAfterTheOther(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		service := statetest.Replicated("web", 1, reserving(1e9, 0), placed(&warrenv1.Placement{
+			Spread: rapid.SampledFrom([][]string{nil, {"node.labels.zone"}, {"node.labels.zone", "node.labels.rack"}}).Draw(rt, "spread"),
+		}))
+		next := statetest.Replicated("web", 1, reserving(rapid.SampledFrom([]int64{0, 1e9}).Draw(rt, "cpus"), 0), func(s *warrenv1.Service) { s.Revision = 2 })
+		objects := []state.Object{service, statetest.Revision(service), statetest.Revision(next)}
+		nodes := rapid.IntRange(1, 8).Draw(rt, "nodes")
+		for i := range nodes {
+			objects = append(objects, statetest.Node(fmt.Sprintf("n%d", i), having(rapid.Int64Range(4, 20).Draw(rt, "cpus")*1e9, 64<<30),
+				labelled("zone", rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "zone"), "rack", rapid.SampledFrom([]string{"1", "2"}).Draw(rt, "rack")),
+				available(rapid.SampledFrom([]warrenv1.NodeAvailability{0, 0, 0, drain}).Draw(rt, "availability"))))
+		}
+		var waiting []*warrenv1.Task
+		for i := range rapid.IntRange(0, 20).Draw(rt, "slots") {
+			if rapid.IntRange(0, 9).Draw(rt, "replaces") > 0 {
+				objects = append(objects, statetest.Task(fmt.Sprintf("old%02d", i), "web", uint32(i+1), fmt.Sprintf("n%d", rapid.IntRange(0, nodes-1).Draw(rt, "on")),
+					statetest.Desired(rapid.SampledFrom([]warrenv1.DesiredState{1, 1, 1, 2}).Draw(rt, "desired"))))
+			}
+			if rapid.IntRange(0, 3).Draw(rt, "replaced") > 0 {
+				waiting = append(waiting, statetest.Task(fmt.Sprintf("t%02d", i), "web", uint32(i+1), "", statetest.Of(2),
+					statetest.In(warrenv1.TaskState_TASK_STATE_PENDING), statetest.Created(statetest.Epoch.Add(time.Second))))
+			}
+		}
+		for _, task := range waiting {
+			objects = append(objects, task)
+		}
+		h := start(t, objects...)
+		trial := NewTrial(h.at, h.now)
+		h.settle()
+		for _, task := range waiting {
+			want, _ := trial.Place(service, 2, slot.KeyOf(task))
+			if got := h.at.Task(task.GetMeta().GetId()).GetNodeId(); got != want {
+				rt.Fatalf("%s is on %q, and tried by itself would be on %q", task.GetMeta().GetId(), got, want)
+			}
+		}
+	})
+}
+
 func TestAWalkVisitsTheOpenNodesInOrder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		nodes := make([]*node, rapid.IntRange(0, 20).Draw(rt, "nodes"))

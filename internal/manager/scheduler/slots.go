@@ -101,6 +101,13 @@ func (s *service) enter(t *warrenv1.Task, n *node) {
 		}
 		return
 	}
+	if !s.replaces(number) { // nearly always
+		s.slots.add(place{t, n})
+		if lifecycle.Wanted(t) {
+			s.wanted[n]++
+		}
+		return
+	}
 	before := s.slots.counted(number)
 	s.slots.add(place{t, n})
 	s.recount(before, s.slots.counted(number))
