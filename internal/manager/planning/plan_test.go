@@ -240,11 +240,10 @@ func check(rt *rapid.T, before state.Snapshot, plan *warrenv1.ServicePlan, r *ri
 	rt.Helper()
 	after := r.live("web")
 	// Where something fits nowhere it may hold up the others, and what waited for a node may be given one before it is
-	// replaced. Tasks that must leave their nodes leave all at once or one by one, and may be revised only after that; which
-	// of several that are replaced at a time comes first is nobody's promise.
+	// replaced. Tasks that must leave their nodes and stay of their revision may leave them all at once or one by one; which of several
+	// that are replaced at a time comes first is nobody's promise.
 	was, now := before.Service("web"), r.store.Snapshot().Service("web")
-	revised := was.GetRevision() != plan.GetRevision() && proto.Equal(was.GetSpec().GetPlacement(), now.GetSpec().GetPlacement()) &&
-		now.GetSpec().GetUpdate().GetParallelism() <= 1
+	revised := was.GetRevision() != plan.GetRevision() && now.GetSpec().GetUpdate().GetParallelism() <= 1
 	flows := !slices.ContainsFunc(plan.GetTasks(), func(t *warrenv1.PlannedTask) bool {
 		return t.GetProblem() != "" || t.GetTaskId() != "" && t.GetNodeId() == ""
 	})

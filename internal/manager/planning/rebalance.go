@@ -23,9 +23,7 @@ type Moves struct {
 
 // Rebalance finds the tasks of a replicated service that are to be moved, as few as it takes, so that its tasks are spread
 // as its placement prefers and otherwise over nodes, within one. A task is moved only to where the scheduler would put its
-// replacement, and only where that makes a difference: from where there are at least two more. Where tasks are spread over
-// labels first, the scheduler looks at these alone while the old tasks are still there, so that it may take another call
-// until they are also even within them.
+// replacement, and only where that makes a difference: from where there are at least two more.
 // At most limit tasks are found: what is left another call finds.
 func Rebalance(s state.Snapshot, service *warrenv1.Service, now time.Time, limit int) Moves {
 	b := &balance{
@@ -141,42 +139,25 @@ func valueOf(p placement.Preference, n *warrenv1.Node) string {
 	return p.Of(n)
 }
 
-// next finds one more task whose move makes a difference, and takes it as moved; nil where there is none.
+// next finds one more task whose move makes a difference, and takes it as moved; nil where there is none. It tries each node in
+// turn, since what its task leaves behind may be what another needs.
 func (b *balance) next() *warrenv1.Task {
-	if b.stopFirst {
-		return b.nextStopFirst()
-	}
-	// The old tasks are all there when the new ones are placed, so that it does not matter which of them it is.
-	to, _ := b.trial.Place(b.service, b.service.GetRevision(), slot.Key{Number: 1})
-	if to == "" {
-		return nil
-	}
-	from := ""
-	for node, tasks := range b.movable {
-		if len(tasks) > 0 && b.better(node, to) && (from == "" || b.compare(node, from) < 0) {
-			from = node
-		}
-	}
-	if from != "" {
-		return b.move(from, to)
-	}
-	b.trial.Undo(b.service, b.service.GetRevision(), to)
-	return nil
-}
-
-// nextStopFirst tries each node in turn, since what its task leaves behind may be what another needs.
-func (b *balance) nextStopFirst() *warrenv1.Task {
 	for _, from := range b.fullest() {
 		task := b.movable[from][len(b.movable[from])-1]
-		b.take(task)
-		to, _ := b.trial.Place(b.service, b.service.GetRevision(), slot.KeyOf(task))
+		key := slot.KeyOf(task)
+		if b.stopFirst {
+			b.take(task)
+		}
+		to, _ := b.trial.Place(b.service, b.service.GetRevision(), key)
 		if to != "" && b.better(from, to) {
 			return b.move(from, to)
 		}
 		if to != "" {
-			b.trial.Undo(b.service, b.service.GetRevision(), to)
+			b.trial.Undo(b.service, b.service.GetRevision(), key, to)
 		}
-		b.trial.Restore(task)
+		if b.stopFirst {
+			b.trial.Restore(task)
+		}
 	}
 	return nil
 }

@@ -45,14 +45,24 @@ func newJudge(s state.Snapshot, service *warrenv1.Service, images *images, now t
 }
 
 // due tells whether and why a live task is to be replaced.
+//
+// One that the placement no longer admits where it is waits for its turn in a rollout that goes on. The update may have changed both:
+// moved as it is, a task would have to fit twice where the placement allows it, first as what it was and then beside that as what it
+// is to be, and may do neither.
 func (j *judge) due(t *warrenv1.Task) cause {
-	if c := j.leaves(t); c != nothing {
-		return c
-	}
-	if t.GetRevision() != j.service.GetRevision() || j.images.mixes(t) {
+	c, old := j.leaves(t), t.GetRevision() != j.service.GetRevision()
+	switch {
+	case c == misplaced && old && !t.GetDisplaced() && j.goesOn():
+		return outdated
+	case c == nothing && (old || j.images.mixes(t)):
 		return outdated
 	}
-	return nothing
+	return c
+}
+
+// goesOn tells whether the service's rollout replaces outdated tasks one after the other.
+func (j *judge) goesOn() bool {
+	return underway(j.service) && j.service.GetRollout().GetState() == warrenv1.RolloutState_ROLLOUT_STATE_RUNNING
 }
 
 // leaves tells whether and why a live task may not stay where it is. A global service's slots go with their nodes: the replicas

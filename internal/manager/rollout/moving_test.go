@@ -18,6 +18,7 @@ func TestTasksThatMustLeaveTheirNode(t *testing.T) {
 		return policyOf(func(p *warrenv1.UpdatePolicy) { p.MaxUnavailable = n })
 	}
 	picked := func(t *warrenv1.Task) { t.Displaced = true }
+	inZone := func(n *warrenv1.Node) { n.Spec.Labels = map[string]string{"zone": "a"} }
 	deadline := policy.DefaultProgressDeadline - 30*time.Second
 	play(t, []scene{
 		{"a drained node's tasks are all replaced elsewhere at once", []state.Object{web(), drainedOne, task("a", 1), task("b", 2), onN2("c", 3)}, []string{"create web.1@1", "create web.2@1"}, 0},
@@ -49,7 +50,12 @@ func TestTasksThatMustLeaveTheirNode(t *testing.T) {
 		{"a drain in an update that has proved nothing moves tasks as they are", []state.Object{web(at(2)), drainedOne, n2, task("a", 1), onN2("b", 2), onN2("b2", 2, of2, young)}, []string{"create web.1@1"}, 4 * time.Second},
 		{"and updates them on the way where it has", []state.Object{web(at(2)), drainedOne, n2, task("a", 1), onN2("b2", 2, of2)}, []string{"create web.1@2"}, deadline},
 		{"one that was moved as it is waits for its turn", []state.Object{web(at(2)), drainedOne, n2, task("a", 1), onN2("a1", 1), onN2("b", 2), onN2("b2", 2, of2, young)}, []string{"shutdown a"}, 4 * time.Second},
+		{"one whose node no longer fits is updated in its turn", []state.Object{web(at(2), zoned), n1, statetest.Node("n2", inZone), task("a", 1), task("b", 2)}, []string{"create web.1@2"}, deadline},
+		{"and runs on until then", []state.Object{web(at(2), zoned), n1, statetest.Node("n2", inZone), task("a", 1), onN2("a2", 1, of2, young), task("b", 2)}, nil, 4 * time.Second},
+		{"but as it is where a rebalancing has picked it", []state.Object{web(at(2), zoned), n1, statetest.Node("n2", inZone), task("a", 1, picked)}, []string{"create web.1@1"}, deadline},
+		{"or the rollout rests", []state.Object{web(at(2), zoned, in(paused)), n1, statetest.Node("n2", inZone), task("a", 1)}, []string{"create web.1@1"}, 0},
 		{"where it can never serve it is replaced in its turn", []state.Object{web(at(3)), drainedOne, n2, task("a", 1), onN2("a1", 1, of2, statetest.NotServing)}, []string{"shutdown a1", "create web.1@3"}, deadline},
+		{"also where it fits nowhere as it is", []state.Object{web(at(2)), drainedOne, n2, task("a", 1), statetest.Task("a1", "web", 1, "", unplaced)}, []string{"remove a1", "create web.1@2"}, deadline},
 		{"without being taken for one that nobody misses", []state.Object{web(at(2)), drainedOne, n2, task("a", 1), statetest.Task("a1", "web", 1, "", unplaced), onN2("b", 2), onN2("b2", 2, of2, young)}, nil, 4 * time.Second},
 	})
 }

@@ -87,6 +87,59 @@ func placeAll(b *testing.B, nodes, services, tasks int, spread bool) (busy time.
 	return busy
 }
 
+// BenchmarkReplacements measures the placing of tasks that each come beside the one that they replace, as in a blue-green rollout:
+// 2,000 of one service, evenly spread.
+func BenchmarkReplacements(b *testing.B) {
+	const tasks = 2000
+	for _, nodes := range []int{100, 1000} {
+		for _, spread := range []bool{false, true} {
+			b.Run(fmt.Sprintf("nodes=%d/spread=%v", nodes, spread), func(b *testing.B) {
+				var busy time.Duration
+				for range b.N {
+					service := statetest.Replicated("web", tasks, func(s *warrenv1.Service) {
+						if spread {
+							s.Spec.Placement = &warrenv1.Placement{Spread: []string{"node.labels.zone"}}
+						}
+					})
+					next := statetest.Replicated("web", tasks, func(s *warrenv1.Service) { s.Revision = 2 })
+					objects := []state.Object{service, statetest.Revision(service), statetest.Revision(next)}
+					for i := range nodes {
+						objects = append(objects, statetest.Node(fmt.Sprintf("node-%05d", i), func(n *warrenv1.Node) {
+							n.Spec.Labels = map[string]string{"zone": strconv.Itoa(i % 7)}
+						}))
+					}
+					for i := range tasks {
+						objects = append(objects, statetest.Task(fmt.Sprintf("old%d", i), "web", uint32(i+1), fmt.Sprintf("node-%05d", i%nodes)),
+							statetest.Task(fmt.Sprintf("new%d", i), "web", uint32(i+1), "", statetest.Of(2),
+								statetest.In(warrenv1.TaskState_TASK_STATE_PENDING), statetest.Created(statetest.Epoch.Add(time.Second))))
+					}
+					store := statetest.New(b, objects...)
+					log := statetest.NewProposer(store)
+					at, feed := store.Watch()
+					s := New()
+					s.Reset(at)
+					for placed := 0; placed < tasks; {
+						begin := time.Now()
+						d := s.Decide(at, statetest.Epoch)
+						busy += time.Since(begin)
+						if len(d.Proposals) == 0 {
+							b.Fatalf("%d of %d placed", placed, tasks)
+						}
+						placed += len(d.Proposals)
+						for _, p := range d.Proposals {
+							statetest.Commit(b, log, p.Transaction)
+						}
+						batch := feed.Take()
+						at = batch.Snapshot
+						s.Observe(at, batch.Changes)
+					}
+				}
+				b.ReportMetric(float64(tasks*b.N)/busy.Seconds(), "placements/s")
+			})
+		}
+	}
+}
+
 // BenchmarkBlocked measures what one node's change costs while 10,000 services fit nowhere.
 func BenchmarkBlocked(b *testing.B) {
 	store := state.NewStore()

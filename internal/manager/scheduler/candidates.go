@@ -5,18 +5,26 @@ import "time"
 // candidates are the nodes that fit a group, the best first: those on which its service has had no trouble
 // of late, then the others.
 type candidates struct {
-	view    *view
-	group   *group
-	now     time.Time
-	best    *branch
+	view  *view
+	group *group
+	now   time.Time
+	// home is where the task that is replaced is, nil for none. Of equal branches its own come first: what is spread
+	// evenly over the first preference and unevenly within is not moved about for nothing.
+	home *node
+	best *branch
+	// Of candidates for many replacements: where best has grown, nil for others. There may be seats in it that are out of date, since
+	// counts have also gone down.
+	ground  *terrain
+	leaves  map[*region]*branch
 	failing []*node // still to come
 }
 
 // branch is nodes that share the values of a service's first few spread preferences. At the top of its
 // heap is its best part: the branch, or at the last preference the node, with the fewest tasks.
 type branch struct {
-	value    string
+	region   *region
 	outer    *branch
+	home     bool
 	tasks    int // of the service, wanted, on whatever node of these values
 	branches heap[*branch]
 	// At the last preference: nodes with none of the service's tasks are found by walking, as far as they
@@ -26,15 +34,31 @@ type branch struct {
 	seats  heap[seat]
 }
 
-// seat is a node and the number of the service's wanted tasks on it.
+// seat is a node, the number of the service's wanted tasks on it, and the node's key.
 type seat struct {
 	node  *node
 	tasks int
+	key   uint64
+}
+
+func (s seat) less(other seat) bool {
+	switch {
+	case s.tasks != other.tasks:
+		return s.tasks < other.tasks
+	case s.key != other.key:
+		return s.key < other.key
+	}
+	return s.node.rank < other.node.rank
+}
+
+// seat returns the node's seat as it is now.
+func (c *candidates) seat(n *node) seat {
+	return seat{n, c.group.service.wanted[n], c.view.order.keys[n.rank]}
 }
 
 // everywhere returns the candidates among all nodes.
-func (v *view) everywhere(g *group, now time.Time) *candidates {
-	c := &candidates{view: v, group: g, now: now, best: &branch{}}
+func (v *view) everywhere(g *group, home *node, now time.Time) *candidates {
+	c := &candidates{view: v, group: g, now: now, home: home, best: &branch{}}
 	if g.hopeless() != "" {
 		return c
 	}
@@ -48,8 +72,8 @@ func (v *view) everywhere(g *group, now time.Time) *candidates {
 }
 
 // among returns the candidates among some nodes.
-func (v *view) among(g *group, some []*node, now time.Time) *candidates {
-	c := &candidates{view: v, group: g, now: now}
+func (v *view) among(g *group, some []*node, home *node, now time.Time) *candidates {
+	c := &candidates{view: v, group: g, now: now, home: home}
 	var sound []*node
 	for _, n := range some {
 		switch {
@@ -70,6 +94,11 @@ func (c *candidates) grow(all bool, some []*node) *branch {
 	ground := c.view.terrain(s.rules.Spread())
 	leaves := map[*region]*branch{}
 	root := c.branch(ground.root, nil, leaves)
+	if c.home != nil && c.home.object != nil {
+		for b := leaves[ground.leaves[c.home.rank]]; b != nil; b = b.outer {
+			b.home = true
+		}
+	}
 	for n, tasks := range s.wanted {
 		if n.object == nil {
 			continue
@@ -79,12 +108,12 @@ func (c *candidates) grow(all bool, some []*node) *branch {
 			b.tasks += tasks
 		}
 		if all && n.open && !c.group.failing(n, c.now) {
-			leaf.seats.items = append(leaf.seats.items, seat{n, tasks})
+			leaf.seats.items = append(leaf.seats.items, seat{n, tasks, c.view.order.keys[n.rank]})
 		}
 	}
 	for _, n := range some {
 		leaf := leaves[ground.leaves[n.rank]]
-		leaf.seats.items = append(leaf.seats.items, seat{n, s.wanted[n]})
+		leaf.seats.items = append(leaf.seats.items, c.seat(n))
 	}
 	for r, leaf := range leaves {
 		if all {
@@ -99,21 +128,20 @@ func (c *candidates) grow(all bool, some []*node) *branch {
 
 // branch makes the branches of a region, and notes the innermost in leaves.
 func (c *candidates) branch(r *region, outer *branch, leaves map[*region]*branch) *branch {
-	b := &branch{value: r.value, outer: outer}
+	b := &branch{region: r, outer: outer}
 	if r.order != nil {
-		keys := c.view.order.keys
-		b.seats.less = func(x, y seat) bool {
-			if x.tasks != y.tasks {
-				return x.tasks < y.tasks
-			}
-			kx, ky := keys[x.node.rank], keys[y.node.rank]
-			return kx < ky || kx == ky && x.node.rank < y.node.rank
-		}
+		b.seats.less = seat.less
 		leaves[r] = b
 		return b
 	}
 	b.branches.less = func(x, y *branch) bool {
-		return x.tasks < y.tasks || x.tasks == y.tasks && x.value < y.value
+		switch {
+		case x.tasks != y.tasks:
+			return x.tasks < y.tasks
+		case x.home != y.home:
+			return x.home
+		}
+		return x.region.value < y.region.value
 	}
 	for _, inner := range r.regions {
 		b.branches.items = append(b.branches.items, c.branch(inner, b, leaves))
@@ -158,8 +186,19 @@ func (c *candidates) from(b *branch) *node {
 		b.seats.settle()
 	}
 	for b.seats.len() > 0 {
-		if n := b.seats.top().node; c.group.judge(n) == fits {
-			return n
+		top := b.seats.top()
+		if c.leaves != nil {
+			if now := c.seat(top.node); top.less(now) {
+				b.seats.items[0] = now
+				b.seats.fix()
+				continue
+			} else if now.less(top) {
+				b.seats.pop() // it has a better one
+				continue
+			}
+		}
+		if c.group.judge(top.node) == fits {
+			return top.node
 		}
 		b.seats.pop()
 	}
@@ -180,9 +219,62 @@ func (c *candidates) count(b *branch) {
 		c.count(inner)
 		b.branches.fix()
 	case b.walked != nil:
-		b.seats.items = append(b.seats.items, seat{b.walked, 1})
+		b.seats.items = append(b.seats.items, seat{b.walked, 1, c.view.order.keys[b.walked.rank]})
 	default:
-		b.seats.items[0].tasks++
+		top := &b.seats.items[0]
+		top.tasks++
+		top.key = c.view.order.keys[top.node.rank]
 		b.seats.fix()
+	}
+}
+
+// manyReplacements returns the candidates among some nodes for tasks that replace others, to be asked by replacement.
+func (v *view) manyReplacements(g *group, some []*node, now time.Time) *candidates {
+	c := v.among(g, some, nil, now)
+	c.ground, c.leaves = v.terrain(g.service.rules.Spread()), map[*region]*branch{}
+	c.note(c.best)
+	return c
+}
+
+// note notes the innermost branches.
+func (c *candidates) note(b *branch) {
+	if b.region.order != nil {
+		c.leaves[b.region] = b
+	}
+	for _, inner := range b.branches.items {
+		c.note(inner)
+	}
+}
+
+// replacement returns the best node for a task that replaces those in its slot, nil for none. The slot has been set aside; it
+// counted at home. What has come of it must be told with replaced, whatever it is.
+//
+// Where counts go down, a node is given a better seat, and keeps the other until that is on top; where they have gone up, a seat is
+// put right when it is on top. So no seat needs to be found in its heap.
+func (c *candidates) replacement(home *node) *node {
+	c.shift(home, -1, true)
+	return c.take()
+}
+
+// replaced tells that a slot, which counted at home, counts at a node now.
+func (c *candidates) replaced(home, now *node) {
+	c.shift(home, 0, false)
+	c.shift(now, 1, false)
+}
+
+// shift changes the count of the branches that a node is in, and whether they are home.
+func (c *candidates) shift(n *node, by int, home bool) {
+	if n == nil || n.object == nil {
+		return
+	}
+	leaf := c.leaves[c.ground.leaves[n.rank]]
+	if by < 0 && n.open {
+		leaf.seats.push(c.seat(n))
+	}
+	for b := leaf; b != nil; b = b.outer {
+		b.tasks, b.home = b.tasks+by, home
+		if b.outer != nil {
+			b.outer.branches.settle()
+		}
 	}
 }

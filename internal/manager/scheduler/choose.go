@@ -21,7 +21,7 @@ func (v *view) place(now time.Time, limit int) (more bool) {
 			v.queued = slices.Delete(v.queued, 0, i)
 			return true
 		}
-		if !v.placeGroup(g, v.everywhere(g, now), room) && len(g.pending) > 0 {
+		if !v.placeGroup(g, nil, now, room) && len(g.pending) > 0 {
 			v.queued = slices.Delete(v.queued, 0, i)
 			return true
 		}
@@ -53,7 +53,7 @@ func (v *view) placeBound(room func() bool) {
 			if !room() {
 				return
 			}
-			if why := w.group.judge(n); why == fits {
+			if why := w.group.judgeBound(n); why == fits {
 				v.claim(w.group, w.task, n)
 			} else if text := w.group.whyNot(n, why); text != w.task.GetStatus().GetMessage() {
 				v.told = append(v.told, remark{w.task, text})
@@ -78,10 +78,13 @@ func (v *view) placeBlocked(now time.Time, room func() bool) bool {
 		if g.need.cpus > most.cpus && g.need.cpus > 0 || g.need.memory > most.memory && g.need.memory > 0 {
 			continue
 		}
-		if !slices.ContainsFunc(better, func(n *node) bool { return g.judge(n) == fits }) {
+		if !slices.ContainsFunc(better, func(n *node) bool {
+			why := g.judge(n)
+			return why == fits || why == full && g.outgrows()
+		}) {
 			continue
 		}
-		if !v.placeGroup(g, v.among(g, better, now), room) {
+		if !v.placeGroup(g, better, now, room) {
 			return false
 		}
 	}
@@ -94,22 +97,85 @@ func (v *view) placeBlocked(now time.Time, room func() bool) bool {
 	return true
 }
 
-// placeGroup gives each waiting task of g the best candidate, until none of either is left. It returns
-// false where there was no room for all.
-func (v *view) placeGroup(g *group, best *candidates, room func() bool) bool {
+// placeGroup gives each waiting task of g the best candidate among some nodes, or all where some is nil, until none of either is
+// left. It returns false where there was no room for all.
+//
+// The tasks are equal, so that they are served from the same candidates; but for those that replace others, for which their slot
+// counts nowhere meanwhile. Once one of these is placed, what is known of the others' candidates is out of date, and the other way
+// round.
+func (v *view) placeGroup(g *group, some []*node, now time.Time, room func() bool) bool {
+	find := func(home *node) *candidates {
+		if some == nil {
+			return v.everywhere(g, home, now)
+		}
+		return v.among(g, some, home, now)
+	}
+	var best, moving *candidates
 	for len(g.pending) > 0 {
 		if !room() {
 			return false
 		}
 		t := g.next()
-		n := best.take()
+		var n, home *node
+		switch {
+		case !g.service.replaces(t.GetSlot()):
+			if moving = nil; best == nil {
+				best = find(nil)
+			}
+			n = best.take()
+		case g.hopeless() != "" || g.unlike() || moving == nil && len(g.pending)*len(g.service.wanted) <= len(v.nodes):
+			best, moving = nil, nil
+			home = g.setAside(t.GetSlot())
+			n = find(home).take()
+			g.bringBack(t.GetSlot())
+		default:
+			if best = nil; moving == nil {
+				nodes := some
+				if nodes == nil {
+					nodes = v.inOrder().nodes
+				}
+				moving = v.manyReplacements(g, nodes, now)
+			}
+			home = g.setAside(t.GetSlot())
+			n = moving.replacement(home)
+			g.bringBack(t.GetSlot())
+		}
 		if n == nil {
-			return true
+			return v.placeBeside(g, now, room)
 		}
 		g.queue = g.queue[1:]
 		v.claim(g, t, n)
-		v.placed[len(v.placed)-1].but = g.resort(n, best.now)
-		best.placed()
+		v.placed[len(v.placed)-1].but = g.resort(n, now)
+		if best != nil {
+			best.placed()
+		}
+		if moving != nil {
+			moving.replaced(home, g.service.slots.counted(t.GetSlot()))
+		}
+	}
+	return true
+}
+
+// unlike tells whether tasks of g that replace others fit on different nodes, or one node is worse than others by more than its count.
+func (g *group) unlike() bool { return g.outgrows() || len(g.service.troubles) > 0 }
+
+// placeBeside gives the waiting tasks for which there is no candidate the nodes where they fit because of what they replace.
+func (v *view) placeBeside(g *group, now time.Time, room func() bool) bool {
+	if !g.outgrows() {
+		return true
+	}
+	for _, id := range slices.Clone(g.queue) {
+		t := g.pending[id]
+		if t == nil {
+			continue
+		}
+		if n := g.beside(t.GetSlot()); n != nil {
+			if !room() {
+				return false
+			}
+			v.claim(g, t, n)
+			v.placed[len(v.placed)-1].but = g.resort(n, now)
+		}
 	}
 	return true
 }

@@ -61,6 +61,15 @@ func (g *group) judge(n *node) verdict {
 	return fits
 }
 
+// judgeBound asks whether a task of g can go to n that may go nowhere else. The node is its slot, so that what is there of
+// its service is what it replaces.
+func (g *group) judgeBound(n *node) verdict {
+	if why := g.judge(n); why != full || !g.outgrows() {
+		return why
+	}
+	return fits
+}
+
 // closure tells why n takes no new tasks.
 func closure(n *warrenv1.Node) verdict {
 	switch {

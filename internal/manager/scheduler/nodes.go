@@ -113,8 +113,8 @@ func share(part, whole int64) uint32 {
 	return uint32(float64(part) / float64(whole) * (1 << 20))
 }
 
-// occupy counts a task of g onto n; wanted as lifecycle.Wanted has it.
-func (v *view) occupy(g *group, n *node, wanted bool) {
+// occupy counts a task of g onto n.
+func (v *view) occupy(g *group, n *node, t *warrenv1.Task) {
 	n.reserved.cpus += g.need.cpus
 	n.reserved.memory += g.need.memory
 	for _, p := range g.ports {
@@ -125,14 +125,12 @@ func (v *view) occupy(g *group, n *node, wanted bool) {
 	}
 	n.tasks++
 	g.present[n]++
-	if wanted {
-		g.service.wanted[n]++
-	}
+	g.service.enter(t, n)
 	v.moved(n)
 }
 
 // vacate takes back what occupy has counted.
-func (v *view) vacate(g *group, n *node, wanted bool) {
+func (v *view) vacate(g *group, n *node, t *warrenv1.Task) {
 	n.reserved.cpus -= g.need.cpus
 	n.reserved.memory -= g.need.memory
 	for _, p := range g.ports {
@@ -140,9 +138,7 @@ func (v *view) vacate(g *group, n *node, wanted bool) {
 	}
 	n.tasks--
 	countDown(g.present, n)
-	if wanted {
-		countDown(g.service.wanted, n)
-	}
+	g.service.exit(t, n)
 	v.moved(n)
 	v.improved(n)
 	v.releaseNode(n)

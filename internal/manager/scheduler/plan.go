@@ -3,6 +3,9 @@ package scheduler
 import (
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
@@ -29,17 +32,19 @@ func NewTrial(at state.Snapshot, now time.Time) *Trial {
 }
 
 // Place puts one more task of a service's revision into the slot, which names its node in a global service, and returns
-// the node's id. Where none fits the id is empty, and why is said as the scheduler says it.
+// the node's id. Where none fits the id is empty, and why is said as the scheduler says it. It counts as the newest of its slot.
 func (t *Trial) Place(service *warrenv1.Service, revision uint64, key slot.Key) (id, why string) {
-	task := slot.NewTask("", service, key, t.now)
-	task.Revision = revision
+	task := t.tried(service, revision, key)
 	g := t.view.groupOf(t.at, task)
 	g.tasks++ // a group lives as long as it has tasks
 	var n *node
-	if key.NodeID == "" {
-		n, why = t.anywhere(g)
-	} else {
+	switch {
+	case key.NodeID != "":
 		n, why = t.bound(g, key.NodeID)
+	case g.service.replaces(key.Number):
+		n, why = t.replacement(g, key.Number)
+	default:
+		n, why = t.anywhere(g)
 	}
 	if n == nil {
 		g.tasks--
@@ -49,36 +54,52 @@ func (t *Trial) Place(service *warrenv1.Service, revision uint64, key slot.Key) 
 		t.view.releaseGroup(g)
 		return "", why
 	}
+	t.view.occupy(g, n, task)
+	if t.best != nil {
+		t.best.placed()
+	}
 	return n.id, ""
 }
 
-// anywhere puts a task of g on the best node.
+// tried is a task as Place puts it into a slot: made after all that are there.
+func (t *Trial) tried(service *warrenv1.Service, revision uint64, key slot.Key) *warrenv1.Task {
+	task := slot.NewTaskOf("tried", service, revision, key, t.now)
+	task.Meta.CreatedAt = timestamppb.New(t.now.AddDate(100, 0, 0))
+	return task
+}
+
+// anywhere finds the best node for a task of g.
 func (t *Trial) anywhere(g *group) (*node, string) {
 	if t.of != g {
-		t.of, t.best, t.why = g, t.view.everywhere(g, t.now), ""
+		t.of, t.best, t.why = g, t.view.everywhere(g, nil, t.now), ""
 	}
 	n := t.best.take()
-	if n == nil {
-		if t.why == "" {
-			t.why = t.view.why(g)
-		}
-		return nil, t.why
+	if n == nil && t.why == "" {
+		t.why = t.view.why(g)
 	}
-	t.view.occupy(g, n, true)
-	t.best.placed()
+	return n, t.why
+}
+
+// replacement finds the best node for a task of g that replaces those in its slot.
+func (t *Trial) replacement(g *group, number uint32) (*node, string) {
+	t.forget()
+	n := t.view.everywhere(g, g.setAside(number), t.now).take()
+	g.bringBack(number)
+	if n == nil {
+		return nil, t.view.why(g)
+	}
 	return n, ""
 }
 
-// bound puts a task of g on the one node where it may go.
+// bound finds out whether a task of g fits on the one node where it may go.
 func (t *Trial) bound(g *group, id string) (*node, string) {
 	t.forget()
 	n := t.view.node(id)
-	if verdict := g.judge(n); verdict != fits {
+	if verdict := g.judgeBound(n); verdict != fits {
 		why := g.whyNot(n, verdict)
 		t.view.releaseNode(n)
 		return nil, why
 	}
-	t.view.occupy(g, n, true)
 	return n, ""
 }
 
@@ -86,19 +107,19 @@ func (t *Trial) bound(g *group, id string) (*node, string) {
 func (t *Trial) forget() { t.of, t.best, t.why = nil, nil, "" }
 
 // Undo takes a task away again that Place has put on a node.
-func (t *Trial) Undo(service *warrenv1.Service, revision uint64, node string) {
+func (t *Trial) Undo(service *warrenv1.Service, revision uint64, key slot.Key, node string) {
 	t.forget()
 	g := t.view.service(service.GetMeta().GetId()).groups[revision]
-	t.view.vacate(g, t.view.nodes[node], true)
+	t.view.vacate(g, t.view.nodes[node], t.tried(service, revision, key))
 	g.tasks--
 	t.view.releaseGroup(g)
 }
 
 // Retire has a wanted task be wanted no more, as while it is being stopped: it has its place still.
 func (t *Trial) Retire(task *warrenv1.Task) {
-	if n := t.view.nodes[task.GetNodeId()]; occupies(task) && lifecycle.Wanted(task) && n != nil {
+	if occupies(task) && lifecycle.Wanted(task) {
 		t.forget()
-		countDown(t.view.groupOf(t.at, task).service.wanted, n)
+		t.view.setTask(t.at, task, retired(task))
 	}
 }
 
@@ -106,10 +127,7 @@ func (t *Trial) Retire(task *warrenv1.Task) {
 func (t *Trial) Remove(task *warrenv1.Task) {
 	if occupies(task) {
 		t.forget()
-		g := t.view.groupOf(t.at, task)
-		t.view.vacate(g, t.view.node(task.GetNodeId()), false)
-		g.tasks--
-		t.view.releaseGroup(g)
+		t.view.setTask(t.at, retired(task), nil)
 	}
 }
 
@@ -117,8 +135,13 @@ func (t *Trial) Remove(task *warrenv1.Task) {
 func (t *Trial) Restore(task *warrenv1.Task) {
 	if occupies(task) {
 		t.forget()
-		g := t.view.groupOf(t.at, task)
-		g.tasks++
-		t.view.occupy(g, t.view.node(task.GetNodeId()), true)
+		t.view.setTask(t.at, nil, task)
 	}
+}
+
+// retired returns a task as one that is not wanted any more.
+func retired(task *warrenv1.Task) *warrenv1.Task {
+	task = proto.CloneOf(task)
+	task.Desired = max(task.Desired, warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN)
+	return task
 }

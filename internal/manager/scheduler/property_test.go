@@ -12,7 +12,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
+	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/placement"
+	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
 	"github.com/cuemby/warren/internal/manager/state/statetest"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -89,8 +91,9 @@ func (c *churn) happen() {
 			}
 		case 6, 7, 8:
 			if s, ok := pick(rt, "service", services); ok {
+				first := rapid.SampledFrom([]int{1, 1, 4, mostSingle - 2}).Draw(rt, "first slot")
 				for i := range rapid.IntRange(1, 6).Draw(rt, "tasks") {
-					tx.Create(statetest.Task(fmt.Sprintf("t%d.%d", c.serial, i), s.GetMeta().GetId(), uint32(i+1), "",
+					tx.Create(statetest.Task(fmt.Sprintf("t%d.%d", c.serial, i), s.GetMeta().GetId(), uint32(first+i), "",
 						statetest.In(warrenv1.TaskState_TASK_STATE_PENDING)))
 				}
 			}
@@ -225,11 +228,17 @@ func (c *churn) lawful(before, after state.Snapshot) {
 			c.rt.Fatalf("task %v was placed on node %v, which has no overlay", t, n)
 		}
 		if bound := s.GetSpec().GetPlacement().GetMaxReplicasPerNode(); bound > 0 {
-			there := uint32(0)
+			// Where updates start first, those in one slot count once, and what is bound to the node is what fills its slot there.
+			there, slots := uint32(0), map[uint32]bool{}
 			for other := range after.TasksByNode(n.GetMeta().GetId()) {
 				if other.GetServiceId() == t.GetServiceId() && occupies(other) {
 					there++
+					slots[other.GetSlot()] = true
 				}
+			}
+			if !slot.StopFirst(s) {
+				delete(slots, 0)
+				there = uint32(len(slots))
 			}
 			if there > bound {
 				c.rt.Fatalf("node %s has %d tasks of %s", n.GetMeta().GetId(), there, t.GetServiceId())
@@ -304,7 +313,7 @@ func digest(v *view) string {
 	}
 	for _, id := range slices.Sorted(maps.Keys(v.services)) {
 		s := v.services[id]
-		fmt.Fprintln(&b, "service", id, s.object.GetMeta().GetVersion(), byName(s.wanted))
+		fmt.Fprintln(&b, "service", id, s.object.GetMeta().GetVersion(), byName(s.wanted), inSlots(s))
 		for _, g := range s.inOrder() {
 			queued := slices.DeleteFunc(slices.Clone(g.queue), func(id string) bool { return g.pending[id] == nil })
 			fmt.Fprintln(&b, "  group", g.revision, g.need, g.ports, g.overlay, g.template, g.tasks, byName(g.present),
@@ -324,6 +333,26 @@ func byName(counts map[*node]int) []string {
 	return all
 }
 
+// inSlots names the tasks in a service's slots.
+func inSlots(s *service) []string {
+	var all []string
+	note := func(places []place) {
+		for _, p := range places {
+			all = append(all, fmt.Sprint(p.task.GetSlot(), ":", p.task.GetMeta().GetId(), "@", p.node.id, " ", lifecycle.Wanted(p.task)))
+		}
+	}
+	for i, p := range s.slots.single {
+		if p.task != nil {
+			note(s.slots.single[i : i+1])
+		}
+	}
+	for _, places := range s.slots.several {
+		note(places)
+	}
+	slices.Sort(all)
+	return all
+}
+
 // nothingFits checks that what waits, when the scheduler rests, fits nowhere and says so.
 func (c *churn) nothingFits() {
 	fresh := newView()
@@ -334,7 +363,7 @@ func (c *churn) nothingFits() {
 		}
 		g := fresh.groupOf(c.at, t)
 		for _, n := range fresh.nodes {
-			if (t.GetNodeId() == "" || t.GetNodeId() == n.id) && g.judge(n) == fits {
+			if t.GetNodeId() == "" && (g.judge(n) == fits || g.beside(t.GetSlot()) != nil) || t.GetNodeId() == n.id && g.judgeBound(n) == fits {
 				c.rt.Fatalf("task %v waits although node %v fits", t, n.object)
 			}
 		}
@@ -407,6 +436,46 @@ func TestEqualNodesDifferByOneTaskAtMost(t *testing.T) {
 			counts := slices.Collect(maps.Values(h.where("web")))
 			if least := slices.Min(counts); slices.Max(counts)-least > 1 || len(counts) < nodes && least > 1 {
 				rt.Fatalf("%d tasks on %d nodes: %v", slot, nodes, h.where("web"))
+			}
+		}
+	})
+}
+
+// A trial looks for each replacement anew, which the scheduler does not where there are many.
+func TestManyReplacementsArePlacedAsOneAfterTheOther(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		service := statetest.Replicated("web", 1, reserving(1e9, 0), placed(&warrenv1.Placement{
+			Spread: rapid.SampledFrom([][]string{nil, {"node.labels.zone"}, {"node.labels.zone", "node.labels.rack"}}).Draw(rt, "spread"),
+		}))
+		next := statetest.Replicated("web", 1, reserving(rapid.SampledFrom([]int64{0, 1e9}).Draw(rt, "cpus"), 0), func(s *warrenv1.Service) { s.Revision = 2 })
+		objects := []state.Object{service, statetest.Revision(service), statetest.Revision(next)}
+		nodes := rapid.IntRange(1, 8).Draw(rt, "nodes")
+		for i := range nodes {
+			objects = append(objects, statetest.Node(fmt.Sprintf("n%d", i), having(rapid.Int64Range(4, 20).Draw(rt, "cpus")*1e9, 64<<30),
+				labelled("zone", rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "zone"), "rack", rapid.SampledFrom([]string{"1", "2"}).Draw(rt, "rack")),
+				available(rapid.SampledFrom([]warrenv1.NodeAvailability{0, 0, 0, drain}).Draw(rt, "availability"))))
+		}
+		var waiting []*warrenv1.Task
+		for i := range rapid.IntRange(0, 20).Draw(rt, "slots") {
+			if rapid.IntRange(0, 9).Draw(rt, "replaces") > 0 {
+				objects = append(objects, statetest.Task(fmt.Sprintf("old%02d", i), "web", uint32(i+1), fmt.Sprintf("n%d", rapid.IntRange(0, nodes-1).Draw(rt, "on")),
+					statetest.Desired(rapid.SampledFrom([]warrenv1.DesiredState{1, 1, 1, 2}).Draw(rt, "desired"))))
+			}
+			if rapid.IntRange(0, 3).Draw(rt, "replaced") > 0 {
+				waiting = append(waiting, statetest.Task(fmt.Sprintf("t%02d", i), "web", uint32(i+1), "", statetest.Of(2),
+					statetest.In(warrenv1.TaskState_TASK_STATE_PENDING), statetest.Created(statetest.Epoch.Add(time.Second))))
+			}
+		}
+		for _, task := range waiting {
+			objects = append(objects, task)
+		}
+		h := start(t, objects...)
+		trial := NewTrial(h.at, h.now)
+		h.settle()
+		for _, task := range waiting {
+			want, _ := trial.Place(service, 2, slot.KeyOf(task))
+			if got := h.at.Task(task.GetMeta().GetId()).GetNodeId(); got != want {
+				rt.Fatalf("%s is on %q, and tried by itself would be on %q", task.GetMeta().GetId(), got, want)
 			}
 		}
 	})

@@ -511,6 +511,95 @@ func TestAnUpdateThatStartsFirstIsNotHeldUpByTheReplicasItReplaces(t *testing.T)
 	}
 }
 
+// replaced has a service's tasks, one in each slot, replaced by others of a revision, so many at a time.
+func (h *harness) replaced(service string, by uint64, together int) {
+	old := slices.SortedFunc(h.at.TasksByService(service), func(a, b *warrenv1.Task) int { return int(a.GetSlot()) - int(b.GetSlot()) })
+	for some := range slices.Chunk(old, together) {
+		var fresh []state.Object
+		for _, t := range some {
+			fresh = append(fresh, statetest.Task(t.GetMeta().GetId()+"-new", service, t.GetSlot(), "", statetest.Of(by),
+				statetest.In(warrenv1.TaskState_TASK_STATE_PENDING), statetest.Created(h.now.Add(time.Second))))
+		}
+		h.put(fresh...)
+		for _, t := range some {
+			h.edit(t.GetMeta().GetId(), func(t *warrenv1.Task) { t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN })
+			h.edit(t.GetMeta().GetId(), func(t *warrenv1.Task) { t.Status.State = warrenv1.TaskState_TASK_STATE_SHUTDOWN })
+		}
+	}
+}
+
+func TestWhatATaskReplacesDoesNotCount(t *testing.T) {
+	zones := map[string]string{"a1": "a", "a2": "a", "b1": "b", "c1": "c", "c2": "c"}
+	zone := []string{"node.labels.zone"}
+	for name, c := range map[string]struct {
+		spread   []string
+		on       string // the nodes of the old tasks, slot by slot
+		together int
+		want     string
+	}{
+		"two on two nodes":                 {nil, "n1 n2", 1, "n1 1, n2 1"},
+		"both at once":                     {nil, "n1 n2", 2, "n1 1, n2 1"},
+		"three on two":                     {nil, "n1 n2 n1", 1, "n1 1, n2 2"},
+		"four on three, all at once":       {nil, "n1 n2 n3 n1", 4, "n1 1, n2 2, n3 1"},
+		"what is uneven is evened out":     {nil, "n1 n1 n1 n2", 1, "n1 2, n2 2"},
+		"three zones":                      {zone, "a1 b1 c1", 1, "a2 1, b1 1, c2 1"},
+		"three zones with two nodes":       {zone, "a1 b1 c1 a2 c2", 1, "a1 1, a2 1, b1 1, c1 1, c2 1"},
+		"three zones, all at once":         {zone, "a1 b1 c1 a2 c2", 5, "a1 1, a2 1, b1 1, c1 1, c2 1"},
+		"its own zone where all are equal": {zone, "c1 b1 a1 c2", 1, "a2 1, b1 1, c1 1, c2 1"},
+		"uneven zones are evened out":      {zone, "a1 a1 a2", 3, "a2 1, b1 1, c1 1"},
+		"two preferences":                  {append(zone, "node.labels.rack"), "c2 a2 b1 c1 a1", 1, "a1 1, a2 1, b1 1, c1 1, c2 1"},
+	} {
+		for revision, how := range map[uint64]string{1: "moved", 2: "updated"} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				service := statetest.Replicated("web", 1, placed(&warrenv1.Placement{Spread: c.spread}))
+				next := statetest.Replicated("web", 1, func(s *warrenv1.Service) { s.Revision = 2 })
+				objects := []state.Object{service, statetest.Revision(service), statetest.Revision(next)}
+				nodes := map[string]bool{}
+				for i, node := range strings.Fields(c.on) {
+					nodes[node] = true
+					objects = append(objects, statetest.Task(fmt.Sprint("web-", i+1), "web", uint32(i+1), node))
+				}
+				if c.spread != nil {
+					nodes = map[string]bool{"a1": true, "a2": true, "b1": true, "c1": true, "c2": true}
+				}
+				for node := range nodes {
+					objects = append(objects, statetest.Node(node, labelled("zone", zones[node], "rack", node)))
+				}
+				h := start(t, objects...)
+				h.replaced("web", revision, c.together)
+				h.wantWhere("web", c.want)
+			})
+		}
+	}
+}
+
+func TestATaskGoesToAFullNodeInPlaceOfAnother(t *testing.T) {
+	again := func(id string, slot uint32) *warrenv1.Task {
+		return statetest.Task(id, "web", slot, "", statetest.In(warrenv1.TaskState_TASK_STATE_PENDING), statetest.Created(statetest.Epoch.Add(time.Second)))
+	}
+	fails := func(t *warrenv1.Task) { t.Status.State = warrenv1.TaskState_TASK_STATE_FAILED }
+	h := start(t, append(web(placed(&warrenv1.Placement{MaxReplicasPerNode: 1})), statetest.Node("n1"), statetest.Node("n2"),
+		statetest.Task("old-1", "web", 1, "n1"), statetest.Task("old-2", "web", 2, "n2"))...)
+	h.put(append(pending("web", 3), again("new-1", 1))...)
+	h.wantWhere("web", "waiting 1, n1 2, n2 1")
+	h.wantReason("web-3", "no node fits: 2 nodes: 2 already run 1 task, the most per node")
+	h.put(again("new-2", 2)) // although what waits is known to fit nowhere
+	h.wantWhere("web", "waiting 1, n1 2, n2 2")
+	h.editNode("n1", available(drain))
+	h.edit("new-1", fails)
+	h.put(again("newer-1", 1))
+	h.wantWhere("web", "waiting 2, n1 1, n2 2")
+	h.editNode("n1", available(0))
+	h.wantWhere("web", "waiting 1, n1 2, n2 2")
+}
+
+func TestANodesOwnTaskIsReplacedThereHoweverFewItMayHave(t *testing.T) {
+	agent := statetest.Global("agent", placed(&warrenv1.Placement{MaxReplicasPerNode: 1}))
+	h := start(t, agent, statetest.Revision(agent), statetest.Node("n1"), statetest.Task("old", "agent", 0, "n1"))
+	h.put(statetest.Task("new", "agent", 0, "n1", statetest.In(warrenv1.TaskState_TASK_STATE_PENDING)))
+	h.wantWhere("agent", "n1 2")
+}
+
 func TestANodeOnWhichAServiceKeepsFailingIsChosenLast(t *testing.T) {
 	h := start(t, append(append(web(), statetest.Node("bad"), statetest.Node("good")), failures("bad")...)...)
 	h.now = h.now.Add(time.Minute)

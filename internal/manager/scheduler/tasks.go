@@ -76,7 +76,7 @@ func (v *view) join(g *group, t *warrenv1.Task) {
 	id := t.GetMeta().GetId()
 	switch {
 	case occupies(t):
-		v.occupy(g, v.node(t.GetNodeId()), lifecycle.Wanted(t))
+		v.occupy(g, v.node(t.GetNodeId()), t)
 	case waits(t) && t.GetNodeId() != "":
 		n := v.node(t.GetNodeId())
 		n.waiting[id], g.bound[id] = t, t
@@ -85,6 +85,9 @@ func (v *view) join(g *group, t *warrenv1.Task) {
 		g.pending[id] = t
 		g.queue = append(g.queue, id)
 		g.reason.untold = true
+		if g.blocked && g.beside(t.GetSlot()) != nil {
+			v.retry(g)
+		}
 		v.enqueue(g)
 	}
 }
@@ -94,7 +97,7 @@ func (v *view) leave(g *group, t *warrenv1.Task) {
 	id := t.GetMeta().GetId()
 	switch {
 	case occupies(t):
-		v.vacate(g, v.node(t.GetNodeId()), lifecycle.Wanted(t))
+		v.vacate(g, v.node(t.GetNodeId()), t)
 	case waits(t) && t.GetNodeId() != "":
 		n := v.node(t.GetNodeId())
 		delete(n.waiting, id)
@@ -116,8 +119,8 @@ func (g *group) shorten() {
 // claim places a waiting task in the view, before that is written.
 func (v *view) claim(g *group, t *warrenv1.Task, n *node) {
 	v.leave(g, t)
-	v.occupy(g, n, true)
-	v.claims[t.GetMeta().GetId()] = claim{group: g, node: n}
+	v.occupy(g, n, t)
+	v.claims[t.GetMeta().GetId()] = claim{group: g, node: n, task: t}
 	v.placed = append(v.placed, choice{task: t, node: n})
 }
 
@@ -136,7 +139,7 @@ func (v *view) unclaim(id string) (*group, bool) {
 	c, ok := v.claims[id]
 	if ok {
 		delete(v.claims, id)
-		v.vacate(c.group, c.node, true)
+		v.vacate(c.group, c.node, c.task)
 	}
 	return c.group, ok
 }

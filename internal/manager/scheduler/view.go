@@ -91,8 +91,9 @@ type service struct {
 	object *warrenv1.Service // nil where there is none of that id
 	rules  *placement.Rules  // nil where they cannot be read
 	broken error             // why
-	// wanted counts the tasks on each node that have not ended and are wanted.
+	// wanted counts the tasks on each node that have not ended and are wanted, of each numbered slot the newest alone.
 	wanted   map[*node]int
+	slots    slots
 	troubles map[string]trouble // by node id; nil for none
 	groups   map[uint64]*group  // by revision
 }
@@ -133,6 +134,7 @@ type reason struct {
 type claim struct {
 	group *group
 	node  *node
+	task  *warrenv1.Task
 }
 
 func newView() *view {
