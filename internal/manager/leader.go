@@ -31,7 +31,7 @@ const (
 func loops(leading time.Time) []loop.Loop {
 	return []loop.Loop{
 		replicas.New(id.New),
-		rollout.New(id.New),
+		rollout.New(id.New, leading),
 		scheduler.New(),
 		liveness.New(leading),
 		retention.New(),

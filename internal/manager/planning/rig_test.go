@@ -43,7 +43,7 @@ type driven struct {
 func newRig(tb testing.TB, t tester, objects ...state.Object) *rig {
 	store := statetest.New(tb, objects...)
 	r := &rig{t: t, store: store, log: statetest.NewProposer(store), now: statetest.Epoch, loops: map[string]*driven{}}
-	for _, l := range []loop.Loop{replicas.New(statetest.Counter("r")), rollout.New(statetest.Counter("u")), scheduler.New()} {
+	for _, l := range []loop.Loop{replicas.New(statetest.Counter("r")), rollout.New(statetest.Counter("u"), time.Time{}), scheduler.New()} {
 		at, feed := store.Watch()
 		l.Reset(at)
 		r.loops[l.Name()] = &driven{l, feed}

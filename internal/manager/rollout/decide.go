@@ -23,8 +23,9 @@ type outcome struct {
 	underway bool
 }
 
-// decide decides about one service: what its rollout has come to, then what is to be done in its slots.
-func decide(s state.Snapshot, serviceID string, now time.Time, newID func() string) outcome {
+// decide decides about one service, for a manager that leads since a time: what its rollout has come to, then what is to be done in
+// its slots.
+func decide(s state.Snapshot, serviceID string, now, leading time.Time, newID func() string) outcome {
 	stored := s.Service(serviceID)
 	if stored == nil || stored.GetRemoving() {
 		return outcome{}
@@ -32,14 +33,14 @@ func decide(s state.Snapshot, serviceID string, now time.Time, newID func() stri
 	slots := slices.DeleteFunc(slot.Of(s, serviceID), func(of slot.Slot) bool { return !of.Fits(stored) })
 	images := imagesOf(s, serviceID, slots)
 	service, failures := stored, map[uint64]string{}
-	v := look(s, service, slots, images, now)
+	v := look(s, service, slots, images, now, leading)
 	for range mostSteps {
 		next := v.next(failures)
 		if next == nil {
 			break
 		}
 		service = next
-		v = look(s, service, slots, images, now)
+		v = look(s, service, slots, images, now, leading)
 		if service.GetRollout().GetState() == warrenv1.RolloutState_ROLLOUT_STATE_ABANDONED {
 			break // written for all to see before the next one begins
 		}

@@ -23,11 +23,11 @@ func TestOneDecisionTakesNothingAwayThatServes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		store := statetest.New(quiet{}, scenery(t)...)
 		s := store.Snapshot()
-		o := decide(s, "web", now, statetest.Counter("new"))
+		o := decide(s, "web", now, time.Time{}, statetest.Counter("new"))
 		if results, err := statetest.NewProposer(store).Propose(t.Context(), o.transaction); err != nil || results != nil {
 			t.Fatalf("refused: %v, %v", results, err)
 		}
-		if again := decide(s, "web", now, statetest.Counter("new")); !proto.Equal(again.transaction.Message(), o.transaction.Message()) || !again.wake.Equal(o.wake) {
+		if again := decide(s, "web", now, time.Time{}, statetest.Counter("new")); !proto.Equal(again.transaction.Message(), o.transaction.Message()) || !again.wake.Equal(o.wake) {
 			t.Fatal("decided differently on the same")
 		}
 		after := store.Snapshot()

@@ -21,15 +21,15 @@ var Outputs = []string{
 	"service.spec", "service.revision", "service.previous_revision", "service.last_revision", "service.written_by",
 }
 
-// New returns the loop. It takes the ids of the tasks it creates from newID.
-func New(newID func() string) loop.Loop {
+// New returns the loop of a manager that leads since that time. It takes the ids of the tasks it creates from newID.
+func New(newID func() string, leading time.Time) loop.Loop {
 	r := &rollouts{underway: map[string]bool{}}
 	return &loop.Keyed{
 		Loop:     "rollout",
 		All:      all,
 		Affected: r.affected,
 		DecideOne: func(s state.Snapshot, key string, now time.Time) (*state.Transaction, time.Time) {
-			outcome := decide(s, key, now, newID)
+			outcome := decide(s, key, now, leading, newID)
 			if outcome.underway {
 				r.underway[key] = true
 			} else {

@@ -167,7 +167,7 @@ func play(t *testing.T, scenes []scene) {
 	for _, c := range scenes {
 		t.Run(c.name, func(t *testing.T) {
 			s := statetest.New(t, c.objects...).Snapshot()
-			got := decide(s, "web", now, statetest.Counter("new"))
+			got := decide(s, "web", now, time.Time{}, statetest.Counter("new"))
 			if said := told(s, got); !slices.Equal(said, c.want) {
 				t.Errorf("got %q, want %q", said, c.want)
 			}
@@ -177,7 +177,7 @@ func play(t *testing.T, scenes []scene) {
 			if got.transaction == nil {
 				return
 			}
-			again := decide(s, "web", now, statetest.Counter("new"))
+			again := decide(s, "web", now, time.Time{}, statetest.Counter("new"))
 			if !proto.Equal(got.transaction.Message(), again.transaction.Message()) {
 				t.Error("decided differently on the same")
 			}
@@ -187,7 +187,7 @@ func play(t *testing.T, scenes []scene) {
 				}
 			}
 			store := statetest.New(t, c.objects...)
-			statetest.Commit(t, statetest.NewProposer(store), decide(store.Snapshot(), "web", now, statetest.Counter("new")).transaction)
+			statetest.Commit(t, statetest.NewProposer(store), decide(store.Snapshot(), "web", now, time.Time{}, statetest.Counter("new")).transaction)
 		})
 	}
 }
@@ -338,11 +338,11 @@ func TestARolloutThatFails(t *testing.T) {
 	blamed, three := proto.CloneOf(r2), statetest.Revision(web(at(3)))
 	blamed.Failure = "failed before"
 	s := statetest.New(t, web(at(3)), n1, r1, blamed, three, task("a", 1, of2), failed("a3", 1, statetest.Of(3))).Snapshot()
-	if o := decide(s, "web", now, statetest.Counter("new")); !slices.Equal(told(s, o)[:2], []string{"1 running", "blame 3"}) {
+	if o := decide(s, "web", now, time.Time{}, statetest.Counter("new")); !slices.Equal(told(s, o)[:2], []string{"1 running", "blame 3"}) {
 		t.Errorf("a revision that has failed before is not passed over: %q", told(s, o))
 	}
 	s = statetest.New(t, web(at(2)), n1, r2, task("a", 1), failed("a2", 1)).Snapshot()
-	if o := decide(s, "web", now, statetest.Counter("new")); !slices.Equal(told(s, o), []string{"2 paused"}) {
+	if o := decide(s, "web", now, time.Time{}, statetest.Counter("new")); !slices.Equal(told(s, o), []string{"2 paused"}) {
 		t.Errorf("where there is nothing to go back to: %q", told(s, o))
 	}
 	for _, c := range []struct {
@@ -370,7 +370,7 @@ func TestARolloutThatFails(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			store := statetest.New(t, append(c.tasks, c.service, n1, n2, r1, r2)...)
 			s := store.Snapshot()
-			got := decide(s, "web", now, statetest.Counter("new"))
+			got := decide(s, "web", now, time.Time{}, statetest.Counter("new"))
 			said := told(s, got)
 			record := ""
 			if len(said) > 0 && said[0][0] != 'c' && said[0][0] != 's' {
@@ -398,7 +398,7 @@ func TestARolloutThatFails(t *testing.T) {
 func TestAReplacementIsRefusedWhereItsFactsHaveChanged(t *testing.T) {
 	begin := func() (*state.Store, *state.Transaction) {
 		store := statetest.New(t, statetest.Replicated("web", 1), statetest.Node("n1", isDrained), statetest.Task("a", "web", 1, "n1"))
-		return store, decide(store.Snapshot(), "web", now, statetest.Counter("new")).transaction
+		return store, decide(store.Snapshot(), "web", now, time.Time{}, statetest.Counter("new")).transaction
 	}
 	for name, change := range map[string]state.Object{
 		"the old task has failed":      statetest.Task("a", "web", 1, "n1", statetest.In(hasFailed)),
@@ -438,7 +438,7 @@ func TestStepsOfTasksCountOnlyWhileAServiceIsUnderway(t *testing.T) {
 
 func TestALargeUpdateIsBegunInBoundedTransactions(t *testing.T) {
 	store, _ := large(t, at(2), parallel(100_000))
-	transaction := decide(store.Snapshot(), "web", now, statetest.Counter("new")).transaction
+	transaction := decide(store.Snapshot(), "web", now, time.Time{}, statetest.Counter("new")).transaction
 	if n := transaction.Len(); n < loop.MaxOperations || n > loop.MaxOperations+10 {
 		t.Fatalf("a transaction of %d operations", n)
 	}
@@ -463,7 +463,7 @@ func BenchmarkDecidingNothingForTenThousandTasks(b *testing.B) {
 	store, _ := large(b)
 	s := store.Snapshot()
 	for b.Loop() {
-		if o := decide(s, "web", now, nil); o.transaction.Len() > 0 {
+		if o := decide(s, "web", now, time.Time{}, nil); o.transaction.Len() > 0 {
 			b.Fatal("there was something to decide")
 		}
 	}
@@ -473,7 +473,7 @@ func BenchmarkAStepOfARolloutOfTenThousandTasks(b *testing.B) {
 	store, _ := large(b, at(2), parallel(100))
 	s := store.Snapshot()
 	for b.Loop() {
-		if o := decide(s, "web", now, statetest.Counter("new")); o.transaction.Len() == 0 {
+		if o := decide(s, "web", now, time.Time{}, statetest.Counter("new")); o.transaction.Len() == 0 {
 			b.Fatal("there was nothing to decide")
 		}
 	}

@@ -58,14 +58,14 @@ type place struct {
 }
 
 // look looks at a service's slots as its record says that it is.
-func look(s state.Snapshot, service *warrenv1.Service, slots []slot.Slot, images *images, now time.Time) *survey {
+func look(s state.Snapshot, service *warrenv1.Service, slots []slot.Slot, images *images, now, leading time.Time) *survey {
 	p, r := policy.Of(service), service.GetRollout()
 	v := &survey{
 		judge:  newJudge(s, service, images, now),
 		policy: p,
 		trial: trial{
 			monitor: p.Monitor, watch: p.Monitor, probing: probing(service.GetSpec().GetTask().GetHealth()),
-			horizon: r.GetSince().AsTime(), rests: rests(service),
+			horizon: r.GetSince().AsTime(), leading: leading, rests: rests(service),
 		},
 	}
 	if underway(service) {

@@ -27,6 +27,9 @@ type trial struct {
 	endless        bool
 	// horizon: what befell tasks before it was forgiven, or has been counted.
 	horizon time.Time
+	// leading is since when the manager leads: for the time before it, in which nobody may have, no node could tell that a task does
+	// not serve any more.
+	leading time.Time
 	// rests: a task that completes has done all it is for.
 	rests bool
 }
@@ -42,7 +45,7 @@ func (tr *trial) goodAt(t *warrenv1.Task) time.Time {
 	if since.After(told) {
 		since = told // that node's clock is ahead
 	}
-	return since.Add(tr.monitor)
+	return later(since, tr.leading).Add(tr.monitor)
 }
 
 func (tr *trial) good(t *warrenv1.Task, now time.Time) bool {

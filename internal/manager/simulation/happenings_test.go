@@ -204,7 +204,7 @@ func (w *world) changeLeader(after time.Duration) string {
 	w.absent = absent
 	go func() { // stop waits for it
 		time.Sleep(after)
-		w.lead()
+		w.manager.lead()
 		close(absent)
 	}()
 	return fmt.Sprintf("the leading manager is lost, and the next one leads after %v", after)

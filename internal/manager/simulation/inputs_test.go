@@ -26,7 +26,7 @@ func TestLoopsWatchTheTablesTheyDeclareAndNoOthers(t *testing.T) {
 		inputs []statev1.Table
 	}{
 		{replicas.New(nil), replicas.Inputs},
-		{rollout.New(nil), rollout.Inputs},
+		{rollout.New(nil, statetest.Epoch), rollout.Inputs},
 		{liveness.New(statetest.Epoch), liveness.Inputs},
 		{retention.New(), retention.Inputs},
 		{rotation.New(), rotation.Inputs},

@@ -48,8 +48,8 @@ func (b *breach) String() string {
 	return fmt.Sprintf("after %v the rule was broken that says %q: %v", b.after.Round(time.Millisecond), b.rule, b.err)
 }
 
-// checkCommit checks what must hold after every commit, given what it changed and since when somebody leads.
-func checkCommit(s state.Snapshot, changes []state.Change, led time.Time) *breach {
+// checkCommit checks what must hold after every commit, given what it changed.
+func checkCommit(s state.Snapshot, changes []state.Change) *breach {
 	nodes, services, held := map[string]bool{}, map[string]bool{}, false
 	for _, c := range changes {
 		switch after := c.After.(type) {
@@ -75,7 +75,7 @@ func checkCommit(s state.Snapshot, changes []state.Change, led time.Time) *breac
 		}
 	}
 	for id := range services {
-		if err := checkHarm(s, s.Service(id), led); err != nil {
+		if err := checkHarm(s, s.Service(id)); err != nil {
 			return &breach{rule: ruleHarm, service: id, err: err}
 		}
 	}
@@ -153,14 +153,13 @@ func checkStrength(s state.Snapshot, before, after *warrenv1.Task) error {
 	return nil
 }
 
-// checkHarm: a bad revision takes no more slots beside tasks that do well than the first batch, and as many as may fail. Where nobody led
-// meanwhile a task counts as having served whose node could tell nobody that it does not any more.
-func checkHarm(s state.Snapshot, service *warrenv1.Service, led time.Time) error {
+// checkHarm: a bad revision takes no more slots beside tasks that do well than the first batch, and as many as may fail.
+func checkHarm(s state.Snapshot, service *warrenv1.Service) error {
 	p := policy.Of(service)
 	r := service.GetRollout()
 	if service == nil || p.StopFirst || p.Strategy != warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_ROLLING || p.Action == warrenv1.FailureAction_FAILURE_ACTION_CONTINUE ||
 		r.GetRollback() || !policy.Underway(r) || r.GetTo() != service.GetRevision() || service.GetSpec().GetLabels()["changed"] != "" ||
-		r.GetStartedAt().AsTime().Before(led) || p.Monitor < sickWithin || strings.HasPrefix(service.GetSpec().GetTask().GetContainer().GetImage(), goodImage) {
+		p.Monitor < sickWithin || strings.HasPrefix(service.GetSpec().GetTask().GetContainer().GetImage(), goodImage) {
 		return nil
 	}
 	slots, taken := 0, 0

@@ -43,8 +43,9 @@ func newManager(store *state.Store, proposer loop.Proposer, newID func() string)
 func (m *manager) lead() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
+	leading := time.Now()
 	for _, l := range []loop.Loop{
-		replicas.New(m.newID), rollout.New(m.newID), scheduler.New(), liveness.New(time.Now()), retention.New(), addressing.New(),
+		replicas.New(m.newID), rollout.New(m.newID, leading), scheduler.New(), liveness.New(leading), retention.New(), addressing.New(),
 	} {
 		running.Go(func() { _ = loop.Run(ctx, m.store, m.proposer, l, slog.New(slog.DiscardHandler)) })
 	}

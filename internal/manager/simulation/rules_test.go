@@ -50,7 +50,7 @@ func TestEveryRuleOfACommitSeesWhatBreaksIt(t *testing.T) {
 			node := statetest.Node("n1", func(n *warrenv1.Node) { n.Network = &warrenv1.NodeNetwork{Subnet: "10.208.0.0/24"} })
 			objects := append([]state.Object{node, web, statetest.Revision(web), host, statetest.Revision(host), c.change.After}, c.there...)
 			broken := ""
-			if b := checkCommit(statetest.New(t, objects...).Snapshot(), []state.Change{c.change}, statetest.Epoch); b != nil {
+			if b := checkCommit(statetest.New(t, objects...).Snapshot(), []state.Change{c.change}); b != nil {
 				broken = b.rule
 			}
 			if broken != c.rule {

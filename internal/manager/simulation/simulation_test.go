@@ -89,7 +89,6 @@ type world struct {
 	rule    func(*world) error   // one more that must hold after every commit, if set
 
 	mu     sync.Mutex
-	since  time.Time // the leader leads
 	trace  []deed
 	broken *breach // the first
 }
@@ -107,7 +106,7 @@ func newWorld(t *testing.T, seed uint64, size scale) *world {
 	_, feed := w.store.Watch()
 	proposer.OnCommit(func(_, after state.Snapshot) {
 		w.commits++
-		if b := checkCommit(after, feed.Take().Changes, w.ledSince()); b != nil {
+		if b := checkCommit(after, feed.Take().Changes); b != nil {
 			w.breaks(b)
 		}
 		if w.rule != nil {
@@ -174,7 +173,7 @@ func ids(random *rand.Rand) func() string {
 func (w *world) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	w.lead()
+	w.manager.lead()
 	for _, a := range w.agents {
 		running.Go(func() { a.run(ctx) })
 	}
@@ -189,20 +188,6 @@ func (w *world) start() (stop func()) {
 		running.Wait()
 		w.wire.calls.Wait()
 	}
-}
-
-// lead has a manager lead.
-func (w *world) lead() {
-	w.mu.Lock()
-	w.since = time.Now()
-	w.mu.Unlock()
-	w.manager.lead()
-}
-
-func (w *world) ledSince() time.Time {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.since
 }
 
 // run is the whole story of a world.

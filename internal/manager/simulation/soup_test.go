@@ -78,7 +78,7 @@ func decisions(round int) []decision {
 	var all []decision
 	for i, build := range []func(newID func() string) loop.Loop{
 		replicas.New,
-		rollout.New,
+		func(newID func() string) loop.Loop { return rollout.New(newID, time.Time{}) },
 		func(func() string) loop.Loop { return scheduler.New() },
 		func(func() string) loop.Loop { return liveness.New(statetest.Epoch) },
 		func(func() string) loop.Loop { return retention.New() },
