@@ -153,6 +153,26 @@ func TestARolloutGivenUpOnItsWayIsNotWhatARollbackGoesTo(t *testing.T) {
 	}
 }
 
+// Who pauses a rollout to look at it, and then gives it up, does not want the way back to be paused.
+func TestARollbackOfAPausedRolloutIsNotPausedItself(t *testing.T) {
+	for state, paused := range map[warrenv1.RolloutState]bool{
+		warrenv1.RolloutState_ROLLOUT_STATE_PAUSED:   false,
+		warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE: true, // what is paused is the next one
+	} {
+		s := serve(t)
+		history(s, "a", "b")
+		s.put(func(s *warrenv1.Service) {
+			s.Rollout = &warrenv1.Rollout{From: 1, To: 2, State: state}
+			s.Orders = &warrenv1.RolloutOrders{Paused: true, Resumes: 3, By: "olga"}
+		})
+		s.caller.Name = "pat"
+		orders := must(s, s.services.RollBackService, &warrenv1.RollBackServiceRequest{Ref: "web", Revision: 1}).GetService().GetOrders()
+		if orders.GetPaused() != paused || orders.GetResumes() != 3 || orders.GetBy() != map[bool]string{true: "olga", false: "pat"}[paused] {
+			t.Errorf("%v: %v", state, orders)
+		}
+	}
+}
+
 func TestARollbackOfAServiceThatIsChangedMeanwhileLooksAgain(t *testing.T) {
 	s := serve(t)
 	history(s, "a", "b")
