@@ -280,6 +280,15 @@ func TestARemedyFitsTheService(t *testing.T) {
 	}
 }
 
+// A task on a node that is down is held to run, which is not to say that anybody reaches it.
+func TestHowManyAreReachedIsToldBesideHowManyRun(t *testing.T) {
+	s := snapshot(t, web(4), node("n1", is(warrenv1.NodeState_NODE_STATE_DOWN)), node("n2"),
+		task(1, statetest.NotServing), task(2, on("n2"), unhealthy), task(3, on("n2")), task(4, on("n2")))
+	if got := explain.Service(s, s.Service("web"), nil, now).GetActual(); got != "4 running, 1 unhealthy, 1 taking no connections" {
+		t.Error(got)
+	}
+}
+
 func TestACauseNamesTenAndCountsAll(t *testing.T) {
 	objects := []state.Object{node("n1")}
 	for slot := range uint32(15) {

@@ -46,6 +46,7 @@ func actualOf(p *warrenv1.ServiceProgress) string {
 	}
 	add(p.GetRunning()-min(p.GetUpdated(), p.GetRunning()), "of another revision")
 	add(p.GetUnhealthy(), "unhealthy")
+	add(p.GetRunning()-min(p.GetServing()+p.GetUnhealthy(), p.GetRunning()), "taking no connections")
 	add(p.GetStopping(), "stopping")
 	return strings.Join(parts, ", ")
 }
