@@ -220,6 +220,12 @@ func TestTheLikeliestCauseComesFirst(t *testing.T) {
 		"completed, as it may": {web(2, restarts(warrenv1.RestartCondition_RESTART_CONDITION_ON_FAILURE)), []state.Object{
 			node("n1"), task(1, ended(warrenv1.TaskState_TASK_STATE_COMPLETE, "", "")), task(2, ended(failed, "exit code 1", "panic")),
 		}, []string{"web.2: exit code 1: panic", "web.1: has ended with exit code 0; its restart condition, on-failure, lets it rest"}, "logs web"},
+		"paused, and tried again at the moment": {web(1, rollout(paused, "1 of 1 slots failed: web.1: exit code 1")), []state.Object{
+			node("n1"), old(1), task(1, incidents(exit), func(t *warrenv1.Task) {
+				t.Status.Attempt, t.Status.Error, t.Status.Exit = 2, "exit code 1", &warrenv1.TaskExit{Code: 1, LastOutput: "panic: no database"}
+			})}, []string{
+			"web.1: exit code 1: panic: no database (attempt 2)",
+			"the rollout to revision 2 is paused since 00:58:00 UTC: 1 of 1 slots failed: web.1: exit code 1"}, "service logs web"},
 		"taken back before it was restarted": {web(2, gone), []state.Object{node("n1"), old(1), old(2), failure, task(1, incidents(exit), func(t *warrenv1.Task) {
 			statetest.Ended(warrenv1.TaskState_TASK_STATE_SHUTDOWN, now)(t)
 			t.Status.Error, t.Status.Exit = "exit code 1", &warrenv1.TaskExit{Code: 1, LastOutput: "panic: no database"}

@@ -78,7 +78,14 @@ func (s scene) slotCauses(all *causes, service *warrenv1.Service, in *slot.Slot)
 	case waiting >= 0 && s.stuck(all, in.Live, in.Live[waiting]):
 	case current >= 0:
 		t := in.Live[current]
-		if c, ails := s.ailment(t); ails {
+		c, ails := s.ailment(t)
+		if failing(service) && (!ails || c.rank == inProgress) {
+			// It is tried again at the moment, and has its part in what the rollout is paused for.
+			if last, ailed := s.before(t); ailed {
+				c, ails = last, true
+			}
+		}
+		if ails {
 			// What the one before has died of says more than that the next is on its way.
 			if last, ailed := s.lastEnd(service, in); ailed && c.rank == inProgress {
 				c = last
@@ -109,6 +116,12 @@ func (s scene) slotCauses(all *causes, service *warrenv1.Service, in *slot.Slot)
 			all.add(last)
 		}
 	}
+}
+
+// failing tells whether a service's rollout is paused because its tasks fail.
+func failing(service *warrenv1.Service) bool {
+	r := service.GetRollout()
+	return r.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_PAUSED && !service.GetOrders().GetPaused() && r.GetTo() == service.GetRevision()
 }
 
 // lastEnd tells what the slot's last task of the current revision has ended of.
