@@ -128,7 +128,7 @@ func TestAReaderGetsTheLinesOfItsSelection(t *testing.T) {
 func TestATaskWithoutOutputIsNoError(t *testing.T) {
 	store := openStore(t)
 	expect(t, read(t, store, "silent", nil))
-	if got := store.Tail("silent", 5, 100); got != "" {
+	if got := store.Tail("silent", time.Time{}, 5, 100); got != "" {
 		t.Errorf("tail %q", got)
 	}
 	if err := store.Remove("silent"); err != nil {
@@ -410,20 +410,35 @@ func TestAFullDiskLosesLinesAndSaysSo(t *testing.T) {
 		"before", "[warren: 2 lines of output were lost here: no space left on device]", "after")
 }
 
+// The attempts of a task follow one another in its output: of what one ended of, those before it say nothing.
+func TestTheTailOfACrashIsOfItsAttemptAlone(t *testing.T) {
+	store := openStore(t)
+	w := openWriter(t, store, "task", nil)
+	say(w, 0, "the first attempt")
+	say(w, 1, "the second attempt")
+	say(w, 2, "crashes")
+	if got := store.Tail("task", at(1), 10, 2048); got != "the second attempt\ncrashes" {
+		t.Errorf("%q", got)
+	}
+	if got := store.Tail("task", at(3), 10, 2048); got != "" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestTheTailOfACrashIsShortAndReadable(t *testing.T) {
 	store := openStore(t)
 	w := openWriter(t, store, "task", nil)
 	for i := range 20 {
 		say(w, i, fmt.Sprint("line ", i))
 	}
-	if got := store.Tail("task", 2, 2048); got != "line 18\nline 19" {
+	if got := store.Tail("task", time.Time{}, 2, 2048); got != "line 18\nline 19" {
 		t.Errorf("%q", got)
 	}
-	if got := store.Tail("task", 10, 20); got != "line 18\nline 19" {
+	if got := store.Tail("task", time.Time{}, 10, 20); got != "line 18\nline 19" {
 		t.Errorf("%q", got)
 	}
 	say(w, 20, "\xff\xfe"+strings.Repeat("z", 100))
-	if got := store.Tail("task", 1, 50); got != strings.Repeat("z", 50) {
+	if got := store.Tail("task", time.Time{}, 1, 50); got != strings.Repeat("z", 50) {
 		t.Errorf("%q", got)
 	}
 }

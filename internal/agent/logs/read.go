@@ -328,9 +328,9 @@ func (l *taskLog) backward(now state, visit func(number int, start, next int64, 
 	return nil
 }
 
-// Tail returns a task's last lines for people to read, both streams as they came, within so many
+// Tail returns a task's last lines since a time for people to read, both streams as they came, within so many
 // bytes: where that is less than the lines, their end. It returns what it can read, if need be nothing.
-func (s *Store) Tail(taskID string, lines, size int) string {
+func (s *Store) Tail(taskID string, since time.Time, lines, size int) string {
 	log, err := s.log(taskID)
 	if err != nil {
 		return ""
@@ -339,6 +339,9 @@ func (s *Store) Tail(taskID string, lines, size int) string {
 	counted, held := 0, 0
 	// An error leaves what was read before it, which is more use than none.
 	_ = log.backward(log.state(false), func(_ int, _, _ int64, e entry) bool {
+		if e.time.Before(since) {
+			return false
+		}
 		if !e.partial {
 			if counted == lines || held >= size {
 				return false

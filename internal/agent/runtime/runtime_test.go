@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -72,7 +73,7 @@ func TestAContainerRunsItsProgramAndItsExitIsTold(t *testing.T) {
 	if got := b.output("hello"); got != "exiting with 7\n" {
 		t.Errorf("output %q", got)
 	}
-	if got := b.store.Tail("hello", 5, 2048); got != "exiting with 7" {
+	if got := b.store.Tail("hello", time.Time{}, 5, 2048); got != "exiting with 7" {
 		t.Errorf("tail %q", got)
 	}
 	found, err := b.List(t.Context())

@@ -321,13 +321,18 @@ func (r *fakeRuntime) violate(format string, args ...any) {
 type fakeOutput struct {
 	mu   sync.Mutex
 	kept map[string]string
+	// since is from when on a task's last lines were asked for, each time.
+	since map[string][]time.Time
 }
 
-func newFakeOutput() *fakeOutput { return &fakeOutput{kept: map[string]string{}} }
+func newFakeOutput() *fakeOutput {
+	return &fakeOutput{kept: map[string]string{}, since: map[string][]time.Time{}}
+}
 
-func (o *fakeOutput) Tail(task string, _, _ int) string {
+func (o *fakeOutput) Tail(task string, since time.Time, _, _ int) string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.since[task] = append(o.since[task], since)
 	return o.kept[task]
 }
 

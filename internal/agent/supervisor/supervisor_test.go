@@ -339,6 +339,9 @@ func TestACrashedTaskIsRestartedAtOnceAndThenWithBackOff(t *testing.T) {
 		if status.GetError() != "exit code 3" || status.GetExit().GetCode() != 3 || status.GetExit().GetLastOutput() != "boom" {
 			t.Errorf("the status does not tell of the crash: %v", status)
 		}
+		if since := n.output.since["a"]; !since[len(since)-1].Equal(time.Now()) { // when the attempt began: no time has passed
+			t.Errorf("its last lines were asked for since %v", since)
+		}
 		n.expectContainers("a-2")
 		for attempt, delay := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
 			n.runtime.end(fmt.Sprintf("a-%d", attempt+2), 3, false)

@@ -104,6 +104,8 @@ type container struct {
 	id      string
 	attempt uint32
 	started time.Time
+	// speaks is when it was about to start: what the task has said before that is of other attempts.
+	speaks  time.Time
 	ended   <-chan Exit
 	network warrenv1.NetworkMode
 	overlay bool
@@ -286,6 +288,9 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 		s.Attempt, s.State, s.Message = c.attempt, warrenv1.TaskState_TASK_STATE_STARTING, ""
 		s.ContainerId, s.ImageDigest, s.Address = c.id, pulled.Digest, place.address()
 	})
+	if c.speaks.IsZero() { // else this is tried again, and the program may have run
+		c.speaks = time.Now()
+	}
 	process, err := t.Runtime.Start(t.ctx, c.id)
 	if err != nil {
 		return err
@@ -399,7 +404,7 @@ func (t *task) follow(c *container, exit Exit) (beginning, bool) {
 
 	exit.Ailed = ailed(progress.Status, c)
 	if failed(exit) {
-		ended.LastOutput = t.Output.Tail(t.id, lastLines, lastBytes)
+		ended.LastOutput = t.Output.Tail(t.id, c.speaks, lastLines, lastBytes)
 	}
 	v := judge(spec.GetRestart(), progress.Restarts, exit, exit.At.Sub(c.started))
 	t.log().Info("the program ended", "attempt", c.attempt, "code", exit.Code, "oom", exit.OOMKilled,

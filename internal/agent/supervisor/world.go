@@ -103,8 +103,8 @@ type Prober interface {
 
 // Output is what the supervisor needs of the kept output of tasks.
 type Output interface {
-	// Tail returns the last lines of a task, at most so many lines and bytes.
-	Tail(task string, lines, bytes int) string
+	// Tail returns the last lines of a task since a time, at most so many lines and bytes.
+	Tail(task string, since time.Time, lines, bytes int) string
 	// Remove removes what is kept of a task.
 	Remove(task string) error
 	// List lists the tasks of which something is kept.

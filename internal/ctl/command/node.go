@@ -231,7 +231,7 @@ func (s *Session) writeNode(ctx context.Context, ref string, within *time.Durati
 type NodeUpdate struct {
 	LabelAdd          []string `sep:"none" aliases:"label" short:"l" help:"Add or change a label." placeholder:"KEY=VALUE"`
 	LabelRm           []string `sep:"none" help:"Remove a label." placeholder:"KEY"`
-	Availability      string   `enum:",active,pause,drain" default:"" help:"active; pause: no new tasks; drain: and its own move away, but one that runs and fits nowhere else stays until it does." placeholder:"WORD"`
+	Availability      string   `enum:"active,pause,drain,paused,cordoned,drained," default:"" help:"active; pause: no new tasks; drain: and its own move away, but one that runs and fits nowhere else stays until it does." placeholder:"WORD"`
 	WireguardEndpoint *string  `name:"wireguard-endpoint" help:"Where other nodes reach this one's WireGuard; empty for the address its agent comes from." placeholder:"ADDRESS:PORT"`
 	Nodes             []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
 }
@@ -245,6 +245,9 @@ var availabilities = map[string]warrenv1.NodeAvailability{
 	"active": warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE,
 	"pause":  warrenv1.NodeAvailability_NODE_AVAILABILITY_PAUSE,
 	"drain":  warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN,
+	// As node ls shows them, and other tools call them.
+	"paused": warrenv1.NodeAvailability_NODE_AVAILABILITY_PAUSE, "cordoned": warrenv1.NodeAvailability_NODE_AVAILABILITY_PAUSE,
+	"drained": warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN,
 }
 
 // Run does it.
@@ -274,7 +277,7 @@ func (c *NodeUpdate) Run(ctx context.Context, s *Session) error {
 			maps.Copy(spec.Labels, added)
 			if c.Availability != "" {
 				spec.Availability = availabilities[c.Availability]
-				if c.Availability != "drain" {
+				if spec.GetAvailability() != warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN {
 					spec.DrainDeadline = nil
 				}
 			}

@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/ctl/failure"
 	"github.com/cuemby/warren/internal/ctl/output"
 	"github.com/cuemby/warren/internal/ctl/progress"
 	"github.com/cuemby/warren/internal/ctl/view"
@@ -23,8 +24,8 @@ func rollingTarget(svc *warrenv1.Service) progress.Target {
 // ServiceRollback is `service rollback`.
 type ServiceRollback struct {
 	LookOn
-	To      uint64 `aliases:"to-revision" help:"The revision to go back to, as service history numbers them. Default: the one before the current." placeholder:"REVISION"`
-	Service string `arg:"" complete:"service" help:"Name, id or beginning of an id."`
+	To      *uint64 `aliases:"to-revision" help:"The revision to go back to, as service history numbers them. Default: the one before the current." placeholder:"REVISION"`
+	Service string  `arg:"" complete:"service" help:"Name, id or beginning of an id."`
 }
 
 // Help is the text below the usage line.
@@ -35,7 +36,13 @@ func (ServiceRollback) Help() string {
 
 // Run does it.
 func (c *ServiceRollback) Run(ctx context.Context, s *Session) error {
-	return c.rollBack(ctx, s, c.Service, c.To)
+	to := uint64(0)
+	if c.To != nil {
+		if to = *c.To; to == 0 {
+			return failure.Usagef("--to: revisions are numbered from 1: `warrenctl service history %s` shows them; leave --to out for the one before", c.Service)
+		}
+	}
+	return c.rollBack(ctx, s, c.Service, to)
 }
 
 // rollBack orders a rollback, to the revision before for 0, and looks on.

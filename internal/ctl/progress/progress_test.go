@@ -144,8 +144,14 @@ func TestAStallEndsTheWaitingOnlyIfNothingComesNearer(t *testing.T) {
 
 func TestARemovalHasArrivedWhenTheServiceIsGone(t *testing.T) {
 	tr := NewTracker(Target{Name: "web", Removal: true}, Limits{}, epoch)
-	tr.Observe(told(), nil, epoch)
+	m := told(running)
+	m.Service.Rollout = &warrenv1.Rollout{State: warrenv1.RolloutState_ROLLOUT_STATE_PAUSED, Message: "paused by olga"}
+	m.Progress.Reason = "paused by olga"
+	tr.Observe(m, nil, epoch)
 	verdictIs(t, tr, time.Second, Working)
+	if said := tr.Reason(); said != "" {
+		t.Errorf("a removal is said to wait: %q", said)
+	}
 	tr.Observe(&warrenv1.WatchServiceResponse{Removed: true}, nil, epoch)
 	verdictIs(t, tr, 0, Arrived)
 }

@@ -324,6 +324,9 @@ func (t *Tracker) Reason() string {
 	if reason == "" || t.verdict == Arrived {
 		return ""
 	}
+	if t.target.Removal && reason == output.OneLine(t.latest.GetService().GetRollout().GetMessage()) {
+		return "" // a removal does not wait for a rollout
+	}
 	if t.verdict == Working && reason == output.OneLine(t.rollout().GetMessage()) && t.Phase(time.Time{}) != "" {
 		return "" // which says it
 	}

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -221,7 +222,7 @@ func headers(values []string) ([]string, error) {
 		switch {
 		case v == "":
 			continue
-		case !ok || name == "" || strings.TrimSpace(name) != name:
+		case !ok || name == "" || strings.ContainsFunc(name, unicode.IsSpace):
 			return nil, fmt.Errorf("--health-header: %q is not NAME:VALUE, such as Host:shop.example", v)
 		}
 		all = append(all, name+": "+strings.TrimSpace(value))

@@ -116,6 +116,7 @@ func TestFlagsAboutHealthThatDoNotGoTogetherAreExplained(t *testing.T) {
 		{`http { port: 1 }`, []string{"--health-tls-skip-verify"}, "--health-tls-skip-verify goes with --health-tls"},
 		{`http { port: 1 }`, []string{"--health-server-name", "x"}, "--health-server-name goes with --health-tls"},
 		{`http { port: 1 }`, []string{"--health-header", "a b"}, `--health-header: "a b" is not NAME:VALUE`},
+		{`http { port: 1 }`, []string{"--health-header", "X Y: a"}, `--health-header: "X Y: a" is not NAME:VALUE`},
 		{`http { port: 1 }`, []string{"--health-cmd", ""}, "--health-cmd '': the tasks are probed by HTTP: --health-http '' takes that away"},
 		{``, []string{"--no-healthcheck", "--health-retries", "3"}, "--no-healthcheck and --health-retries contradict each other: leave one out"},
 		{`disabled: true`, []string{"--health-interval", "3s"}, "--health-interval: the service's tasks are not probed: give a probe as well, or --no-healthcheck=false for the image's own"},

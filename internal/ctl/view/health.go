@@ -73,7 +73,8 @@ func (p *page) taskHealth(s *warrenv1.TaskStatus, now time.Time) {
 			said += ", attempt " + strconv.FormatUint(uint64(n), 10)
 		}
 		said += ": " + word(i.GetKind().String(), "INCIDENT_KIND_")
-		if m := output.OneLine(i.GetMessage()); m != "" {
+		// What a node says of an unhealthy task may begin with that.
+		if m := output.OneLine(strings.TrimPrefix(i.GetMessage(), "unhealthy: ")); m != "" {
 			said += ": " + m
 		}
 		befell = append(befell, said)

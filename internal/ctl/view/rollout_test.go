@@ -98,7 +98,7 @@ func TestTheHealthOfTasksAsPeopleSeeIt(t *testing.T) {
 	ill := task("ill", 1, &warrenv1.TaskHealth{State: warrenv1.HealthState_HEALTH_STATE_UNHEALTHY, Since: ago(30 * time.Second), Failures: 3, Output: "GET /healthz\n503 Service \x1b[1mUnavailable\n"})
 	ill.Task.Status.Incidents = []*warrenv1.Incident{
 		{At: ago(5 * time.Minute), Attempt: 1, Kind: warrenv1.IncidentKind_INCIDENT_KIND_EXIT, Message: "exit code 1: no database"},
-		{At: ago(30 * time.Second), Attempt: 2, Kind: warrenv1.IncidentKind_INCIDENT_KIND_UNHEALTHY, Message: "3 probes failed: 503"},
+		{At: ago(30 * time.Second), Attempt: 2, Kind: warrenv1.IncidentKind_INCIDENT_KIND_UNHEALTHY, Message: "unhealthy: 3 probes failed: 503"},
 	}
 	ended := task("ended", 5, &warrenv1.TaskHealth{State: warrenv1.HealthState_HEALTH_STATE_UNHEALTHY, Failures: 3})
 	ended.Task.Status.State, ended.Task.Status.Error = warrenv1.TaskState_TASK_STATE_FAILED, "unhealthy"

@@ -77,7 +77,7 @@ func standing(s *warrenv1.Service, p *warrenv1.ServiceProgress) string {
 }
 
 // Tasks is the table of `service ps`, `node ps` and `task ls`. The tasks of one slot follow each other,
-// newest first, the older ones indented.
+// those that live before those that have ended, the newest first; all but the first indented.
 func Tasks(entries []*warrenv1.TaskEntry, now time.Time) *output.Table {
 	t := &output.Table{Columns: []output.Column{
 		{Title: "ID", Key: "ID"}, {Title: "NAME", Key: "Name"}, {Title: "IMAGE", Key: "Image", Elastic: true},
@@ -164,8 +164,18 @@ func bySlotThenAge(a, b *warrenv1.TaskEntry) int {
 		cmp.Compare(x.service, y.service),
 		cmp.Compare(x.number, y.number),
 		cmp.Compare(x.node, y.node),
+		cmp.Compare(endedLast(a), endedLast(b)),
 		b.GetTask().GetMeta().GetCreatedAt().AsTime().Compare(a.GetTask().GetMeta().GetCreatedAt().AsTime()),
 	)
+}
+
+// endedLast ranks a task that has ended behind one that has not: a replacement that was taken back is newer than the
+// task that has stayed, and is not what the slot has.
+func endedLast(e *warrenv1.TaskEntry) int {
+	if Ended(e.GetTask().GetStatus().GetState()) {
+		return 1
+	}
+	return 0
 }
 
 // Nodes is the table of `node ls`. A node whose machine has a manager too, by its hostname, shows how

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +159,23 @@ func TestTasksAsPeopleSeeThem(t *testing.T) {
 	entries[2].NodeHostname = ""
 	table(t, "tasks", Tasks(entries, now))
 	golden(t, "task", Task(&warrenv1.GetTaskResponse{Entry: entries[0], Spec: spec.GetTask()}, now))
+}
+
+// A replacement that a drain had asked for, and that was taken back, is newer than the task that has stayed.
+func TestWhatASlotHasStandsBeforeWhatItHad(t *testing.T) {
+	task := func(id string, created time.Duration, state warrenv1.TaskState) *warrenv1.TaskEntry {
+		return &warrenv1.TaskEntry{Task: &warrenv1.Task{Meta: meta(id, created), ServiceName: "web", Slot: 1, Status: &warrenv1.TaskStatus{State: state}}}
+	}
+	var order []string
+	for _, row := range Tasks([]*warrenv1.TaskEntry{
+		task("takenback", time.Minute, warrenv1.TaskState_TASK_STATE_SHUTDOWN), task("stays", time.Hour, warrenv1.TaskState_TASK_STATE_RUNNING),
+		task("before", 2*time.Hour, warrenv1.TaskState_TASK_STATE_FAILED),
+	}, now).Rows {
+		order = append(order, row.ID)
+	}
+	if want := []string{"stays", "takenback", "before"}; !slices.Equal(order, want) {
+		t.Errorf("got %q, want %q", order, want)
+	}
 }
 
 func TestNodesAsPeopleSeeThem(t *testing.T) {

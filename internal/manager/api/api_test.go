@@ -407,7 +407,7 @@ func TestATaskIsFoundByItsSlotOrItsNode(t *testing.T) {
 	}
 	s := serve(t, statetest.Replicated("web", 2), statetest.Global("agent"), statetest.Node("n1.example"), statetest.Node("n2"),
 		statetest.Task("old", "web", 1, "n2", at(0), statetest.In(warrenv1.TaskState_TASK_STATE_FAILED)), statetest.Task("new", "web", 1, "n2", at(time.Second)),
-		statetest.Task("other", "web", 2, "n2"), statetest.Task("a1", "agent", 0, "n1.example"), statetest.Task("a2", "agent", 0, "n2"))
+		statetest.Task("other", "web", 2, "n2"), statetest.Task("taken back", "web", 2, "n2", at(time.Second), statetest.In(warrenv1.TaskState_TASK_STATE_SHUTDOWN)), statetest.Task("a1", "agent", 0, "n1.example"), statetest.Task("a2", "agent", 0, "n2"))
 	for ref, want := range map[string]string{"web.1": "new", "web.2": "other", "agent.n1.example": "a1", "agent.n2": "a2", "old": "old"} {
 		if got := must(s, s.tasks.GetTask, &warrenv1.GetTaskRequest{Ref: ref}).GetEntry().GetTask().GetMeta().GetId(); got != want {
 			t.Errorf("%s is %s, want %s", ref, got, want)

@@ -43,6 +43,17 @@ func checkPolicies(spec *warrenv1.ServiceSpec) []*validate.Violation {
 	return broken
 }
 
+// checkRestart refuses a longest wait that the first one is longer than: nodes would keep to the first.
+func checkRestart(p *warrenv1.RestartPolicy) []*validate.Violation {
+	first, longest := p.GetDelay().AsDuration(), p.GetMaxDelay().AsDuration()
+	if p.GetMaxDelay() == nil || first <= longest {
+		return nil
+	}
+	return []*validate.Violation{violation("restart.max_delay",
+		fmt.Sprintf("the longest wait, %v, is shorter than the first, %v: raise the longest or lower the first (--restart-delay)", longest, first),
+		field("spec"), field("task"), field("restart"), field("max_delay"))}
+}
+
 // overlaid is what a rollback's policy comes to, as far as it is checked here: what it leaves out is as in the
 // policy for updates.
 func overlaid(rollback, update *warrenv1.UpdatePolicy) *warrenv1.UpdatePolicy {

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/cuemby/warren/internal/id"
+	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -48,7 +49,7 @@ func findNode(s state.Snapshot, ref string) (*warrenv1.Node, error) {
 }
 
 // FindTask returns the task that ref names: by id, the beginning of one, or SERVICE.SLOT
-// (SERVICE.NODE of a global service), which is the slot's newest task.
+// (SERVICE.NODE of a global service), which is the slot's newest task that has not ended, or else its newest.
 func FindTask(s state.Snapshot, ref string) (*warrenv1.Task, error) {
 	if task := s.Task(ref); task != nil {
 		return task, nil
@@ -65,7 +66,8 @@ func FindTask(s state.Snapshot, ref string) (*warrenv1.Task, error) {
 	})
 }
 
-// newestOf returns the newest task of a service's slot, as a user writes it behind the dot.
+// newestOf returns the newest task of a service's slot, as a user writes it behind the dot. Who asks for it means one
+// that lives, where there is one: a replacement that was taken back is newer than the task that has stayed.
 func newestOf(s state.Snapshot, service *warrenv1.Service, slot string) (*warrenv1.Task, error) {
 	name := service.GetSpec().GetName()
 	var tasks iter.Seq[*warrenv1.Task]
@@ -90,7 +92,7 @@ func newestOf(s state.Snapshot, service *warrenv1.Service, slot string) (*warren
 	}
 	var newest *warrenv1.Task
 	for t := range tasks {
-		if newest == nil || compareAge(newest, t) < 0 {
+		if newest == nil || lives(t) && !lives(newest) || lives(t) == lives(newest) && compareAge(newest, t) < 0 {
 			newest = t
 		}
 	}
@@ -99,6 +101,8 @@ func newestOf(s state.Snapshot, service *warrenv1.Service, slot string) (*warren
 	}
 	return newest, nil
 }
+
+func lives(t *warrenv1.Task) bool { return !lifecycle.Ended(t.GetStatus().GetState()) }
 
 // byPrefix searches by the beginning of an id, if ref can be one.
 func byPrefix[T state.Object](ref string, search func(string) iter.Seq[T]) []T {

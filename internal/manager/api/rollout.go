@@ -68,6 +68,12 @@ func underway(r *warrenv1.Rollout) bool {
 	return false
 }
 
+// unfinished tells whether a service's tasks are still to come to its revision, and the rollout that a user has paused
+// is thus one that a rollback gives up. The order to pause that finds none holds for the next, be it one back.
+func unfinished(s *warrenv1.Service) bool {
+	return underway(s.GetRollout()) || s.GetRollout().GetTo() != s.GetRevision()
+}
+
 // revisions returns the kept revisions of a service, newest first.
 func revisions(s state.Snapshot, service *warrenv1.Service) []*warrenv1.Revision {
 	return slices.SortedFunc(s.Revisions(service.GetMeta().GetId()), func(a, b *warrenv1.Revision) int {
@@ -88,7 +94,7 @@ func (h *serviceService) RollBackService(ctx context.Context, req *connect.Reque
 			return err
 		}
 		edited, err = edit{
-			ref: service.GetMeta().GetId(), by: caller.From(ctx).Name,
+			ref: service.GetMeta().GetId(), by: caller.From(ctx).Name, resume: unfinished(service),
 			change: func(service *warrenv1.Service) (*warrenv1.ServiceSpec, error) {
 				spec := proto.CloneOf(service.GetSpec())
 				spec.Task = to.GetTask()

@@ -153,6 +153,26 @@ func TestARolloutGivenUpOnItsWayIsNotWhatARollbackGoesTo(t *testing.T) {
 	}
 }
 
+// Who pauses a rollout to look at it, and then gives it up, does not want the way back to be paused.
+func TestARollbackOfAPausedRolloutIsNotPausedItself(t *testing.T) {
+	for state, paused := range map[warrenv1.RolloutState]bool{
+		warrenv1.RolloutState_ROLLOUT_STATE_PAUSED:   false,
+		warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE: true, // what is paused is the next one
+	} {
+		s := serve(t)
+		history(s, "a", "b")
+		s.put(func(s *warrenv1.Service) {
+			s.Rollout = &warrenv1.Rollout{From: 1, To: 2, State: state}
+			s.Orders = &warrenv1.RolloutOrders{Paused: true, Resumes: 3, By: "olga"}
+		})
+		s.caller.Name = "pat"
+		orders := must(s, s.services.RollBackService, &warrenv1.RollBackServiceRequest{Ref: "web", Revision: 1}).GetService().GetOrders()
+		if orders.GetPaused() != paused || orders.GetResumes() != 3 || orders.GetBy() != map[bool]string{true: "olga", false: "pat"}[paused] {
+			t.Errorf("%v: %v", state, orders)
+		}
+	}
+}
+
 func TestARollbackOfAServiceThatIsChangedMeanwhileLooksAgain(t *testing.T) {
 	s := serve(t)
 	history(s, "a", "b")
@@ -371,6 +391,11 @@ func TestHealthChecksAndPoliciesThatMakeNoSenseAreRefused(t *testing.T) {
 			s.NodeLoss = &warrenv1.NodeLossPolicy{Action: action, Wait: durationpb.New(wait)}
 		}
 	}
+	restart := func(first, longest time.Duration) func(*warrenv1.ServiceSpec) {
+		return func(s *warrenv1.ServiceSpec) {
+			s.Task.Restart = &warrenv1.RestartPolicy{Delay: durationpb.New(first), MaxDelay: durationpb.New(longest)}
+		}
+	}
 	s := serve(t)
 	for name, c := range map[string]struct {
 		edit func(*warrenv1.ServiceSpec)
@@ -412,6 +437,10 @@ func TestHealthChecksAndPoliciesThatMakeNoSenseAreRefused(t *testing.T) {
 		"back by stop-first":  {update(&warrenv1.UpdatePolicy{Strategy: blueGreen}, rollback(&warrenv1.UpdatePolicy{Order: stopFirst})), []string{"spec.rollback.order: "}},
 		"back by rolling":     {update(&warrenv1.UpdatePolicy{Strategy: blueGreen}, rollback(&warrenv1.UpdatePolicy{Order: stopFirst, Strategy: warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_ROLLING})), nil},
 		"back from a failure": {rollback(&warrenv1.UpdatePolicy{FailureAction: warrenv1.FailureAction_FAILURE_ACTION_ROLLBACK}), []string{"spec.rollback.failure_action: ", "pause or continue"}},
+
+		"waits from the first on": {restart(time.Minute, time.Minute), nil},
+		"longest wait that is shorter than the first": {restart(10*time.Second, 5*time.Second),
+			[]string{"spec.task.restart.max_delay: the longest wait, 5s, is shorter than the first, 10s", "--restart-delay"}},
 
 		"waits":              {loss(warrenv1.NodeLossAction_NODE_LOSS_ACTION_WAIT, time.Hour), nil},
 		"waits and replaces": {loss(warrenv1.NodeLossAction_NODE_LOSS_ACTION_REPLACE, time.Hour), []string{"spec.node_loss.wait: ", "set the action to wait"}},

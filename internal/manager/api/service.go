@@ -181,6 +181,7 @@ type edit struct {
 	read   uint64 // the version it was made from; 0 stands for any
 	by     string
 	change func(*warrenv1.Service) (*warrenv1.ServiceSpec, error)
+	resume bool // what was paused is given up with the change, and what follows is not to wait
 }
 
 // edit makes the change and returns the service as it is then.
@@ -224,6 +225,10 @@ func (e edit) build(s state.Snapshot, t *state.Transaction) (*warrenv1.Service, 
 		after.Spec, after.WrittenAt, after.WrittenBy = spec, 0, e.by
 		if !proto.Equal(service.GetSpec().GetTask(), spec.GetTask()) {
 			revise(s, t, service, after)
+		}
+		if e.resume && after.GetOrders().GetPaused() {
+			after.Orders = proto.CloneOf(after.GetOrders())
+			after.Orders.Paused, after.Orders.By = false, e.by
 		}
 		edited = after
 	})

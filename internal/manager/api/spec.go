@@ -25,6 +25,7 @@ func checkService(spec *warrenv1.ServiceSpec) error {
 	broken = append(broken, checkNetworks(spec)...)
 	broken = append(broken, checkPorts(spec)...)
 	broken = append(broken, checkHealth(spec.GetTask().GetHealth())...)
+	broken = append(broken, checkRestart(spec.GetTask().GetRestart())...)
 	broken = append(broken, checkPolicies(spec)...)
 	if len(broken) > 0 {
 		return invalid(broken...)

@@ -21,7 +21,7 @@ const (
 // ailment tells why a task does not do its work; nothing where it does. It speaks of the task alone: others say what
 // keeps it from being replaced.
 func (s scene) ailment(t *warrenv1.Task) (c cause, ails bool) {
-	c = cause{objects: []string{s.taskName(t)}, noun: "task", at: t.GetStatus().GetSince().AsTime().UnixNano()}
+	c = about(s.taskName(t), t)
 	status := t.GetStatus()
 	switch {
 	case lifecycle.Ended(status.GetState()):
@@ -55,6 +55,11 @@ func (s scene) ailment(t *warrenv1.Task) (c cause, ails bool) {
 	return c, false
 }
 
+// about begins a cause that is one task's.
+func about(name string, t *warrenv1.Task) cause {
+	return cause{objects: []string{name}, noun: "task", at: t.GetStatus().GetSince().AsTime().UnixNano()}
+}
+
 // waits tells why a task has no node.
 func (s scene) waits(c cause, t *warrenv1.Task) cause {
 	why := t.GetStatus().GetMessage()
@@ -72,16 +77,16 @@ func roomRemedy(why string, t *warrenv1.Task) string {
 	var remedies []string
 	for _, r := range []struct{ sign, remedy string }{
 		{"has no nodes", "have a machine join: `warrenctl cluster join-token agent`"},
-		{"taken by another task", "publish another port, or leave it to Warren to choose one: " + update + " --publish`"},
-		{"not meet", "give a node what the constraint asks for, `warrenctl node update --label-add`, or change it: " + update + " --constraint-rm`"},
+		{"taken by another task", "have a machine join, or scale down: no two tasks take one port of a node; or publish another port: " + update + " --publish`"},
+		{"not meet", "give a node what the constraint asks for, `warrenctl node update NODE --label-add KEY=VALUE`, or change it: " + update + " --constraint-rm`"},
 		{"not of ", "have a machine of that platform join, or allow another"},
 		{"cpu", "make room: reserve less, " + update + " --reserve-cpu`, scale something down or have a machine join"},
 		{"memory", "make room: reserve less, " + update + " --reserve-memory`, scale something down or have a machine join"},
 		{"the most per node", "allow more tasks on a node, " + update + " --replicas-max-per-node`, or have a machine join"},
-		{"drained", "let a node take tasks again: `warrenctl node update --availability active`"},
-		{"paused", "let a node take tasks again: `warrenctl node update --availability active`"},
+		{"drained", "let a node take tasks again: `warrenctl node activate NODE`"},
+		{"paused", "let a node take tasks again: `warrenctl node activate NODE`"},
 		{"not ready", "bring the nodes back that are away: `warrenctl node ls` shows them"},
-		{"overlay", "see what is wrong with the overlay there: `warrenctl node describe`"},
+		{"overlay", "see what is wrong with the overlay there: `warrenctl node describe NODE`"},
 	} {
 		if strings.Contains(why, r.sign) && !slices.Contains(remedies, r.remedy) {
 			remedies = append(remedies, r.remedy)
@@ -139,7 +144,10 @@ func (s scene) end(c cause, t *warrenv1.Task) (cause, bool) {
 		return s.crash(c, t), true
 	case warrenv1.TaskState_TASK_STATE_COMPLETE:
 		c.rank, c.key, c.message = crash, "complete", "its program ends by itself with exit code 0"
-		c.remedy = fmt.Sprintf("if it is to end so, say that it need not be started again: `warrenctl service update %s --restart-condition on-failure`", t.GetServiceName())
+		if s.Service(t.GetServiceId()).GetSpec().GetTask().GetRestart().GetCondition() == warrenv1.RestartCondition_RESTART_CONDITION_UNSPECIFIED ||
+			s.Service(t.GetServiceId()).GetSpec().GetTask().GetRestart().GetCondition() == warrenv1.RestartCondition_RESTART_CONDITION_ANY {
+			c.remedy = fmt.Sprintf("if it is to end so, say that it need not be started again: `warrenctl service update %s --restart-condition on-failure`", t.GetServiceName())
+		}
 		return c, true
 	case warrenv1.TaskState_TASK_STATE_LOST:
 		c.rank, c.key = lostNode, status.GetError()
@@ -151,11 +159,14 @@ func (s scene) end(c cause, t *warrenv1.Task) (cause, bool) {
 
 // startup tells why a node cannot start a task.
 func (s scene) startup(c cause, t *warrenv1.Task, trouble string) cause {
-	trouble = firstLine(trouble)
+	trouble = general(firstLine(trouble))
 	c.key, c.message = trouble, trouble
 	if !strings.Contains(trouble, "pull image") && !strings.Contains(trouble, "image not found") {
 		c.rank, c.message = startup, "cannot be started: "+trouble
 		c.remedy = fmt.Sprintf("correct what it names on node %s, or the service: `warrenctl service update %s`", s.nodeName(t.GetNodeId()), t.GetServiceName())
+		if strings.HasPrefix(trouble, "exec: ") { // its image has no such program
+			c.remedy = fmt.Sprintf("name a program that the image has: `warrenctl service update %s --entrypoint`, or --args where the image has none of its own", t.GetServiceName())
+		}
 		return c
 	}
 	c.rank = image
@@ -173,6 +184,14 @@ func (s scene) startup(c cause, t *warrenv1.Task, trouble string) cause {
 	return c
 }
 
+// general leaves out of an error the name of the container, which is another one for each attempt.
+func general(trouble string) string {
+	if name, rest, found := strings.Cut(trouble, ": "); found && strings.HasPrefix(name, "create container ") {
+		return rest
+	}
+	return trouble
+}
+
 // crash tells how a task's program ends.
 func (s scene) crash(c cause, t *warrenv1.Task) cause {
 	status := t.GetStatus()
@@ -187,7 +206,7 @@ func (s scene) crash(c cause, t *warrenv1.Task) cause {
 	if status.GetAttempt() > 1 {
 		c.message += fmt.Sprintf(" (attempt %d)", status.GetAttempt())
 	}
-	c.remedy = fmt.Sprintf("see what it said: `warrenctl service logs %s`; correct it, or go back: `warrenctl service rollback %s`", t.GetServiceName(), t.GetServiceName())
+	c.remedy = fmt.Sprintf("see what it said: `warrenctl service logs %s`; correct it%s", t.GetServiceName(), s.orBack(t))
 	if status.GetExit().GetOomKilled() {
 		c.rank = memory
 		limit := s.Revision(t.GetServiceId(), t.GetRevision()).GetTask().GetLimits().GetMemoryBytes()
@@ -199,11 +218,41 @@ func (s scene) crash(c cause, t *warrenv1.Task) cause {
 	return c
 }
 
+// orBack offers to go back from a task's revision, where that is the current one and there is one to go back to.
+func (s scene) orBack(t *warrenv1.Task) string {
+	service := s.Service(t.GetServiceId())
+	previous := s.Revision(t.GetServiceId(), service.GetPreviousRevision())
+	if t.GetRevision() != service.GetRevision() || previous == nil || previous.GetFailure() != "" {
+		return ""
+	}
+	return fmt.Sprintf(", or go back: `warrenctl service rollback %s`", t.GetServiceName())
+}
+
 func (s scene) unhealthy(c cause, t *warrenv1.Task, message string) cause {
 	c.rank, c.key, c.message = unhealthy, "unhealthy", message
-	c.remedy = fmt.Sprintf("see what it says: `warrenctl service logs %s`; or correct the health check: `warrenctl service update %s --health-cmd`", t.GetServiceName(), t.GetServiceName())
+	c.remedy = fmt.Sprintf("see what it says: `warrenctl service logs %s`; or correct the health check: `warrenctl service update %s %s`",
+		t.GetServiceName(), t.GetServiceName(), probeFlag(s.Revision(t.GetServiceId(), t.GetRevision()).GetTask().GetHealth()))
+	if strings.Contains(message, `exec: "/bin/sh": stat`) {
+		c.remedy = fmt.Sprintf("its image has no shell to run the command: have its node probe it from outside, `warrenctl service update %s --health-http`, or --health-tcp, or --health-grpc", t.GetServiceName())
+	}
 	return c
 }
+
+// probeFlag is what a health check is corrected with.
+func probeFlag(h *warrenv1.HealthCheck) string {
+	switch h.GetProbe().(type) {
+	case *warrenv1.HealthCheck_Http:
+		return "--health-http"
+	case *warrenv1.HealthCheck_Tcp:
+		return "--health-tcp"
+	case *warrenv1.HealthCheck_Grpc:
+		return "--health-grpc"
+	}
+	return "--health-cmd"
+}
+
+// unprefixed leaves out of what a node says of a task that is unhealthy that it is so.
+func unprefixed(message string) string { return strings.TrimPrefix(message, "unhealthy: ") }
 
 // probedToDeath tells whether a task's last end was that of an attempt which had become unhealthy, and what its probe
 // had seen.
@@ -214,7 +263,7 @@ func probedToDeath(t *warrenv1.Task) (output string, was bool) {
 		case i.GetKind() == warrenv1.IncidentKind_INCIDENT_KIND_EXIT && attempt == 0:
 			attempt = i.GetAttempt()
 		case i.GetKind() == warrenv1.IncidentKind_INCIDENT_KIND_UNHEALTHY && (attempt == 0 || i.GetAttempt() == attempt):
-			return firstLine(i.GetMessage()), true
+			return unprefixed(firstLine(i.GetMessage())), true
 		case attempt != 0 && i.GetAttempt() < attempt:
 			return "", false
 		}

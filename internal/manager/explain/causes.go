@@ -26,6 +26,7 @@ const (
 	held                   // the rollout is held up
 	outside                // what is around it: ports, addresses
 	inProgress             // nothing is wrong: it takes its time
+	rested                 // nothing is wrong: it has ended, as it may
 )
 
 // cause is what ails one task, or more that it ails alike.

@@ -88,6 +88,10 @@ func drained(n *warrenv1.Node) {
 	n.Spec.Availability, n.WrittenBy = warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN, "anna"
 }
 
+func restarts(condition warrenv1.RestartCondition) func(*warrenv1.Service) {
+	return func(s *warrenv1.Service) { s.Spec.Task.Restart = &warrenv1.RestartPolicy{Condition: condition} }
+}
+
 func rollout(s warrenv1.RolloutState, message string) func(*warrenv1.Service) {
 	return func(service *warrenv1.Service) {
 		service.Rollout = &warrenv1.Rollout{From: 1, To: 2, State: s, StartedAt: ago(5 * time.Minute), Since: ago(2 * time.Minute), Message: message}
@@ -207,6 +211,27 @@ func TestTheLikeliestCauseComesFirst(t *testing.T) {
 		"its last one crashed, and the next is on its way": {web(1), []state.Object{
 			node("n1"), task(1, ended(failed, "exit code 1", "panic")), task(1, statetest.In(preparing), func(t *warrenv1.Task) { t.Meta.Id = "next" }),
 		}, []string{"web.1: exit code 1: panic"}, "logs"},
+		"program that the image has not": {web(2), []state.Object{
+			node("n1"), task(1, ended(rejected, `create container t1-1: exec: "/nope": stat /nope: no such file or directory`, "")),
+			task(2, ended(rejected, `create container t2-1: exec: "/nope": stat /nope: no such file or directory`, "")),
+		}, []string{`2 tasks: cannot be started: exec: "/nope": stat /nope: no such file or directory`}, "service update web --entrypoint"},
+		"failed and not to be restarted": {web(1, restarts(warrenv1.RestartCondition_RESTART_CONDITION_NONE)), []state.Object{node("n1"), task(1, ended(failed, "exit code 3", "no input"))},
+			[]string{"web.1: exit code 3: no input; its restart condition, none, lets it rest"}, "service update web --force"},
+		"completed, as it may": {web(2, restarts(warrenv1.RestartCondition_RESTART_CONDITION_ON_FAILURE)), []state.Object{
+			node("n1"), task(1, ended(warrenv1.TaskState_TASK_STATE_COMPLETE, "", "")), task(2, ended(failed, "exit code 1", "panic")),
+		}, []string{"web.2: exit code 1: panic", "web.1: has ended with exit code 0; its restart condition, on-failure, lets it rest"}, "logs web"},
+		"paused, and tried again at the moment": {web(1, rollout(paused, "1 of 1 slots failed: web.1: exit code 1")), []state.Object{
+			node("n1"), old(1), task(1, incidents(exit), func(t *warrenv1.Task) {
+				t.Status.Attempt, t.Status.Error, t.Status.Exit = 2, "exit code 1", &warrenv1.TaskExit{Code: 1, LastOutput: "panic: no database"}
+			})}, []string{
+			"web.1: exit code 1: panic: no database (attempt 2)",
+			"the rollout to revision 2 is paused since 00:58:00 UTC: 1 of 1 slots failed: web.1: exit code 1"}, "service logs web"},
+		"taken back before it was restarted": {web(2, gone), []state.Object{node("n1"), old(1), old(2), failure, task(1, incidents(exit), func(t *warrenv1.Task) {
+			statetest.Ended(warrenv1.TaskState_TASK_STATE_SHUTDOWN, now)(t)
+			t.Status.Error, t.Status.Exit = "exit code 1", &warrenv1.TaskExit{Code: 1, LastOutput: "panic: no database"}
+		})}, []string{
+			"the rollout to revision 2 failed, and the service went back to revision 1: 1 of 3 tasks failed: exit code 1",
+			"web.1: of revision 2: exit code 1: panic: no database"}, "service update web"},
 		"mount that is not there": {web(1), []state.Object{node("n1"), task(1, ended(rejected, "mount /data: /srv does not exist on this node: create it there, or correct the mount's source", ""))},
 			[]string{"web.1: cannot be started: mount /data: /srv does not exist on this node: create it there, or correct the mount's source"}, "on node n1"},
 		"removing": {web(2, func(s *warrenv1.Service) { s.Removing = true }), []state.Object{node("n1"), task(1, statetest.Desired(warrenv1.DesiredState_DESIRED_STATE_REMOVE))},
@@ -225,6 +250,48 @@ func TestTheLikeliestCauseComesFirst(t *testing.T) {
 				t.Errorf("wanted %q, actual %q", got.GetWanted(), got.GetActual())
 			}
 		})
+	}
+}
+
+// What a remedy names must be there to be taken.
+func TestARemedyFitsTheService(t *testing.T) {
+	crashed := task(1, ended(failed, "exit code 1", "panic"))
+	for name, c := range map[string]struct {
+		edit       func(*warrenv1.Service)
+		task       *warrenv1.Task
+		health     *warrenv1.HealthCheck
+		want, lack string
+	}{
+		"goes back":             {func(*warrenv1.Service) {}, crashed, nil, "service rollback web", "--health"},
+		"has none to go to":     {func(s *warrenv1.Service) { s.PreviousRevision = 0 }, crashed, nil, "service logs web", "rollback"},
+		"probed by HTTP":        {func(*warrenv1.Service) {}, task(1, unhealthy), &warrenv1.HealthCheck{Probe: &warrenv1.HealthCheck_Http{Http: &warrenv1.HttpProbe{}}}, "--health-http", "--health-cmd"},
+		"probed by its image's": {func(*warrenv1.Service) {}, task(1, unhealthy), nil, "--health-cmd", "--health-http"},
+		"probed by a shell that is not there": {func(*warrenv1.Service) {}, task(1, unhealthy, func(t *warrenv1.Task) {
+			t.Status.Health.Output = `OCI runtime exec failed: exec failed: exec: "/bin/sh": stat /bin/sh: no such file or directory`
+		}), nil, "--health-http", "--health-cmd"},
+		"is on its way back": {func(s *warrenv1.Service) { s.Rollout.Rollback = true; orders("pat")(s) }, old(1), nil, "service resume web", "abort"},
+		"paused by a user":   {orders("pat"), old(1), nil, "service abort web", "rollback"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			service := web(1, rollout(paused, ""), c.edit)
+			s := snapshot(t, service, node("n1"), c.task, &warrenv1.Revision{
+				Meta: &warrenv1.Meta{Id: state.RevisionID("web", 2)}, ServiceId: "web", Number: 2,
+				Task: &warrenv1.TaskSpec{Container: &warrenv1.ContainerSpec{Image: "shop:2"}, Health: c.health},
+			})
+			remedy := explain.Service(s, s.Service("web"), nil, now).GetCauses()[0].GetRemedy()
+			if !strings.Contains(remedy, c.want) || strings.Contains(remedy, c.lack) {
+				t.Errorf("remedy %q", remedy)
+			}
+		})
+	}
+}
+
+// A task on a node that is down is held to run, which is not to say that anybody reaches it.
+func TestHowManyAreReachedIsToldBesideHowManyRun(t *testing.T) {
+	s := snapshot(t, web(4), node("n1", is(warrenv1.NodeState_NODE_STATE_DOWN)), node("n2"),
+		task(1, statetest.NotServing), task(2, on("n2"), unhealthy), task(3, on("n2")), task(4, on("n2")))
+	if got := explain.Service(s, s.Service("web"), nil, now).GetActual(); got != "4 running, 1 unhealthy, 1 taking no connections" {
+		t.Error(got)
 	}
 }
 

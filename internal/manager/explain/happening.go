@@ -160,7 +160,7 @@ func (h *history) incidents(t *warrenv1.Task) {
 	const object = warrenv1.EventObject_EVENT_OBJECT_TASK
 	name, id, status := h.taskName(t), t.GetMeta().GetId(), t.GetStatus()
 	for _, i := range status.GetIncidents() {
-		h.add(i.GetAt(), object, name, "", "task %s %s on node %s%s", name, befell(i.GetKind()), h.nodeName(t.GetNodeId()), because(lines(i.GetMessage())))
+		h.add(i.GetAt(), object, name, "", "task %s %s on node %s%s", name, befell(i.GetKind()), h.nodeName(t.GetNodeId()), because(lines(unprefixed(i.GetMessage()))))
 	}
 	if exit := status.GetExit(); exit != nil && len(status.GetIncidents()) == 0 && failed(status.GetState()) && !h.seen[id+" "+word(status.GetState().String(), "TASK_STATE_")] {
 		h.add(cmp.Or(exit.GetAt(), status.GetSince()), object, name, "", "task %s ended on node %s%s%s", name, h.nodeName(t.GetNodeId()),

@@ -46,6 +46,7 @@ func actualOf(p *warrenv1.ServiceProgress) string {
 	}
 	add(p.GetRunning()-min(p.GetUpdated(), p.GetRunning()), "of another revision")
 	add(p.GetUnhealthy(), "unhealthy")
+	add(p.GetRunning()-min(p.GetServing()+p.GetUnhealthy(), p.GetRunning()), "taking no connections")
 	add(p.GetStopping(), "stopping")
 	return strings.Join(parts, ", ")
 }
@@ -77,7 +78,14 @@ func (s scene) slotCauses(all *causes, service *warrenv1.Service, in *slot.Slot)
 	case waiting >= 0 && s.stuck(all, in.Live, in.Live[waiting]):
 	case current >= 0:
 		t := in.Live[current]
-		if c, ails := s.ailment(t); ails {
+		c, ails := s.ailment(t)
+		if failing(service) && (!ails || c.rank == inProgress) {
+			// It is tried again at the moment, and has its part in what the rollout is paused for.
+			if last, ailed := s.before(t); ailed {
+				c, ails = last, true
+			}
+		}
+		if ails {
 			// What the one before has died of says more than that the next is on its way.
 			if last, ailed := s.lastEnd(service, in); ailed && c.rank == inProgress {
 				c = last
@@ -98,7 +106,9 @@ func (s scene) slotCauses(all *causes, service *warrenv1.Service, in *slot.Slot)
 			rank: inProgress, key: "turn", objects: []string{s.taskName(t)}, noun: "task",
 			message: fmt.Sprintf("waits for its turn to be replaced by one of revision %d", service.GetRevision()),
 		})
-	case !in.Done(service, service.GetRevision()):
+	case in.Done(service, service.GetRevision()):
+		all.add(s.rests(service, in.Ended[0]))
+	default:
 		if last, ailed := s.lastEnd(service, in); ailed {
 			if next := in.NotBefore(service, service.GetRevision()); next.After(s.now) {
 				last.message += fmt.Sprintf("; tried again at %s", next.UTC().Format("15:04:05 UTC"))
@@ -108,12 +118,42 @@ func (s scene) slotCauses(all *causes, service *warrenv1.Service, in *slot.Slot)
 	}
 }
 
+// failing tells whether a service's rollout is paused because its tasks fail.
+func failing(service *warrenv1.Service) bool {
+	r := service.GetRollout()
+	return r.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_PAUSED && !service.GetOrders().GetPaused() && r.GetTo() == service.GetRevision()
+}
+
 // lastEnd tells what the slot's last task of the current revision has ended of.
 func (s scene) lastEnd(service *warrenv1.Service, in *slot.Slot) (cause, bool) {
 	if len(in.Ended) == 0 || in.Ended[0].GetRevision() != service.GetRevision() || !failed(in.Ended[0].GetStatus().GetState()) {
 		return cause{}, false
 	}
 	return s.ailment(in.Ended[0])
+}
+
+// rests tells what the last task has ended of in a slot that the restart policy lets rest.
+func (s scene) rests(service *warrenv1.Service, t *warrenv1.Task) cause {
+	c, _ := s.ailment(t)
+	again := fmt.Sprintf("have it run once more: `warrenctl service update %s --force`", service.GetSpec().GetName())
+	if t.GetStatus().GetState() == warrenv1.TaskState_TASK_STATE_COMPLETE {
+		c.rank, c.key, c.message, c.remedy = rested, "rests", "has ended with exit code 0", again
+	} else {
+		c.key += ", rests"
+		c.remedy += "; or " + again
+	}
+	c.message += "; its restart condition, " + conditionOf(service) + ", lets it rest"
+	return c
+}
+
+func conditionOf(service *warrenv1.Service) string {
+	switch service.GetSpec().GetTask().GetRestart().GetCondition() {
+	case warrenv1.RestartCondition_RESTART_CONDITION_NONE:
+		return "none"
+	case warrenv1.RestartCondition_RESTART_CONDITION_ON_FAILURE:
+		return "on-failure"
+	}
+	return "any"
 }
 
 // stuck tells of a task that stays where it is not to be, as next, its replacement, fits nowhere.
@@ -152,16 +192,20 @@ func (s scene) stuck(all *causes, live []*warrenv1.Task, next *warrenv1.Task) bo
 func (s scene) rolloutCauses(all *causes, service *warrenv1.Service) {
 	r, name := service.GetRollout(), service.GetSpec().GetName()
 	about := cause{rank: held, at: r.GetSince().AsTime().UnixNano()}
+	orBack := fmt.Sprintf("; or go back: `warrenctl service abort %s`", name)
+	if r.GetRollback() { // it goes back already
+		orBack = ""
+	}
 	switch {
 	case r.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_PAUSED && service.GetOrders().GetPaused():
 		about.message = fmt.Sprintf("the rollout to revision %d is paused%s%s", r.GetTo(), s.since(r.GetSince()), by(service.GetOrders().GetBy()))
-		about.remedy = fmt.Sprintf("have it go on: `warrenctl service resume %s`; or go back: `warrenctl service rollback %s`", name, name)
+		about.remedy = fmt.Sprintf("have it go on: `warrenctl service resume %s`%s", name, orBack)
 	case r.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_PAUSED:
 		about.message = fmt.Sprintf("the rollout to revision %d is paused%s%s", r.GetTo(), s.since(r.GetSince()), because(r.GetMessage()))
-		about.remedy = fmt.Sprintf("correct the service, `warrenctl service update %s`, or go back, `warrenctl service rollback %s`; or have it go on all the same: `warrenctl service resume %s`", name, name, name)
+		about.remedy = fmt.Sprintf("correct the service: `warrenctl service update %s`%s; or have it go on all the same: `warrenctl service resume %s`", name, orBack, name)
 	case r.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_WAITING:
 		about.message = fmt.Sprintf("the rollout to revision %d waits to be promoted%s%s", r.GetTo(), s.since(r.GetSince()), because(r.GetMessage()))
-		about.remedy = fmt.Sprintf("`warrenctl service promote %s`; or go back: `warrenctl service rollback %s`", name, name)
+		about.remedy = fmt.Sprintf("`warrenctl service promote %s`%s", name, orBack)
 	case r.GetRollback() && r.GetTo() == service.GetRevision() && s.Revision(service.GetMeta().GetId(), r.GetFrom()).GetFailure() != "":
 		failure := s.Revision(service.GetMeta().GetId(), r.GetFrom()).GetFailure()
 		verb := "the service went back"
@@ -193,14 +237,34 @@ func (s scene) outdated(service *warrenv1.Service) bool {
 // failedOf adds what the tasks of a revision have ended of that the service has gone back from.
 func (s scene) failedOf(all *causes, service *warrenv1.Service, revision uint64) {
 	for t := range s.TasksByService(service.GetMeta().GetId()) {
-		if t.GetRevision() == revision && failed(t.GetStatus().GetState()) {
-			if c, ails := s.ailment(t); ails {
-				c.key = fmt.Sprintf("%d %s", revision, c.key)
-				c.message = fmt.Sprintf("of revision %d: %s", revision, c.message)
-				all.add(c)
-			}
+		if t.GetRevision() != revision {
+			continue
+		}
+		c, ails := s.ailment(t)
+		if !ails {
+			c, ails = s.before(t)
+		}
+		if ails && c.rank != inProgress {
+			c.key = fmt.Sprintf("%d %s", revision, c.key)
+			c.message = fmt.Sprintf("of revision %d: %s", revision, c.message)
+			all.add(c)
 		}
 	}
+}
+
+// before tells what a task ailed of that was stopped for it: its program ended, or it failed its probes, and it was
+// taken back before its node had done anything more about that.
+func (s scene) before(t *warrenv1.Task) (cause, bool) {
+	c := about(s.taskName(t), t)
+	for _, i := range slices.Backward(t.GetStatus().GetIncidents()) {
+		switch i.GetKind() {
+		case warrenv1.IncidentKind_INCIDENT_KIND_EXIT:
+			return s.crash(c, t), true
+		case warrenv1.IncidentKind_INCIDENT_KIND_UNHEALTHY:
+			return s.unhealthy(c, t, "became unhealthy"+because(unprefixed(firstLine(i.GetMessage())))), true
+		}
+	}
+	return c, false
 }
 
 // failed tells whether a task has ended by itself, or could not be started.
