@@ -51,6 +51,9 @@ func runningOf(progress *warrenv1.ServiceProgress) string {
 	if n := progress.GetUnhealthy(); n > 0 {
 		said += fmt.Sprintf(", %d unhealthy", n)
 	}
+	if n := silent(progress); n > 0 {
+		said += fmt.Sprintf(", %d not serving", n)
+	}
 	if n := progress.GetStopping(); n > 0 {
 		said += fmt.Sprintf(", %d stopping", n)
 	}

@@ -56,11 +56,20 @@ func Services(entries []*warrenv1.ServiceEntry, now time.Time) *output.Table {
 	return t
 }
 
+// silent counts tasks that run, or did when their node was last heard of, and take no connections although none has found them
+// unhealthy.
+func silent(p *warrenv1.ServiceProgress) int {
+	return int(p.GetRunning()) - int(p.GetServing()) - int(p.GetUnhealthy())
+}
+
 // standing says what numbers do not: that tasks are unhealthy, and that a rollout rests.
 func standing(s *warrenv1.Service, p *warrenv1.ServiceProgress) string {
 	var said []string
 	if n := p.GetUnhealthy(); n > 0 {
 		said = append(said, fmt.Sprintf("%d unhealthy", n))
+	}
+	if n := silent(p); n > 0 {
+		said = append(said, fmt.Sprintf("%d not serving", n))
 	}
 	switch s.GetRollout().GetState() {
 	case warrenv1.RolloutState_ROLLOUT_STATE_RUNNING:

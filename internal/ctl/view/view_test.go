@@ -81,7 +81,7 @@ var spec = &warrenv1.ServiceSpec{
 func TestServicesAsPeopleSeeThem(t *testing.T) {
 	web := &warrenv1.ServiceEntry{
 		Service:  &warrenv1.Service{Meta: meta("abcdefghijklmnop", 3*time.Hour), Spec: spec, Revision: 2},
-		Progress: &warrenv1.ServiceProgress{Desired: 3, Running: 2, Updated: 1, Stopping: 1, Reason: "2 nodes: 1 lacks 512 MiB, 1 drained"},
+		Progress: &warrenv1.ServiceProgress{Desired: 3, Running: 2, Serving: 2, Updated: 1, Stopping: 1, Reason: "2 nodes: 1 lacks 512 MiB, 1 drained"},
 	}
 	table(t, "services", Services([]*warrenv1.ServiceEntry{
 		web,
@@ -129,7 +129,7 @@ var connected = &warrenv1.ServiceEntry{
 			Problems: []string{"port 443/tcp: no port from 30000 to 32767 is free"},
 		},
 	},
-	Progress: &warrenv1.ServiceProgress{Desired: 1, Running: 1, Updated: 1, Converged: true},
+	Progress: &warrenv1.ServiceProgress{Desired: 1, Running: 1, Serving: 1, Updated: 1, Converged: true},
 }
 
 func TestTasksAsPeopleSeeThem(t *testing.T) {
