@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/state"
@@ -146,6 +147,20 @@ func (r *registrar) take() map[string]*entry {
 	return taken
 }
 
+// errNotGivenUp is why a node is not taken in yet that was removed a moment ago: its tasks would be those of a new node, with
+// addresses of the subnet that the old one had and that may be another's by now.
+var errNotGivenUp = errors.New("the node was removed from the cluster and its tasks are not given up yet: it is taken in when they are")
+
+// hasTasks tells whether a node has tasks that have not ended.
+func hasTasks(s state.Snapshot, node string) bool {
+	for t := range s.TasksByNode(node) {
+		if !lifecycle.Ended(t.GetStatus().GetState()) {
+			return true
+		}
+	}
+	return false
+}
+
 // write proposes what the entries change. Those that the state has overtaken are put back, to be
 // decided anew, unless there is a later one of that node by now.
 func (r *registrar) write(ctx context.Context, entries map[string]*entry) error {
@@ -155,6 +170,11 @@ func (r *registrar) write(ctx context.Context, entries map[string]*entry) error 
 	for node, e := range entries {
 		if e.join && authority.IsRemoved(snapshot.Authority(), node) {
 			e.err = authority.ErrRemoved
+			close(e.done)
+			continue
+		}
+		if e.join && snapshot.Node(node) == nil && hasTasks(snapshot, node) {
+			e.err = errNotGivenUp
 			close(e.done)
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,7 +37,7 @@ func newRig(t *testing.T, objects ...state.Object) *rig {
 // newRigWith lets the dispatcher propose through a proposer of its own making.
 func newRigWith(t *testing.T, wrap func(loop.Proposer) loop.Proposer, objects ...state.Object) *rig {
 	t.Helper()
-	store := statetest.New(t, append([]state.Object{statetest.Cluster()}, objects...)...)
+	store := statetest.New(t, withNodes(append([]state.Object{statetest.Cluster()}, objects...))...)
 	r := &rig{t: t, store: store, proposer: statetest.NewProposer(store)}
 	var proposer loop.Proposer = r.proposer
 	if wrap != nil {
@@ -46,6 +47,25 @@ func newRigWith(t *testing.T, wrap func(loop.Proposer) loop.Proposer, objects ..
 	r.lead()
 	t.Cleanup(func() { _ = r.stop() })
 	return r
+}
+
+// withNodes adds the nodes that tasks are on and that are not there, silent so far.
+func withNodes(objects []state.Object) []state.Object {
+	known := map[string]bool{"": true}
+	for _, o := range objects {
+		if n, ok := o.(*warrenv1.Node); ok {
+			known[n.GetMeta().GetId()] = true
+		}
+	}
+	for _, o := range slices.Clone(objects) {
+		if t, ok := o.(*warrenv1.Task); ok && !known[t.GetNodeId()] {
+			known[t.GetNodeId()] = true
+			objects = append(objects, statetest.Node(t.GetNodeId(), func(n *warrenv1.Node) {
+				n.Status.State = warrenv1.NodeState_NODE_STATE_UNKNOWN
+			}))
+		}
+	}
+	return objects
 }
 
 // lead makes the dispatcher serve until stop.

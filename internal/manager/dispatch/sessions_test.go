@@ -399,3 +399,17 @@ func TestAnAgentThatComesJustBeforeTheTermBeginsIsServed(t *testing.T) {
 		early.welcome()
 	})
 }
+
+func TestANodeThatWasRemovedIsTakenInWhenItsTasksAreGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, append(web(), statetest.Task("t1", "web", 1, "n1"))...)
+		statetest.Remove(t, r.store, state.KeyOf(r.store.Snapshot().Node("n1")))
+		early := r.dial("n1")
+		<-early.done
+		if connect.CodeOf(early.err) != connect.CodeUnavailable || r.store.Snapshot().Node("n1") != nil {
+			t.Errorf("taken in with the tasks of the node that was: %v", early.err)
+		}
+		r.edit("t1", func(t *warrenv1.Task) { t.Status.State = lost })
+		r.dial("n1").welcome()
+	})
+}

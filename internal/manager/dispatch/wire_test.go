@@ -44,7 +44,7 @@ func serve(t testing.TB, objects ...state.Object) *served {
 	t.Helper()
 	// These agents do not heartbeat.
 	patient := statetest.Cluster(func(c *warrenv1.Cluster) { c.Spec.HeartbeatInterval = durationpb.New(time.Minute) })
-	store := statetest.New(t, append([]state.Object{patient}, objects...)...)
+	store := statetest.New(t, withNodes(append([]state.Object{patient}, objects...))...)
 	proposer := statetest.NewProposer(store)
 	d := New(store, proposer, slog.New(slog.DiscardHandler))
 	mux := http.NewServeMux()
