@@ -65,7 +65,7 @@ type local struct {
 	name    string
 	image   string
 	pin     string     // what the image stands for; empty where the node finds out
-	address netip.Addr // held until it has ended
+	address netip.Addr // held until managers have forgotten the task: they may hear of its end later than of another's start
 	overlay bool
 	status  *warrenv1.TaskStatus
 	alive   bool          // a goroutine looks after it
@@ -471,8 +471,6 @@ func (a *agent) become(t *local, s warrenv1.TaskState) {
 	t.status.Address = ""
 	if t.address.IsValid() && !lifecycle.Ended(s) {
 		t.status.Address = t.address.String()
-	} else {
-		t.address = netip.Addr{}
 	}
 	if s == warrenv1.TaskState_TASK_STATE_RUNNING {
 		t.status.StartedAt = now
