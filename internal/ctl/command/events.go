@@ -22,7 +22,7 @@ import (
 type Events struct {
 	Follow bool     `short:"f" help:"Go on with new events until Ctrl-C."`
 	Since  string   `help:"Only events since then: 10m ago or 2026-11-23T10:00:00Z. Default: all remembered ones; with -f none." placeholder:"WHEN"`
-	Filter []string `sep:"none" help:"Only events of this type of object: cluster, node, service or task." placeholder:"type=WORD"`
+	Filter []string `sep:"none" help:"Only events of this type of object: cluster, network, node, service or task." placeholder:"type=WORD"`
 	Output string   `short:"o" enum:"text,json" default:"text" help:"text, or json with one event a line." placeholder:"FORM"`
 }
 
@@ -73,7 +73,7 @@ func (c *Events) request(now time.Time) (*warrenv1.WatchEventsRequest, error) {
 		key, value, _ := strings.Cut(f, "=")
 		number, known := warrenv1.EventObject_value["EVENT_OBJECT_"+strings.ToUpper(value)]
 		if key != "type" || !known || number == 0 {
-			return nil, failure.Usagef("--filter %s: not type=cluster, type=node, type=service or type=task", f)
+			return nil, failure.Usagef("--filter %s: not type=cluster, type=network, type=node, type=service or type=task", f)
 		}
 		req.Objects = append(req.Objects, warrenv1.EventObject(number))
 	}
@@ -113,6 +113,9 @@ func (c *Events) print(s *Session, e *warrenv1.Event) error {
 		s.Out.Paint(output.Distinct(e.GetObjectName()), e.GetObjectName()) + " " + e.GetAction()
 	if m := output.OneLine(e.GetMessage()); m != "" {
 		line += ": " + m
+	}
+	if by := output.OneLine(e.GetBy()); by != "" && !strings.Contains(line, "by "+by) {
+		line += " (by " + by + ")"
 	}
 	return s.print(line)
 }

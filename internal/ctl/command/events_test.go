@@ -43,6 +43,21 @@ func TestAnEventIsShownOnceWhicheverManagerTellsIt(t *testing.T) {
 	}
 }
 
+func TestAnEventIsShownWithWhoDidIt(t *testing.T) {
+	for want, e := range map[string]*warrenv1.Event{
+		" service web scaled: service web scaled to 3 (by anna)\n": {Action: "scaled", Message: "service web scaled to 3", By: "anna"},
+		" service web paused: service web paused by anna\n":        {Action: "paused", Message: "service web paused by anna", By: "anna"},
+		" service web running\n":                                   {Action: "running"},
+	} {
+		e.Object, e.ObjectName, e.Time = warrenv1.EventObject_EVENT_OBJECT_SERVICE, "web", timestamppb.New(time.Unix(0, 0))
+		var out bytes.Buffer
+		s := &Session{Streams: &output.Streams{Out: output.Stream{Writer: &out}, Now: time.Now}}
+		if err := (&Events{}).print(s, e); err != nil || !strings.HasSuffix(out.String(), want) {
+			t.Errorf("%q, %v; want %q", out.String(), err, want)
+		}
+	}
+}
+
 // cue is a writer that sends each line on.
 type cue struct {
 	bytes.Buffer

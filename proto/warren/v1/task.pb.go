@@ -848,7 +848,7 @@ func (x *TaskEntry) GetImage() string {
 type GetTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id, unique beginning of an id, or SERVICE.SLOT (SERVICE.NODE of a global service) for that
-	// slot's newest task.
+	// slot's task: the one that lives, or else its newest.
 	Ref           string `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
