@@ -404,6 +404,7 @@ func TestANodeThatWasRemovedIsTakenInWhenItsTasksAreGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, append(web(), statetest.Task("t1", "web", 1, "n1"))...)
 		statetest.Remove(t, r.store, state.KeyOf(r.store.Snapshot().Node("n1")))
+		synctest.Wait() // a session that begins before the term has seen the removal is ended by it
 		early := r.dial("n1")
 		<-early.done
 		if connect.CodeOf(early.err) != connect.CodeUnavailable || r.store.Snapshot().Node("n1") != nil {

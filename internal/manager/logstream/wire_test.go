@@ -96,7 +96,7 @@ func attend(t *testing.T, client warrenv1connect.SessionServiceClient, node stri
 }
 
 func TestOutputTravelsFromAgentToUser(t *testing.T) {
-	http, url := serve(t, statetest.Cluster(), statetest.Replicated("web", 2),
+	http, url := serve(t, statetest.Cluster(), statetest.Node("n1"), statetest.Replicated("web", 2),
 		statetest.Task("t1", "web", 1, "n1"), statetest.Task("t2", "web", 2, "n1"))
 	client := warrenv1connect.NewSessionServiceClient(http, url)
 	closed := attend(t, client, "n1", func(ask *warrenv1.OpenStream) {

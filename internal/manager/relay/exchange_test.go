@@ -174,8 +174,8 @@ func TestAStreamsIDIsGoodOnce(t *testing.T) {
 	_, stream, _, client := connected(t)
 	for _, id := range []string{stream.id, "guess", ""} {
 		again := client.Relay(t.Context())
-		if err := again.Send(&warrenv1.RelayRequest{StreamId: id}); err != nil {
-			t.Fatal(err)
+		if err := again.Send(&warrenv1.RelayRequest{StreamId: id}); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err) // EOF where the answer was faster than the rest of the message: Receive tells it
 		}
 		if _, err := again.Receive(); connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("stream id %q: %v", id, err)
