@@ -71,6 +71,9 @@ func (s *story) end(t testscript.T) {
 	if wentWell {
 		left = s.leftovers()
 	}
+	if left != nil {
+		t.Log(left) // once more at the end, after much else
+	}
 	if !wentWell || left != nil {
 		logJournals(s.ctx, t, s.lab)
 	}
