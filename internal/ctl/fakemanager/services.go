@@ -363,6 +363,7 @@ func (h nodeService) UpdateNode(_ context.Context, req *connect.Request[warrenv1
 		h.m.reconcile(s)
 	}
 	h.m.touch(n.GetMeta())
+	h.m.tell(warrenv1.EventObject_EVENT_OBJECT_NODE, n.GetMeta().GetId(), n.GetFacts().GetHostname(), "updated", "")
 	return connect.NewResponse(&warrenv1.UpdateNodeResponse{Node: proto.CloneOf(n)}), nil
 }
 
@@ -377,6 +378,7 @@ func (h nodeService) DeleteNode(_ context.Context, req *connect.Request[warrenv1
 		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("node %s is ready: stop its agent first, or remove it with --force", n.GetFacts().GetHostname()))
 	}
 	h.m.nodes = slices.DeleteFunc(h.m.nodes, func(o *warrenv1.Node) bool { return o == n })
+	h.m.tell(warrenv1.EventObject_EVENT_OBJECT_NODE, n.GetMeta().GetId(), n.GetFacts().GetHostname(), "removed", "")
 	h.m.bump()
 	return connect.NewResponse(&warrenv1.DeleteNodeResponse{Node: proto.CloneOf(n)}), nil
 }
@@ -456,6 +458,10 @@ func tail(lines []*warrenv1.LogLine, n int) []*warrenv1.LogLine {
 type eventService struct{ m *Manager }
 
 func (h eventService) WatchEvents(ctx context.Context, req *connect.Request[warrenv1.WatchEventsRequest], stream *connect.ServerStream[warrenv1.WatchEventsResponse]) error {
+	// The headers go now, as a manager's do.
+	if err := stream.Send(nil); err != nil {
+		return err
+	}
 	for sent := 0; ; {
 		changed, cut := h.m.wait()
 		h.m.mu.Lock()
