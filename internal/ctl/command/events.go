@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/ctl/client"
@@ -23,7 +22,7 @@ type Events struct {
 	Follow bool     `short:"f" help:"Go on with new events until Ctrl-C."`
 	Since  string   `help:"Only events since then: 10m ago or 2026-11-23T10:00:00Z. Default: all remembered ones; with -f none." placeholder:"WHEN"`
 	Filter []string `sep:"none" help:"Only events of this type of object: cluster, network, node, service or task." placeholder:"type=WORD"`
-	Output string   `short:"o" enum:"text,json" default:"text" help:"text, or json with one event a line." placeholder:"FORM"`
+	Output string   `short:"o" enum:"text,json,yaml" default:"text" help:"text, json with one event a line, or yaml with a document for each." placeholder:"FORM"`
 }
 
 // Help is the text below the usage line.
@@ -101,12 +100,8 @@ func (c *Events) stream(ctx context.Context, s *Session, req *warrenv1.WatchEven
 }
 
 func (c *Events) print(s *Session, e *warrenv1.Event) error {
-	if c.Output == "json" {
-		line, err := protojson.Marshal(e)
-		if err != nil {
-			return err
-		}
-		return s.print(string(line))
+	if c.Output == "json" || c.Output == "yaml" {
+		return output.Record(s.Out, c.Output, e)
 	}
 	at := e.GetTime().AsTime().In(s.Now().Location()).Format("2006-01-02T15:04:05.000Z07:00")
 	line := s.Out.Paint(output.Faint, at) + " " + view.Object(e.GetObject()) + " " +

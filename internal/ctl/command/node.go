@@ -108,12 +108,13 @@ func (c *NodeInspect) Run(ctx context.Context, s *Session) error {
 
 // NodeDescribe is `node describe`.
 type NodeDescribe struct {
+	output.DescribeFlags
 	Nodes []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
 }
 
 // Run does it.
 func (c *NodeDescribe) Run(ctx context.Context, s *Session) error {
-	return inspectNodes(ctx, s, output.InspectFlags{Pretty: true}, c.Nodes)
+	return inspectNodes(ctx, s, c.Inspect(), c.Nodes)
 }
 
 // nodeSubject is what templates see: it has the node's own fields at hand, as Docker's has.

@@ -112,12 +112,13 @@ func (c *ServiceInspect) Run(ctx context.Context, s *Session) error {
 
 // ServiceDescribe is `service describe`.
 type ServiceDescribe struct {
+	output.DescribeFlags
 	Services []string `arg:"" name:"service" complete:"service" help:"Name, id or beginning of an id."`
 }
 
 // Run does it.
 func (c *ServiceDescribe) Run(ctx context.Context, s *Session) error {
-	return inspectServices(ctx, s, output.InspectFlags{Pretty: true}, c.Services)
+	return inspectServices(ctx, s, c.Inspect(), c.Services)
 }
 
 func inspectServices(ctx context.Context, s *Session, f output.InspectFlags, refs []string) error {

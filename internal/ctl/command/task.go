@@ -111,12 +111,13 @@ func (c *TaskInspect) Run(ctx context.Context, s *Session) error {
 
 // TaskDescribe is `task describe`.
 type TaskDescribe struct {
+	output.DescribeFlags
 	Tasks []string `arg:"" name:"task" complete:"task" help:"SERVICE.SLOT, id or beginning of an id."`
 }
 
 // Run does it.
 func (c *TaskDescribe) Run(ctx context.Context, s *Session) error {
-	return inspectTasks(ctx, s, output.InspectFlags{Pretty: true}, c.Tasks)
+	return inspectTasks(ctx, s, c.Inspect(), c.Tasks)
 }
 
 func inspectTasks(ctx context.Context, s *Session, f output.InspectFlags, refs []string) error {
