@@ -209,9 +209,22 @@ func (m *Manager) touch(meta *warrenv1.Meta) {
 }
 
 func (m *Manager) tell(object warrenv1.EventObject, id, name, action, message string) {
-	m.events = append(m.events, &warrenv1.Event{
+	e := &warrenv1.Event{
 		Index: m.index, Time: timestamppb.Now(), Object: object, ObjectId: id, ObjectName: name, Action: action, Message: message,
-	})
+	}
+	switch object {
+	case warrenv1.EventObject_EVENT_OBJECT_SERVICE: // tasks and nodes do by themselves what follows
+		e.ServiceId, e.By = id, "anna"
+	case warrenv1.EventObject_EVENT_OBJECT_NODE:
+		e.NodeId, e.NodeName, e.By = id, name, "anna"
+	case warrenv1.EventObject_EVENT_OBJECT_TASK:
+		for _, t := range m.tasks {
+			if t.GetMeta().GetId() == id {
+				e.ServiceId, e.NodeId, e.NodeName = t.GetServiceId(), t.GetNodeId(), m.hostname(t.GetNodeId())
+			}
+		}
+	}
+	m.events = append(m.events, e)
 }
 
 func (m *Manager) hostname(nodeID string) string {

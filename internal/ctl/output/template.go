@@ -1,6 +1,7 @@
 package output
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,6 +21,28 @@ var functions = template.FuncMap{
 	"split": strings.Split,
 	"lower": strings.ToLower,
 	"upper": strings.ToUpper,
+}
+
+// Template is what --format gives, for what comes one after the other.
+type Template struct{ parsed *template.Template }
+
+// NewTemplate reads a template; what is wrong with it is wrong usage.
+func NewTemplate(format string) (*Template, error) {
+	t, err := parse(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(format))
+	if err != nil {
+		return nil, err
+	}
+	return &Template{t}, nil
+}
+
+// Print writes one line of what the template makes of data.
+func (t *Template) Print(s Stream, data any) error {
+	var b bytes.Buffer
+	if err := execute(t.parsed, &b, data); err != nil {
+		return err
+	}
+	_, err := s.Write(b.Bytes())
+	return err
 }
 
 func parse(format string) (*template.Template, error) {
