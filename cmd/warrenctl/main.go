@@ -37,6 +37,7 @@ import (
 	"github.com/cuemby/warren/internal/ctl/command"
 	"github.com/cuemby/warren/internal/ctl/durations"
 	"github.com/cuemby/warren/internal/ctl/failure"
+	"github.com/cuemby/warren/internal/ctl/numbers"
 	"github.com/cuemby/warren/internal/ctl/output"
 	"github.com/cuemby/warren/internal/ctl/specflags"
 )
@@ -93,7 +94,7 @@ func run() int {
 		return ended // the help has been shown
 	}
 	if err != nil {
-		report(streams, failure.AsUsage(err))
+		report(streams, failure.AsUsage(command.Reword(err)))
 		streams.Err.Printf("See `%s --help`.", askedFor(parser, err))
 		return failure.Usage
 	}
@@ -119,6 +120,7 @@ func newParser(ctx context.Context, into *cli, streams *output.Streams, exit fun
 		kong.Exit(exit),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		durations.Flags(),
+		numbers.Flags(),
 	)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -212,7 +213,7 @@ func read(from interface{ Decode(into any) error }) (all []any, err error) {
 	for {
 		var one any
 		switch err := from.Decode(&one); {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return all, nil
 		case err != nil:
 			return nil, fmt.Errorf("after %d documents: %w", len(all), err)

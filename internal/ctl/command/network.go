@@ -127,7 +127,7 @@ func (c *NetworkLs) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	if entries, err = networkFilters.apply(entries, c.Filter); err != nil {
+	if entries, err = networkFilters.apply(entries, c.Filter, nil); err != nil {
 		return err
 	}
 	return c.List(s.Out, view.Networks(entries, s.Now()))

@@ -91,10 +91,10 @@ func (s *Session) revisions(ctx context.Context, ref string) ([]*warrenv1.Revisi
 
 // ServiceDiff is `service diff`.
 type ServiceDiff struct {
-	Output  string `short:"o" enum:"diff,json,yaml" default:"diff" help:"diff, or json or yaml with each field that changed." placeholder:"FORM"`
-	Service string `arg:"" complete:"service" help:"Name, id or beginning of an id."`
-	From    uint64 `arg:"" optional:"" name:"from" help:"Revision to compare. Default: the one before the current."`
-	To      uint64 `arg:"" optional:"" name:"to" help:"Revision to compare it with. Default: the current."`
+	Output  string  `short:"o" enum:"diff,json,yaml" default:"diff" help:"diff, or json or yaml with each field that changed." placeholder:"FORM"`
+	Service string  `arg:"" complete:"service" help:"Name, id or beginning of an id."`
+	From    *uint64 `arg:"" optional:"" name:"from" help:"Revision to compare. Default: the one before the current."`
+	To      *uint64 `arg:"" optional:"" name:"to" help:"Revision to compare it with. Default: the current."`
 }
 
 // Help is the text below the usage line.
@@ -113,11 +113,18 @@ func (c *ServiceDiff) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	from, to := c.From, c.To
-	if to == 0 {
-		to = svc.GetRevision()
+	for _, given := range []*uint64{c.From, c.To} {
+		if given != nil && *given == 0 {
+			return failure.Usagef("revisions are numbered from 1: `warrenctl service history %s` shows them", svc.GetSpec().GetName())
+		}
 	}
-	if from == 0 {
+	from, to := uint64(0), svc.GetRevision()
+	if c.To != nil {
+		to = *c.To
+	}
+	if c.From != nil {
+		from = *c.From
+	} else {
 		if from = svc.GetPreviousRevision(); from == 0 {
 			return fmt.Errorf("service %s has had no revision before %d: there is nothing to compare", svc.GetSpec().GetName(), svc.GetRevision())
 		}

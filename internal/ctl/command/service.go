@@ -56,11 +56,15 @@ var serviceFilters = filters[*warrenv1.ServiceEntry]{
 	"name": func(e *warrenv1.ServiceEntry, v string) bool {
 		return strings.HasPrefix(e.GetService().GetSpec().GetName(), v)
 	},
-	"mode": func(e *warrenv1.ServiceEntry, v string) bool { return view.Mode(e.GetService().GetSpec()) == v },
+	"mode": func(e *warrenv1.ServiceEntry, v string) bool {
+		return strings.EqualFold(view.Mode(e.GetService().GetSpec()), v)
+	},
 	"label": func(e *warrenv1.ServiceEntry, v string) bool {
 		return hasLabel(e.GetService().GetSpec().GetLabels(), v)
 	},
 }
+
+var serviceWords = filterWords{"mode": {"replicated", "global"}}
 
 // Run does it.
 func (c *ServiceLs) Run(ctx context.Context, s *Session) error {
@@ -68,7 +72,7 @@ func (c *ServiceLs) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	if entries, err = serviceFilters.apply(entries, c.Filter); err != nil {
+	if entries, err = serviceFilters.apply(entries, c.Filter, serviceWords); err != nil {
 		return err
 	}
 	return c.List(s.Out, view.Services(entries, s.Now()))

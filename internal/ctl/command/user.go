@@ -127,7 +127,7 @@ func (c *UserLs) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	users, err := userFilters.apply(res.Msg.GetUsers(), c.Filter)
+	users, err := userFilters.apply(res.Msg.GetUsers(), c.Filter, nil)
 	if err != nil {
 		return err
 	}

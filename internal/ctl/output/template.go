@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"text/template"
 
@@ -57,6 +58,11 @@ func parse(format string) (*template.Template, error) {
 // template's fault.
 func execute(t *template.Template, w io.Writer, data any) error {
 	if err := t.Execute(w, data); err != nil {
+		// The template's own words are of Go's types.
+		unknown := regexp.MustCompile(`can't evaluate field (\w+) in type|map has no entry for key "(\w+)"`).FindStringSubmatch(err.Error())
+		if unknown != nil {
+			return failure.Usagef("--format: there is no .%s", unknown[1]+unknown[2])
+		}
 		return failure.Usagef("--format: %w", err)
 	}
 	_, err := io.WriteString(w, "\n")
