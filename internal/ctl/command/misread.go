@@ -20,7 +20,7 @@ func Reword(err error) error {
 	}
 	said := err.Error()
 	if missing := regexp.MustCompile(`^expected "<([a-z=-]+)>`).FindStringSubmatch(said); missing != nil {
-		return fmt.Errorf("%s is missing", strings.ToUpper(missing[1]))
+		return fmt.Errorf("<%s> is missing", missing[1])
 	}
 	word, unexpected := strings.CutPrefix(said, "unexpected argument ")
 	if at := reached(wrong.Context); unexpected && at != nil && len(at.Children) > 0 {
@@ -60,7 +60,7 @@ func checkNames(parsed *kong.Context) error {
 			empty = slices.Contains(given, "")
 		}
 		if empty {
-			return failure.Usagef("%s is empty: give a name or an id", strings.ToUpper(arg.Name))
+			return failure.Usagef("<%s> is empty: give a name or an id", arg.Name)
 		}
 	}
 	return nil

@@ -118,16 +118,15 @@ func (c *ServiceDiff) Run(ctx context.Context, s *Session) error {
 			return failure.Usagef("revisions are numbered from 1: `warrenctl service history %s` shows them", svc.GetSpec().GetName())
 		}
 	}
-	from, to := uint64(0), svc.GetRevision()
+	from, to := svc.GetPreviousRevision(), svc.GetRevision()
 	if c.To != nil {
 		to = *c.To
 	}
 	if c.From != nil {
 		from = *c.From
-	} else {
-		if from = svc.GetPreviousRevision(); from == 0 {
-			return fmt.Errorf("service %s has had no revision before %d: there is nothing to compare", svc.GetSpec().GetName(), svc.GetRevision())
-		}
+	}
+	if from == 0 {
+		return fmt.Errorf("service %s has had no revision before %d: there is nothing to compare", svc.GetSpec().GetName(), svc.GetRevision())
 	}
 	template := func(number uint64) (*warrenv1.TaskSpec, error) {
 		for _, e := range kept {
