@@ -35,7 +35,9 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/cuemby/warren/internal/ctl/command"
+	"github.com/cuemby/warren/internal/ctl/durations"
 	"github.com/cuemby/warren/internal/ctl/failure"
+	"github.com/cuemby/warren/internal/ctl/numbers"
 	"github.com/cuemby/warren/internal/ctl/output"
 	"github.com/cuemby/warren/internal/ctl/specflags"
 )
@@ -76,15 +78,7 @@ func run() int {
 
 	var c cli
 	ended := -1
-	parser := kong.Must(&c,
-		kong.Name("warrenctl"),
-		kong.Description(description),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 110}),
-		kong.Help(printHelp),
-		kong.Writers(streams.Out, streams.Err),
-		kong.Exit(func(code int) { ended = code }),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-	)
+	parser := newParser(ctx, &c, streams, func(code int) { ended = code })
 	args := os.Args[1:]
 	for _, arg := range args {
 		if !utf8.ValidString(arg) { // it would go on its way with its bytes replaced
@@ -100,7 +94,7 @@ func run() int {
 		return ended // the help has been shown
 	}
 	if err != nil {
-		report(streams, failure.AsUsage(err))
+		report(streams, failure.AsUsage(command.Reword(err)))
 		streams.Err.Printf("See `%s --help`.", askedFor(parser, err))
 		return failure.Usage
 	}
@@ -113,6 +107,21 @@ func run() int {
 	report(streams, err)
 	session.Close()
 	return failure.ExitCode(err)
+}
+
+// newParser returns the parser of the command line. exit is called with the code to end with once the help is shown.
+func newParser(ctx context.Context, into *cli, streams *output.Streams, exit func(code int)) *kong.Kong {
+	return kong.Must(into,
+		kong.Name("warrenctl"),
+		kong.Description(description),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 110}),
+		kong.Help(printHelp),
+		kong.Writers(streams.Out, streams.Err),
+		kong.Exit(exit),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		durations.Flags(),
+		numbers.Flags(),
+	)
 }
 
 // printHelp prints kong's help, with a command's aliases in a line of their own: within every path

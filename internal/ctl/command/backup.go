@@ -12,6 +12,7 @@ import (
 	"github.com/cuemby/warren/internal/backupfile"
 	"github.com/cuemby/warren/internal/ctl/backups"
 	"github.com/cuemby/warren/internal/ctl/failure"
+	"github.com/cuemby/warren/internal/ctl/output"
 	"github.com/cuemby/warren/internal/ctl/view"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -120,7 +121,8 @@ func (s *Session) save(ctx context.Context, w io.Writer) (*backupfile.Contents, 
 
 // BackupVerify is `cluster backup verify`.
 type BackupVerify struct {
-	File string `arg:"" help:"The backup, or - for standard input."`
+	Output string `short:"o" enum:"pretty,json,yaml" default:"pretty" help:"pretty, json or yaml." placeholder:"FORM"`
+	File   string `arg:"" help:"The backup, or - for standard input."`
 	passphraseFile
 }
 
@@ -139,6 +141,9 @@ func (c *BackupVerify) Run(ctx context.Context, s *Session) error {
 	contents, r, err := c.check(ctx, s, in)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.File, err)
+	}
+	if c.Output != "pretty" {
+		return output.Value(s.Out, c.Output, view.NewBackupFacts(contents, r.Encrypted, r.Size(), r.Sum()))
 	}
 	_, err = fmt.Fprint(s.Out, view.Backup(contents, r.Encrypted, r.Size(), r.Sum(), s.Now()))
 	return err

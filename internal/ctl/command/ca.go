@@ -91,7 +91,9 @@ func (c *CALs) Run(ctx context.Context, s *Session) error {
 }
 
 // CAShow is `cluster ca show`.
-type CAShow struct{}
+type CAShow struct {
+	Output string `short:"o" enum:"pem,json,yaml" default:"pem" help:"pem, json or yaml." placeholder:"FORM"`
+}
 
 // Help is the text below the usage line.
 func (CAShow) Help() string {
@@ -103,6 +105,9 @@ func (c *CAShow) Run(ctx context.Context, s *Session) error {
 	trust, err := s.trust(ctx)
 	if err != nil {
 		return err
+	}
+	if c.Output != "pem" {
+		return output.ListFlags{Output: c.Output}.List(s.Out, view.Authorities(trust, s.Now()))
 	}
 	for _, ca := range trust.GetAuthorities() {
 		if err := pem.Encode(s.Out, &pem.Block{Type: "CERTIFICATE", Bytes: ca.GetCertificate()}); err != nil {

@@ -37,8 +37,8 @@ func (s *Session) Connect(parsed *kong.Context) error {
 	for n := parsed.Selected(); n != nil && need == ""; n = n.Parent {
 		need = n.Tag.Get(managerTag)
 	}
-	if need == "none" {
-		return nil
+	if err := checkNames(parsed); err != nil || need == "none" {
+		return err
 	}
 	err := s.connect(explicit(parsed))
 	if need == "optional" {

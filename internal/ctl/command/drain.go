@@ -13,11 +13,11 @@ import (
 
 // NodeDrain is `node drain`.
 type NodeDrain struct {
-	Deadline *span    `help:"Stop after this long what is still there, whether or not it has been replaced. Default: never." placeholder:"DURATION"`
-	Detach   bool     `short:"d" group:"Progress" help:"Return at once, wait for nothing."`
-	Quiet    bool     `short:"q" group:"Progress" help:"Wait, but show no progress."`
-	Timeout  *span    `group:"Progress" help:"Give up waiting after this long; 0 for never. Default: never on a terminal, elsewhere after 10m in which no task has gone." placeholder:"DURATION"`
-	Nodes    []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+	Deadline *time.Duration `help:"Stop after this long what is still there, whether or not it has been replaced. Default: never." placeholder:"DURATION"`
+	Detach   bool           `short:"d" group:"Progress" help:"Return at once, wait for nothing."`
+	Quiet    bool           `short:"q" group:"Progress" help:"Wait, but show no progress."`
+	Timeout  *time.Duration `group:"Progress" help:"Give up waiting after this long; 0 for never. Default: never on a terminal, elsewhere after 10m in which no task has gone." placeholder:"DURATION"`
+	Nodes    []string       `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
 }
 
 // Help is the text below the usage line.
@@ -30,13 +30,8 @@ func (NodeDrain) Help() string {
 
 // Run does it.
 func (c *NodeDrain) Run(ctx context.Context, s *Session) error {
-	var within *time.Duration
-	if c.Deadline != nil {
-		d := time.Duration(*c.Deadline)
-		within = &d
-	}
 	nodes, failed := collect(c.Nodes, func(ref string) (progress.Draining, error) {
-		n, err := s.writeNode(ctx, ref, within, func(spec *warrenv1.NodeSpec) {
+		n, err := s.writeNode(ctx, ref, c.Deadline, func(spec *warrenv1.NodeSpec) {
 			if spec.GetAvailability() != warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN {
 				spec.DrainDeadline = nil // of another time
 			}
@@ -58,7 +53,7 @@ func (c *NodeDrain) Run(ctx context.Context, s *Session) error {
 	limits := progress.Limits{}
 	switch {
 	case c.Timeout != nil:
-		limits.Timeout = time.Duration(*c.Timeout)
+		limits.Timeout = *c.Timeout
 	case !s.Err.Terminal:
 		limits.Stall = stallLimit
 	}

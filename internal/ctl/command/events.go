@@ -2,13 +2,14 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/ctl/client"
@@ -20,14 +21,21 @@ import (
 
 // Events is `events`.
 type Events struct {
-	Follow bool     `short:"f" help:"Go on with new events until Ctrl-C."`
+	Follow bool     `short:"f" help:"Go on with new events until Ctrl-C, or --until."`
 	Since  string   `help:"Only events since then: 10m ago or 2026-11-23T10:00:00Z. Default: all remembered ones; with -f none." placeholder:"WHEN"`
-	Filter []string `sep:"none" help:"Only events of this type of object: cluster, network, node, service or task." placeholder:"type=WORD"`
-	Output string   `short:"o" enum:"text,json" default:"text" help:"text, or json with one event a line." placeholder:"FORM"`
+	Until  string   `help:"Only events before then, in the same forms." placeholder:"WHEN"`
+	Filter []string `sep:"none" help:"Only events of this service (and its tasks), node (and the tasks there), task, type, action or user (by)." placeholder:"KEY=VALUE"`
+	Output string   `short:"o" enum:"text,json,yaml" default:"text" help:"text, json with one event a line, or yaml with a document for each." placeholder:"FORM"`
+	Format string   `help:"Print each through a Go template, such as '{{.Time}} {{.Name}} {{.Action}}'." placeholder:"TEMPLATE"`
 }
 
 // Help is the text below the usage line.
-func (Events) Help() string { return "Example:\n\n    warrenctl events -f --filter type=task" }
+func (Events) Help() string {
+	return "Managers remember the last 10,000 events since they were started. Of one key any value will do, of several keys all must hold.\n\n" +
+		"Keys: service, node, task (name, id, or six characters of it or more), type or kind (cluster, network, node, service, task), action, by.\n" +
+		"Templates have .Time .Type .ID .Name .Action .Message .By .Node and .Event.\n\n" +
+		"Examples:\n\n    warrenctl events -f --filter type=task\n    warrenctl events --since 1h --filter service=web --filter by=anna"
+}
 
 // eventsSkew is how far managers' clocks may be apart without an event being left out when another one
 // goes on telling.
@@ -39,11 +47,17 @@ func (c *Events) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
+	var t *output.Template
+	if c.Format != "" && c.Format != "json" {
+		if t, err = output.NewTemplate(c.Format); err != nil {
+			return err
+		}
+	}
 	seen := &seenEvents{}
 	var resumption client.Resumption
 	for {
 		resumption.Open()
-		err := c.stream(ctx, s, req, seen, &resumption)
+		err := c.stream(ctx, s, req, seen, t, &resumption)
 		if err == nil || !c.Follow {
 			return err
 		}
@@ -62,6 +76,9 @@ func (c *Events) request(now time.Time) (*warrenv1.WatchEventsRequest, error) {
 	if req.Since, err = moment("--since", c.Since, now); err != nil {
 		return nil, err
 	}
+	if req.Until, err = moment("--until", c.Until, now); err != nil {
+		return nil, err
+	}
 	if req.Since == nil {
 		// Without -f all that is remembered; with it all from now on, also after a broken stream.
 		req.Since = timestamppb.New(time.Unix(0, 0))
@@ -69,18 +86,53 @@ func (c *Events) request(now time.Time) (*warrenv1.WatchEventsRequest, error) {
 			req.Since = timestamppb.New(now)
 		}
 	}
-	for _, f := range c.Filter {
-		key, value, _ := strings.Cut(f, "=")
-		number, known := warrenv1.EventObject_value["EVENT_OBJECT_"+strings.ToUpper(value)]
-		if key != "type" || !known || number == 0 {
-			return nil, failure.Usagef("--filter %s: not type=cluster, type=network, type=node, type=service or type=task", f)
+	if req.Until != nil && !req.GetSince().AsTime().Before(req.GetUntil().AsTime()) {
+		since := "now, where -f begins without --since"
+		if c.Since != "" {
+			since = "--since " + c.Since
 		}
-		req.Objects = append(req.Objects, warrenv1.EventObject(number))
+		return nil, failure.Usagef("--until %s is not after %s: nothing can have happened between", c.Until, since)
+	}
+	for _, f := range c.Filter {
+		key, value, ok := strings.Cut(f, "=")
+		narrow := eventFilters[key]
+		if narrow == nil || !ok || value == "" {
+			return nil, failure.Usagef("--filter %s: not KEY=VALUE with a KEY of %s", f, strings.Join(slices.Sorted(maps.Keys(eventFilters)), ", "))
+		}
+		if err := narrow(req, value); err != nil {
+			return nil, failure.Usagef("--filter %s: %w", f, err)
+		}
 	}
 	return req, nil
 }
 
-func (c *Events) stream(ctx context.Context, s *Session, req *warrenv1.WatchEventsRequest, seen *seenEvents, resumption *client.Resumption) error {
+// eventFilters are the keys that events can be filtered by, and what each has the manager leave out.
+var eventFilters = map[string]func(req *warrenv1.WatchEventsRequest, value string) error{
+	"service": func(req *warrenv1.WatchEventsRequest, v string) error {
+		req.Services = append(req.Services, v)
+		return nil
+	},
+	"node": func(req *warrenv1.WatchEventsRequest, v string) error { req.Nodes = append(req.Nodes, v); return nil },
+	"task": func(req *warrenv1.WatchEventsRequest, v string) error { req.Tasks = append(req.Tasks, v); return nil },
+	"by":   func(req *warrenv1.WatchEventsRequest, v string) error { req.By = append(req.By, v); return nil },
+	"action": func(req *warrenv1.WatchEventsRequest, v string) error {
+		req.Actions = append(req.Actions, v)
+		return nil
+	},
+	"type": ofType,
+	"kind": ofType,
+}
+
+func ofType(req *warrenv1.WatchEventsRequest, value string) error {
+	number, known := warrenv1.EventObject_value["EVENT_OBJECT_"+strings.ToUpper(value)]
+	if !known || number == 0 {
+		return errors.New("there are cluster, network, node, service and task")
+	}
+	req.Objects = append(req.Objects, warrenv1.EventObject(number))
+	return nil
+}
+
+func (c *Events) stream(ctx context.Context, s *Session, req *warrenv1.WatchEventsRequest, seen *seenEvents, t *output.Template, resumption *client.Resumption) error {
 	in, err := s.Client.Events.WatchEvents(ctx, connect.NewRequest(req))
 	if err != nil {
 		return err
@@ -92,23 +144,36 @@ func (c *Events) stream(ctx context.Context, s *Session, req *warrenv1.WatchEven
 			if !seen.fresh(e) {
 				continue
 			}
-			if err := c.print(s, e); err != nil {
+			if err := c.print(s, e, t); err != nil {
 				return err
 			}
 		}
 	}
-	return in.Err()
+	if err := in.Err(); err != nil || !c.Follow || req.GetUntil() != nil && !s.Now().Before(req.GetUntil().AsTime()) {
+		return err
+	}
+	// A manager that shuts down may end its streams properly.
+	return connect.NewError(connect.CodeUnavailable, errors.New("the manager ended the stream"))
 }
 
-func (c *Events) print(s *Session, e *warrenv1.Event) error {
-	if c.Output == "json" {
-		line, err := protojson.Marshal(e)
-		if err != nil {
-			return err
-		}
-		return s.print(string(line))
-	}
+// eventSubject is what templates see of an event.
+type eventSubject struct {
+	Time, Type, ID, Name, Action, Message, By, Node string
+
+	Event *warrenv1.Event
+}
+
+func (c *Events) print(s *Session, e *warrenv1.Event, t *output.Template) error {
 	at := e.GetTime().AsTime().In(s.Now().Location()).Format("2006-01-02T15:04:05.000Z07:00")
+	switch {
+	case t != nil:
+		return t.Print(s.Out, eventSubject{
+			Time: at, Type: view.Object(e.GetObject()), ID: e.GetObjectId(), Name: e.GetObjectName(), Action: e.GetAction(),
+			Message: e.GetMessage(), By: e.GetBy(), Node: e.GetNodeName(), Event: e,
+		})
+	case c.Output == "json" || c.Output == "yaml" || c.Format == "json":
+		return output.Record(s.Out, c.Output, e)
+	}
 	line := s.Out.Paint(output.Faint, at) + " " + view.Object(e.GetObject()) + " " +
 		s.Out.Paint(output.Distinct(e.GetObjectName()), e.GetObjectName()) + " " + e.GetAction()
 	if m := output.OneLine(e.GetMessage()); m != "" {

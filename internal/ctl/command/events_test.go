@@ -52,7 +52,7 @@ func TestAnEventIsShownWithWhoDidIt(t *testing.T) {
 		e.Object, e.ObjectName, e.Time = warrenv1.EventObject_EVENT_OBJECT_SERVICE, "web", timestamppb.New(time.Unix(0, 0))
 		var out bytes.Buffer
 		s := &Session{Streams: &output.Streams{Out: output.Stream{Writer: &out}, Now: time.Now}}
-		if err := (&Events{}).print(s, e); err != nil || !strings.HasSuffix(out.String(), want) {
+		if err := (&Events{}).print(s, e, nil); err != nil || !strings.HasSuffix(out.String(), want) {
 			t.Errorf("%q, %v; want %q", out.String(), err, want)
 		}
 	}
@@ -138,6 +138,13 @@ func TestEventsGoOnAtAnotherManagerWithoutAWord(t *testing.T) {
 	}
 	cancel()
 	<-done
+
+	var some bytes.Buffer
+	ends := &Events{Follow: true, Since: "1h", Until: time.Now().Add(300 * time.Millisecond).Format(time.RFC3339Nano), Output: "text", Filter: []string{"service=web3", "kind=service"}}
+	until := &Session{Client: c, Streams: &output.Streams{Out: output.Stream{Writer: &some}, Err: output.Stream{Writer: &notices}, Now: time.Now}}
+	if err := ends.Run(t.Context(), until); err != nil || strings.Count(some.String(), "\n") != 1 {
+		t.Errorf("until a time it shows %q, %v", some.String(), err)
+	}
 	if lines := strings.Count(out.String(), "\n"); lines != 4 || notices.Len() > 0 {
 		t.Errorf("%d lines were shown:\n%s%s", lines, out.String(), notices.String())
 	}

@@ -13,12 +13,16 @@ type filters[T any] map[string]func(item T, value string) bool
 
 // apply keeps the items that all of the given KEY=VALUE filters let through: of one key any value
 // will do, except for labels, which must all be there.
-func (f filters[T]) apply(items []T, given []string) ([]T, error) {
+// Keys among words take only those.
+func (f filters[T]) apply(items []T, given []string, words filterWords) ([]T, error) {
 	wanted := map[string][]string{}
 	for _, g := range given {
 		key, value, ok := strings.Cut(g, "=")
 		if _, known := f[key]; !ok || !known {
 			return nil, failure.Usagef("--filter %s: not KEY=VALUE with a KEY of %s", g, strings.Join(slices.Sorted(maps.Keys(f)), ", "))
+		}
+		if known := words[key]; known != nil && !slices.ContainsFunc(known, func(w string) bool { return strings.EqualFold(w, value) }) {
+			return nil, failure.Usagef("--filter %s: %s is one of %s", g, key, strings.Join(known, ", "))
 		}
 		wanted[key] = append(wanted[key], value)
 	}
@@ -38,6 +42,20 @@ func (f filters[T]) apply(items []T, given []string) ([]T, error) {
 		}
 		return false
 	}), nil
+}
+
+// filterWords are, by key of a filter, the values that there are, where not any text is one.
+type filterWords map[string][]string
+
+// wordsOf returns what the values of an enum are called, in the order of their numbers.
+func wordsOf[E ~int32](names map[int32]string, word func(E) string) []string {
+	var all []string
+	for _, number := range slices.Sorted(maps.Keys(names)) {
+		if w := strings.ToLower(word(E(number))); w != "unspecified" && !slices.Contains(all, w) {
+			all = append(all, w)
+		}
+	}
+	return all
 }
 
 // hasLabel tells whether labels have KEY or KEY=VALUE.

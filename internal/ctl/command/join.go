@@ -252,11 +252,11 @@ func (c *ClusterLeave) agentLeaves(ctx context.Context, s *Session) error {
 
 // ClusterJoinToken is `cluster join-token`.
 type ClusterJoinToken struct {
-	Role   string    `arg:"" enum:"worker,manager,agent" help:"worker or manager."`
-	Rotate bool      `help:"Make a new token; the old one lets nobody in any more. Members stay members."`
-	TTL    *Lifetime `name:"ttl" help:"For how long the token is good from now on, such as 2h or 30d. Default: as it is, and 7 days for a new one." placeholder:"DURATION"`
-	Quiet  bool      `short:"q" help:"Print the token alone."`
-	Output string    `short:"o" enum:"pretty,json,yaml" default:"pretty" help:"How to show it: pretty, json or yaml." placeholder:"FORM"`
+	Role   string         `arg:"" enum:"worker,manager,agent" help:"worker or manager."`
+	Rotate bool           `help:"Make a new token; the old one lets nobody in any more. Members stay members."`
+	TTL    *time.Duration `name:"ttl" help:"For how long the token is good from now on, such as 2h or 30d. Default: as it is, and 7 days for a new one." placeholder:"DURATION"`
+	Quiet  bool           `short:"q" help:"Print the token alone."`
+	Output string         `short:"o" enum:"pretty,json,yaml" default:"pretty" help:"How to show it: pretty, json or yaml." placeholder:"FORM"`
 }
 
 // Help is the text below the usage line.
@@ -272,7 +272,7 @@ func (c *ClusterJoinToken) Run(ctx context.Context, s *Session) error {
 	}
 	req := &warrenv1.GetJoinTokenRequest{Role: role, Rotate: c.Rotate}
 	if c.TTL != nil {
-		req.Ttl = durationpb.New(time.Duration(*c.TTL))
+		req.Ttl = durationpb.New(*c.TTL)
 	}
 	res, err := s.Members.GetJoinToken(ctx, connect.NewRequest(req))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/ctl/durations"
 	"github.com/cuemby/warren/internal/ctl/failure"
 	"github.com/cuemby/warren/internal/ctl/logtail"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -44,7 +45,7 @@ func moment(flag, text string, now time.Time) (*timestamppb.Timestamp, error) {
 	if text == "" {
 		return nil, nil
 	}
-	if ago, err := time.ParseDuration(text); err == nil {
+	if ago, err := durations.Parse(text); err == nil {
 		return timestamppb.New(now.Add(-ago)), nil
 	}
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", time.DateOnly} {

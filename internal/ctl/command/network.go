@@ -127,7 +127,7 @@ func (c *NetworkLs) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	if entries, err = networkFilters.apply(entries, c.Filter); err != nil {
+	if entries, err = networkFilters.apply(entries, c.Filter, nil); err != nil {
 		return err
 	}
 	return c.List(s.Out, view.Networks(entries, s.Now()))
@@ -146,12 +146,13 @@ func (c *NetworkInspect) Run(ctx context.Context, s *Session) error {
 
 // NetworkDescribe is `network describe`.
 type NetworkDescribe struct {
+	output.DescribeFlags
 	Networks []string `arg:"" name:"network" complete:"network" help:"Name."`
 }
 
 // Run does it.
 func (c *NetworkDescribe) Run(ctx context.Context, s *Session) error {
-	return inspectNetworks(ctx, s, output.InspectFlags{Pretty: true}, c.Networks)
+	return inspectNetworks(ctx, s, c.Inspect(), c.Networks)
 }
 
 func inspectNetworks(ctx context.Context, s *Session, f output.InspectFlags, refs []string) error {

@@ -59,6 +59,11 @@ var nodeFilters = filters[*warrenv1.NodeEntry]{
 	},
 }
 
+var nodeWords = filterWords{
+	"status":       wordsOf(warrenv1.NodeState_name, view.NodeState),
+	"availability": wordsOf(warrenv1.NodeAvailability_name, view.Availability),
+}
+
 // Help is the text below the usage line.
 func (NodeLs) Help() string {
 	return "Example:\n\n    warrenctl node ls --filter label=zone=eu -o wide"
@@ -70,7 +75,7 @@ func (c *NodeLs) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	if entries, err = nodeFilters.apply(entries, c.Filter); err != nil {
+	if entries, err = nodeFilters.apply(entries, c.Filter, nodeWords); err != nil {
 		return err
 	}
 	// Only to be shown along: without it the nodes are still worth showing.
@@ -108,12 +113,13 @@ func (c *NodeInspect) Run(ctx context.Context, s *Session) error {
 
 // NodeDescribe is `node describe`.
 type NodeDescribe struct {
+	output.DescribeFlags
 	Nodes []string `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
 }
 
 // Run does it.
 func (c *NodeDescribe) Run(ctx context.Context, s *Session) error {
-	return inspectNodes(ctx, s, output.InspectFlags{Pretty: true}, c.Nodes)
+	return inspectNodes(ctx, s, c.Inspect(), c.Nodes)
 }
 
 // nodeSubject is what templates see: it has the node's own fields at hand, as Docker's has.

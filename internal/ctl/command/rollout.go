@@ -91,9 +91,10 @@ func (s *Session) revisions(ctx context.Context, ref string) ([]*warrenv1.Revisi
 
 // ServiceDiff is `service diff`.
 type ServiceDiff struct {
-	Service string `arg:"" complete:"service" help:"Name, id or beginning of an id."`
-	From    uint64 `arg:"" optional:"" name:"from" help:"Revision to compare. Default: the one before the current."`
-	To      uint64 `arg:"" optional:"" name:"to" help:"Revision to compare it with. Default: the current."`
+	Output  string  `short:"o" enum:"diff,json,yaml" default:"diff" help:"diff, or json or yaml with each field that changed." placeholder:"FORM"`
+	Service string  `arg:"" complete:"service" help:"Name, id or beginning of an id."`
+	From    *uint64 `arg:"" optional:"" name:"from" help:"Revision to compare. Default: the one before the current."`
+	To      *uint64 `arg:"" optional:"" name:"to" help:"Revision to compare it with. Default: the current."`
 }
 
 // Help is the text below the usage line.
@@ -112,14 +113,20 @@ func (c *ServiceDiff) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	from, to := c.From, c.To
-	if to == 0 {
-		to = svc.GetRevision()
+	for _, given := range []*uint64{c.From, c.To} {
+		if given != nil && *given == 0 {
+			return failure.Usagef("revisions are numbered from 1: `warrenctl service history %s` shows them", svc.GetSpec().GetName())
+		}
+	}
+	from, to := svc.GetPreviousRevision(), svc.GetRevision()
+	if c.To != nil {
+		to = *c.To
+	}
+	if c.From != nil {
+		from = *c.From
 	}
 	if from == 0 {
-		if from = svc.GetPreviousRevision(); from == 0 {
-			return fmt.Errorf("service %s has had no revision before %d: there is nothing to compare", svc.GetSpec().GetName(), svc.GetRevision())
-		}
+		return fmt.Errorf("service %s has had no revision before %d: there is nothing to compare", svc.GetSpec().GetName(), svc.GetRevision())
 	}
 	template := func(number uint64) (*warrenv1.TaskSpec, error) {
 		for _, e := range kept {
@@ -136,6 +143,13 @@ func (c *ServiceDiff) Run(ctx context.Context, s *Session) error {
 	after, err := template(to)
 	if err != nil {
 		return err
+	}
+	if c.Output != "diff" {
+		changes, err := view.Changes(before, after)
+		if err != nil {
+			return err
+		}
+		return output.Value(s.Out, c.Output, view.RevisionDiff{Service: svc.GetSpec().GetName(), From: from, To: to, Changes: changes})
 	}
 	name := func(number uint64) string { return fmt.Sprintf("%s revision %d", svc.GetSpec().GetName(), number) }
 	diff, err := view.Diff(s.Out, name(from), name(to), before, after)
@@ -295,6 +309,7 @@ func (c *ServiceAbort) Run(ctx context.Context, s *Session) error {
 // ServiceRebalance is `service rebalance`.
 type ServiceRebalance struct {
 	LookOn
+	Output   string   `short:"o" enum:"text,json,yaml" default:"text" help:"text, json or yaml." placeholder:"FORM"`
 	Services []string `arg:"" name:"service" complete:"service" help:"Name, id or beginning of an id."`
 }
 
@@ -306,6 +321,7 @@ func (ServiceRebalance) Help() string {
 
 // Run does it.
 func (c *ServiceRebalance) Run(ctx context.Context, s *Session) error {
+	ordered := []rebalanced{}
 	targets, failed := collect(c.Services, func(ref string) (progress.Target, error) {
 		res, err := s.Services.RebalanceService(ctx, connect.NewRequest(&warrenv1.RebalanceServiceRequest{Ref: ref}))
 		if err != nil {
@@ -313,6 +329,10 @@ func (c *ServiceRebalance) Run(ctx context.Context, s *Session) error {
 		}
 		t := target(res.Msg.GetService())
 		t.Moving = true
+		ordered = append(ordered, rebalanced{t.Name, t.ID, res.Msg.GetMoving()})
+		if c.Output != "text" {
+			return t, nil
+		}
 		said := t.Name + ": nothing to move"
 		if n := res.Msg.GetMoving(); n == 1 {
 			said = t.Name + ": 1 task is moved"
@@ -321,5 +341,15 @@ func (c *ServiceRebalance) Run(ctx context.Context, s *Session) error {
 		}
 		return t, s.print(said)
 	})
+	if c.Output != "text" {
+		failed = errors.Join(failed, output.Value(s.Out, c.Output, ordered))
+	}
 	return errors.Join(failed, c.follow(ctx, s, targets))
+}
+
+// rebalanced is, for programs, what came of an order to rebalance a service.
+type rebalanced struct {
+	Service string `json:"service"`
+	ID      string `json:"id"`
+	Moving  uint32 `json:"moving"`
 }

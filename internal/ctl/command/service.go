@@ -56,11 +56,15 @@ var serviceFilters = filters[*warrenv1.ServiceEntry]{
 	"name": func(e *warrenv1.ServiceEntry, v string) bool {
 		return strings.HasPrefix(e.GetService().GetSpec().GetName(), v)
 	},
-	"mode": func(e *warrenv1.ServiceEntry, v string) bool { return view.Mode(e.GetService().GetSpec()) == v },
+	"mode": func(e *warrenv1.ServiceEntry, v string) bool {
+		return strings.EqualFold(view.Mode(e.GetService().GetSpec()), v)
+	},
 	"label": func(e *warrenv1.ServiceEntry, v string) bool {
 		return hasLabel(e.GetService().GetSpec().GetLabels(), v)
 	},
 }
+
+var serviceWords = filterWords{"mode": {"replicated", "global"}}
 
 // Run does it.
 func (c *ServiceLs) Run(ctx context.Context, s *Session) error {
@@ -68,7 +72,7 @@ func (c *ServiceLs) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	if entries, err = serviceFilters.apply(entries, c.Filter); err != nil {
+	if entries, err = serviceFilters.apply(entries, c.Filter, serviceWords); err != nil {
 		return err
 	}
 	return c.List(s.Out, view.Services(entries, s.Now()))
@@ -112,12 +116,13 @@ func (c *ServiceInspect) Run(ctx context.Context, s *Session) error {
 
 // ServiceDescribe is `service describe`.
 type ServiceDescribe struct {
+	output.DescribeFlags
 	Services []string `arg:"" name:"service" complete:"service" help:"Name, id or beginning of an id."`
 }
 
 // Run does it.
 func (c *ServiceDescribe) Run(ctx context.Context, s *Session) error {
-	return inspectServices(ctx, s, output.InspectFlags{Pretty: true}, c.Services)
+	return inspectServices(ctx, s, c.Inspect(), c.Services)
 }
 
 func inspectServices(ctx context.Context, s *Session, f output.InspectFlags, refs []string) error {

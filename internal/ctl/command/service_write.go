@@ -42,6 +42,9 @@ func (c *ServiceCreate) Run(ctx context.Context, s *Session, parsed *kong.Contex
 		}
 	}
 	image, args := words[0], words[1:]
+	if image == "" {
+		return failure.Usagef("the image is empty")
+	}
 	spec, err := c.Spec(image, args)
 	if err != nil {
 		return failure.AsUsage(err)

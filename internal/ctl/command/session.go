@@ -41,23 +41,10 @@ const stallLimit = 10 * time.Minute
 
 // LookOn are the flags of commands that wait until what they ordered has come about.
 type LookOn struct {
-	Detach  bool  `short:"d" group:"Progress" help:"Return at once, wait for nothing."`
-	Quiet   bool  `short:"q" group:"Progress" help:"Wait, but show no progress."`
-	Monitor span  `default:"1s" group:"Progress" help:"Time for which all must have been well (${default})." placeholder:"DURATION"`
-	Timeout *span `group:"Progress" help:"Give up waiting after this long; 0 for never. Default: never on a terminal, elsewhere after 10m with nothing coming nearer." placeholder:"DURATION"`
-}
-
-// span is a time that something takes.
-type span time.Duration
-
-// UnmarshalText reads what the user wrote.
-func (s *span) UnmarshalText(text []byte) error {
-	d, err := time.ParseDuration(string(text))
-	if err != nil || d < 0 {
-		return fmt.Errorf("%q is not a time such as 30s or 5m", text)
-	}
-	*s = span(d)
-	return nil
+	Detach  bool           `short:"d" group:"Progress" help:"Return at once, wait for nothing."`
+	Quiet   bool           `short:"q" group:"Progress" help:"Wait, but show no progress."`
+	Monitor time.Duration  `default:"1s" group:"Progress" help:"Time for which all must have been well (${default})." placeholder:"DURATION"`
+	Timeout *time.Duration `group:"Progress" help:"Give up waiting after this long; 0 for never. Default: never on a terminal, elsewhere after 10m with nothing coming nearer." placeholder:"DURATION"`
 }
 
 // follow looks on until the targets are there.
@@ -69,10 +56,10 @@ func (l LookOn) follow(ctx context.Context, s *Session, targets []progress.Targe
 	if l.Quiet {
 		streams.Err = output.Stream{Writer: io.Discard}
 	}
-	limits := progress.Limits{Monitor: time.Duration(l.Monitor)}
+	limits := progress.Limits{Monitor: l.Monitor}
 	switch {
 	case l.Timeout != nil:
-		limits.Timeout = time.Duration(*l.Timeout)
+		limits.Timeout = *l.Timeout
 	case !s.Err.Terminal:
 		limits.Stall = stallLimit
 	}

@@ -51,6 +51,12 @@ var taskFilters = filters[*warrenv1.TaskEntry]{
 	},
 }
 
+var taskWords = filterWords{
+	"state":         wordsOf(warrenv1.TaskState_name, view.State),
+	"desired-state": wordsOf(warrenv1.DesiredState_name, view.Desired),
+	"health":        wordsOf(warrenv1.HealthState_name, view.HealthState),
+}
+
 // runningOnly tells whether the manager can leave out all but the tasks that are wanted.
 func (l *taskList) runningOnly() bool {
 	only := false
@@ -74,7 +80,7 @@ func (l *taskList) show(s *Session, found [][]*warrenv1.TaskEntry, failed error)
 	for _, some := range found {
 		entries = append(entries, some...)
 	}
-	entries, err := taskFilters.apply(entries, l.Filter)
+	entries, err := taskFilters.apply(entries, l.Filter, taskWords)
 	if err != nil {
 		return err
 	}
@@ -111,12 +117,13 @@ func (c *TaskInspect) Run(ctx context.Context, s *Session) error {
 
 // TaskDescribe is `task describe`.
 type TaskDescribe struct {
+	output.DescribeFlags
 	Tasks []string `arg:"" name:"task" complete:"task" help:"SERVICE.SLOT, id or beginning of an id."`
 }
 
 // Run does it.
 func (c *TaskDescribe) Run(ctx context.Context, s *Session) error {
-	return inspectTasks(ctx, s, output.InspectFlags{Pretty: true}, c.Tasks)
+	return inspectTasks(ctx, s, c.Inspect(), c.Tasks)
 }
 
 func inspectTasks(ctx context.Context, s *Session, f output.InspectFlags, refs []string) error {

@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/cuemby/warren/internal/ctl/failure"
+	"github.com/cuemby/warren/internal/ctl/output"
 	"github.com/cuemby/warren/internal/unlockkey"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -44,8 +45,9 @@ func (c *ClusterUnlock) Run(ctx context.Context, s *Session) error {
 
 // ClusterUnlockKey is `cluster unlock-key`.
 type ClusterUnlockKey struct {
-	Rotate bool `help:"Make a new key. The old one still unlocks managers that are down and have not heard of it."`
-	Quiet  bool `short:"q" help:"Print the key alone."`
+	Rotate bool   `help:"Make a new key. The old one still unlocks managers that are down and have not heard of it."`
+	Quiet  bool   `short:"q" help:"Print the key alone."`
+	Output string `short:"o" enum:"text,json,yaml" default:"text" help:"text, json or yaml." placeholder:"FORM"`
 }
 
 // Help is the text below the usage line.
@@ -64,6 +66,9 @@ func (c *ClusterUnlockKey) Run(ctx context.Context, s *Session) error {
 	}
 	if c.Rotate {
 		s.Err.Printf("The key is replaced. Keep the old one until every manager has been seen with the new one: it unlocks those that were down.")
+	}
+	if c.Output != "text" {
+		return output.Document(s.Out, c.Output, res.Msg)
 	}
 	return s.printUnlockKey(res.Msg.GetKey())
 }

@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -25,37 +24,13 @@ type User struct {
 	Rm     UserRm     `cmd:"" aliases:"remove,delete" help:"End users' access at once."`
 }
 
-// Lifetime is a duration that may be given in days and years.
-type Lifetime time.Duration
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (l *Lifetime) UnmarshalText(text []byte) error {
-	units := map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour, "y": 365 * 24 * time.Hour}
-	for suffix, unit := range units {
-		number, ok := strings.CutSuffix(string(text), suffix)
-		if !ok {
-			continue
-		}
-		if n, err := strconv.ParseUint(number, 10, 16); err == nil && n <= 10*365 {
-			*l = Lifetime(time.Duration(n) * unit)
-			return nil
-		}
-	}
-	d, err := time.ParseDuration(string(text))
-	if err != nil {
-		return fmt.Errorf("%q is not a length of time, such as 12h, 90d or 1y", text)
-	}
-	*l = Lifetime(d)
-	return nil
-}
-
 // UserCreate is `user create`.
 type UserCreate struct {
-	Role        string    `required:"" enum:"admin,operator,viewer" help:"admin (all), operator (runs services) or viewer (reads)." placeholder:"ROLE"`
-	TTL         *Lifetime `name:"ttl" help:"How long a certificate is good (1y); warrenctl renews it while it is used." placeholder:"DURATION"`
-	ContextFile string    `short:"o" aliases:"output" help:"File to write, - for standard output (NAME.context.yaml)." placeholder:"FILE"`
-	Force       bool      `short:"f" help:"Replace the file if it is there."`
-	Name        string    `arg:"" help:"Name of a person or a program."`
+	Role        string         `required:"" enum:"admin,operator,viewer" help:"admin (all), operator (runs services) or viewer (reads)." placeholder:"ROLE"`
+	TTL         *time.Duration `name:"ttl" help:"How long a certificate is good (1y); warrenctl renews it while it is used." placeholder:"DURATION"`
+	ContextFile string         `short:"o" aliases:"output" help:"File to write, - for standard output (NAME.context.yaml)." placeholder:"FILE"`
+	Force       bool           `short:"f" help:"Replace the file if it is there."`
+	Name        string         `arg:"" help:"Name of a person or a program."`
 }
 
 // Help is the text below the usage line.
@@ -118,7 +93,7 @@ func (c *UserCreate) create(ctx context.Context, s *Session) (*contexts.Context,
 	}
 	req := &warrenv1.CreateUserRequest{Name: c.Name, Role: role, Certificate: asked}
 	if c.TTL != nil {
-		req.Life = durationpb.New(time.Duration(*c.TTL))
+		req.Life = durationpb.New(*c.TTL)
 	}
 	res, err := s.Users.CreateUser(ctx, connect.NewRequest(req))
 	if err != nil {
@@ -152,7 +127,7 @@ func (c *UserLs) Run(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	users, err := userFilters.apply(res.Msg.GetUsers(), c.Filter)
+	users, err := userFilters.apply(res.Msg.GetUsers(), c.Filter, nil)
 	if err != nil {
 		return err
 	}

@@ -3,12 +3,12 @@ package command
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"runtime"
 
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/ctl/output"
 	"github.com/cuemby/warren/internal/version"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -16,7 +16,7 @@ import (
 // Version is `version`.
 type Version struct {
 	Client bool   `help:"Only warrenctl's own, without asking a manager."`
-	Output string `short:"o" enum:"text,json" default:"text" help:"text or json." placeholder:"FORM"`
+	Output string `short:"o" enum:"text,json,yaml" default:"text" help:"text, json or yaml." placeholder:"FORM"`
 }
 
 // build is what one program is.
@@ -43,12 +43,8 @@ func (c *Version) Run(ctx context.Context, s *Session) error {
 			builds.Manager = &build{m.GetVersion(), m.GetCommit(), "", m.GetGoVersion(), m.GetPlatform()}
 		}
 	}
-	if c.Output == "json" {
-		out, err := json.MarshalIndent(builds, "", "  ")
-		if err != nil {
-			return err
-		}
-		return errors.Join(s.print(string(out)), failed)
+	if c.Output != "text" {
+		return errors.Join(output.Value(s.Out, c.Output, builds), failed)
 	}
 	// What can be said is said before what went wrong.
 	err := s.print("warrenctl       " + builds.Client.line())

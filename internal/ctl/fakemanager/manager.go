@@ -209,9 +209,22 @@ func (m *Manager) touch(meta *warrenv1.Meta) {
 }
 
 func (m *Manager) tell(object warrenv1.EventObject, id, name, action, message string) {
-	m.events = append(m.events, &warrenv1.Event{
+	e := &warrenv1.Event{
 		Index: m.index, Time: timestamppb.Now(), Object: object, ObjectId: id, ObjectName: name, Action: action, Message: message,
-	})
+	}
+	switch object {
+	case warrenv1.EventObject_EVENT_OBJECT_SERVICE: // tasks and nodes do by themselves what follows
+		e.ServiceId, e.By = id, "anna"
+	case warrenv1.EventObject_EVENT_OBJECT_NODE:
+		e.NodeId, e.NodeName, e.By = id, name, "anna"
+	case warrenv1.EventObject_EVENT_OBJECT_TASK:
+		for _, t := range m.tasks {
+			if t.GetMeta().GetId() == id {
+				e.ServiceId, e.NodeId, e.NodeName = t.GetServiceId(), t.GetNodeId(), m.hostname(t.GetNodeId())
+			}
+		}
+	}
+	m.events = append(m.events, e)
 }
 
 func (m *Manager) hostname(nodeID string) string {
@@ -360,14 +373,24 @@ func (m *Manager) settle(t *warrenv1.Task) {
 		status.State = warrenv1.TaskState_TASK_STATE_RUNNING
 		status.StartedAt = timestamppb.Now()
 	}
+	m.tellOf(t, cmp.Or(status.GetError(), "on "+m.hostname(t.GetNodeId())))
+}
+
+// tellOf tells what a task has come to, which makes another version of it unless it is new.
+func (m *Manager) tellOf(t *warrenv1.Task, message string) {
+	if t.GetMeta().GetVersion() != m.index {
+		m.index++
+		t.Meta.Version = m.index
+	}
 	m.tell(warrenv1.EventObject_EVENT_OBJECT_TASK, t.GetMeta().GetId(), m.taskName(t),
-		strings.ToLower(strings.TrimPrefix(status.GetState().String(), "TASK_STATE_")), cmp.Or(status.GetError(), "on "+m.hostname(t.GetNodeId())))
+		strings.ToLower(strings.TrimPrefix(t.GetStatus().GetState().String(), "TASK_STATE_")), message)
 }
 
 func (m *Manager) stop(t *warrenv1.Task) {
 	t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN
 	if t.GetStatus().GetState() < warrenv1.TaskState_TASK_STATE_COMPLETE {
 		t.Status.State, t.Status.Since = warrenv1.TaskState_TASK_STATE_SHUTDOWN, timestamppb.Now()
+		m.tellOf(t, "was shut down")
 	}
 }
 

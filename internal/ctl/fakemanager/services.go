@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
@@ -363,6 +364,7 @@ func (h nodeService) UpdateNode(_ context.Context, req *connect.Request[warrenv1
 		h.m.reconcile(s)
 	}
 	h.m.touch(n.GetMeta())
+	h.m.tell(warrenv1.EventObject_EVENT_OBJECT_NODE, n.GetMeta().GetId(), n.GetFacts().GetHostname(), "updated", "")
 	return connect.NewResponse(&warrenv1.UpdateNodeResponse{Node: proto.CloneOf(n)}), nil
 }
 
@@ -377,6 +379,7 @@ func (h nodeService) DeleteNode(_ context.Context, req *connect.Request[warrenv1
 		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("node %s is ready: stop its agent first, or remove it with --force", n.GetFacts().GetHostname()))
 	}
 	h.m.nodes = slices.DeleteFunc(h.m.nodes, func(o *warrenv1.Node) bool { return o == n })
+	h.m.tell(warrenv1.EventObject_EVENT_OBJECT_NODE, n.GetMeta().GetId(), n.GetFacts().GetHostname(), "removed", "")
 	h.m.bump()
 	return connect.NewResponse(&warrenv1.DeleteNodeResponse{Node: proto.CloneOf(n)}), nil
 }
@@ -456,6 +459,16 @@ func tail(lines []*warrenv1.LogLine, n int) []*warrenv1.LogLine {
 type eventService struct{ m *Manager }
 
 func (h eventService) WatchEvents(ctx context.Context, req *connect.Request[warrenv1.WatchEventsRequest], stream *connect.ServerStream[warrenv1.WatchEventsResponse]) error {
+	// The headers go now, as a manager's do.
+	if err := stream.Send(nil); err != nil {
+		return err
+	}
+	var over <-chan time.Time // never, unless there is an end
+	if until := req.Msg.GetUntil(); until != nil {
+		timer := time.NewTimer(time.Until(until.AsTime()))
+		defer timer.Stop()
+		over = timer.C
+	}
 	for sent := 0; ; {
 		changed, cut := h.m.wait()
 		h.m.mu.Lock()
@@ -463,8 +476,7 @@ func (h eventService) WatchEvents(ctx context.Context, req *connect.Request[warr
 		sent = len(h.m.events)
 		h.m.mu.Unlock()
 		fresh = slices.DeleteFunc(fresh, func(e *warrenv1.Event) bool {
-			return e.GetTime().AsTime().Before(req.Msg.GetSince().AsTime()) ||
-				len(req.Msg.GetObjects()) > 0 && !slices.Contains(req.Msg.GetObjects(), e.GetObject())
+			return e.GetTime().AsTime().Before(req.Msg.GetSince().AsTime()) || !wanted(e, req.Msg)
 		})
 		if len(fresh) > 0 {
 			if err := stream.Send(&warrenv1.WatchEventsResponse{Events: fresh}); err != nil {
@@ -476,10 +488,34 @@ func (h eventService) WatchEvents(ctx context.Context, req *connect.Request[warr
 		}
 		select {
 		case <-changed:
+		case <-over:
+			return nil
 		case <-cut:
 			return streamEnd(ctx)
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// wanted tells whether an event is one that is asked for. Services, nodes and tasks are asked for by name alone.
+func wanted(e *warrenv1.Event, req *warrenv1.WatchEventsRequest) bool {
+	service := ""
+	if e.GetServiceId() != "" {
+		service, _, _ = strings.Cut(e.GetObjectName(), ".")
+	}
+	task := ""
+	if e.GetObject() == warrenv1.EventObject_EVENT_OBJECT_TASK {
+		task = e.GetObjectName()
+	}
+	for _, c := range []struct {
+		asked []string
+		is    string
+	}{{req.GetServices(), service}, {req.GetNodes(), e.GetNodeName()}, {req.GetTasks(), task}, {req.GetBy(), e.GetBy()}, {req.GetActions(), e.GetAction()}} {
+		if len(c.asked) > 0 && !slices.Contains(c.asked, c.is) {
+			return false
+		}
+	}
+	return (len(req.GetObjects()) == 0 || slices.Contains(req.GetObjects(), e.GetObject())) &&
+		(req.GetUntil() == nil || e.GetTime().AsTime().Before(req.GetUntil().AsTime()))
 }

@@ -1,6 +1,11 @@
 package output
 
-import "google.golang.org/protobuf/proto"
+import (
+	"bytes"
+	"encoding/json"
+
+	"google.golang.org/protobuf/proto"
+)
 
 // Document writes one object as JSON, or as YAML where form says yaml.
 func Document(s Stream, form string, o proto.Message) error {
@@ -8,6 +13,40 @@ func Document(s Stream, form string, o proto.Message) error {
 	if err != nil {
 		return err
 	}
+	return encoded(s, form, one)
+}
+
+// Record writes one object of a stream that has no end to wait for: as JSON in a line, as YAML as a document of its own.
+func Record(s Stream, form string, o proto.Message) error {
+	if form == "yaml" {
+		if _, err := s.Write([]byte("---\n")); err != nil {
+			return err
+		}
+		return Document(s, form, o)
+	}
+	one, err := document(o)
+	if err != nil {
+		return err
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, one); err != nil { // protojson's blanks vary from build to build
+		return err
+	}
+	line.WriteByte('\n')
+	_, err = s.Write(line.Bytes())
+	return err
+}
+
+// Value writes what is no message of the API, by its json tags, as JSON, or as YAML where form says yaml.
+func Value(s Stream, form string, v any) error {
+	one, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return encoded(s, form, one)
+}
+
+func encoded(s Stream, form string, one []byte) error {
 	encode := asJSON
 	if form == "yaml" {
 		encode = asYAML

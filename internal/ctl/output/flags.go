@@ -45,6 +45,17 @@ type InspectFlags struct {
 	Format string `short:"f" help:"Print each through a Go template, such as '{{.Spec.Name}}'." placeholder:"TEMPLATE"`
 }
 
+// DescribeFlags are the flags of commands that show all of a few things for people, and for programs on request.
+type DescribeFlags struct {
+	Output string `short:"o" enum:"pretty,json,yaml" default:"pretty" help:"How to show them: pretty, json or yaml." placeholder:"FORM"`
+	Format string `short:"f" help:"Print each through a Go template, as inspect does." placeholder:"TEMPLATE"`
+}
+
+// Inspect returns the flags of an inspection that shows the same.
+func (f DescribeFlags) Inspect() InspectFlags {
+	return InspectFlags{Output: f.Output, Format: f.Format}
+}
+
 // Inspect shows objects in the form the flags ask for. The template of --format sees what subject
 // makes of an object; pretty writes one for people.
 func Inspect[T proto.Message](f InspectFlags, s Stream, objects []T, subject func(T) any, pretty func(T) string) error {

@@ -1,9 +1,11 @@
 package output
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"text/template"
 
@@ -22,6 +24,28 @@ var functions = template.FuncMap{
 	"upper": strings.ToUpper,
 }
 
+// Template is what --format gives, for what comes one after the other.
+type Template struct{ parsed *template.Template }
+
+// NewTemplate reads a template; what is wrong with it is wrong usage.
+func NewTemplate(format string) (*Template, error) {
+	t, err := parse(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(format))
+	if err != nil {
+		return nil, err
+	}
+	return &Template{t}, nil
+}
+
+// Print writes one line of what the template makes of data.
+func (t *Template) Print(s Stream, data any) error {
+	var b bytes.Buffer
+	if err := execute(t.parsed, &b, data); err != nil {
+		return err
+	}
+	_, err := s.Write(b.Bytes())
+	return err
+}
+
 func parse(format string) (*template.Template, error) {
 	t, err := template.New("format").Option("missingkey=error").Funcs(functions).Parse(format)
 	if err != nil {
@@ -34,6 +58,11 @@ func parse(format string) (*template.Template, error) {
 // template's fault.
 func execute(t *template.Template, w io.Writer, data any) error {
 	if err := t.Execute(w, data); err != nil {
+		// The template's own words are of Go's types.
+		unknown := regexp.MustCompile(`can't evaluate field (\w+) in type|map has no entry for key "(\w+)"`).FindStringSubmatch(err.Error())
+		if unknown != nil {
+			return failure.Usagef("--format: there is no .%s", unknown[1]+unknown[2])
+		}
 		return failure.Usagef("--format: %w", err)
 	}
 	_, err := io.WriteString(w, "\n")

@@ -26,8 +26,10 @@ type Draining struct {
 const (
 	// shownLeft is how many tasks that are left are shown, with what they wait for.
 	shownLeft = 5
-	// lookAgain is the time between one look at nodes that are drained and the next.
-	lookAgain = 500 * time.Millisecond
+	// together is how long news are gathered before what they are about is asked for: a drain makes many at once.
+	together = 200 * time.Millisecond
+	// askAgain is when what could not be had, or was behind the news, is asked for again.
+	askAgain = 500 * time.Millisecond
 	// unreachable is how long the managers may be out of reach.
 	unreachable = time.Minute
 )
@@ -36,45 +38,115 @@ const (
 // longer than the limits allow, or ctx ends (failure.ErrInterrupted, having said that it goes on and how it is
 // undone).
 func FollowDrain(ctx context.Context, c *client.Client, s *output.Streams, nodes []Draining, limits Limits) error {
-	drains := make([]*drain, len(nodes))
-	for i, n := range nodes {
-		drains[i] = &drain{node: n, began: s.Now(), improved: s.Now(), most: -1}
+	watching, stop := context.WithCancel(ctx)
+	w := newDrainWatch(watching, c, nodes)
+	f := drainFollower{client: c, streams: s, limits: limits, watch: w}
+	for _, n := range nodes {
+		f.drains = append(f.drains, &drain{node: n, began: s.Now(), improved: s.Now(), most: -1})
 	}
-	var pic drainPicture = &drainJournal{stream: s.Err, last: map[*drain]drainLine{}}
-	if s.Err.Terminal {
-		pic = &drainBars{screen{stream: s.Err}}
+	err := f.run(ctx)
+	stop()
+	w.wait()
+	return err
+}
+
+// drainFollower looks at nodes whenever there are news of them.
+type drainFollower struct {
+	client  *client.Client
+	streams *output.Streams
+	limits  Limits
+	watch   *drainWatch
+	drains  []*drain
+	lost    time.Time // since when managers have not answered
+}
+
+func (f *drainFollower) run(ctx context.Context) error {
+	var pic drainPicture = &drainJournal{stream: f.streams.Err, last: map[*drain]drainLine{}}
+	if f.streams.Err.Terminal {
+		pic = &drainBars{screen{stream: f.streams.Err}}
 	}
-	again := time.NewTicker(lookAgain)
-	defer again.Stop()
-	lost := time.Time{}
-	for {
-		err := lookAtDrains(ctx, c, drains, s.Now())
-		now := s.Now()
-		switch {
-		case ctx.Err() != nil:
-		case err == nil:
-			lost = time.Time{}
-		case !client.Transient(err):
-			return err
-		case lost.IsZero():
-			lost = now
-		case now.Sub(lost) > unreachable:
-			return err
+	alarm := time.NewTimer(time.Hour)
+	defer alarm.Stop()
+	for due := f.streams.Now(); ; { // when to look again; zero for when there are news
+		now := f.streams.Now()
+		if !due.IsZero() && !now.Before(due) {
+			again, err := f.look(ctx)
+			if err != nil {
+				return err
+			}
+			now, due = f.streams.Now(), time.Time{}
+			if again {
+				due = now.Add(askAgain)
+			}
 		}
-		pic.draw(drains, now)
-		if working, stuck := settled(drains, limits, now); !working {
+		wake := soonest(pic.draw(f.drains, now), due)
+		working, stuck := settled(f.drains, f.limits, now)
+		if !working {
 			return errors.Join(stuck...)
+		}
+		for _, d := range f.drains {
+			wake = soonest(wake, d.next(f.limits))
+		}
+		bell := f.watch.bell
+		if !due.IsZero() { // it is looked at then, whatever comes meanwhile
+			bell = nil
+		}
+		alarm.Stop()
+		if !wake.IsZero() {
+			alarm.Reset(max(0, wake.Sub(now)))
 		}
 		select {
 		case <-ctx.Done():
-			if s.Err.Terminal {
-				s.Err.Printf("") // the terminal has written ^C
+			if f.streams.Err.Terminal {
+				f.streams.Err.Printf("") // the terminal has written ^C
 			}
-			s.Err.Printf("%s", drainGoesOn(drains))
+			f.streams.Err.Printf("%s", drainGoesOn(f.drains))
 			return failure.ErrInterrupted
-		case <-again.C:
+		case <-alarm.C:
+		case <-bell:
+			due = f.streams.Now().Add(together)
+		case n := <-f.watch.news:
+			if n.err != nil {
+				return n.err
+			}
+			for _, d := range f.drains {
+				d.lost = n.lost
+			}
 		}
 	}
+}
+
+// soonest returns the sooner of two times, of which the zero one is never.
+func soonest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// look asks how the nodes stand, and tells whether to ask again although nothing happens: a manager has not
+// answered, or is behind the news.
+func (f *drainFollower) look(ctx context.Context) (again bool, err error) {
+	f.watch.begin()
+	err = lookAtDrains(ctx, f.client, f.drains, f.streams.Now())
+	behind := f.watch.settle(f.drains)
+	switch {
+	case err == nil:
+		f.lost = time.Time{}
+		for _, d := range f.drains {
+			d.lost = ""
+		}
+		return behind, nil
+	case ctx.Err() != nil:
+		return false, nil //nolint:nilerr // who has ended it is told so elsewhere
+	case !client.Transient(err):
+		return false, err
+	case f.lost.IsZero():
+		f.lost = f.streams.Now()
+	case f.streams.Now().Sub(f.lost) > unreachable:
+		return false, err
+	}
+	return true, nil
 }
 
 // settled tells whether any node is still worth looking at, and what went wrong with the others.
@@ -147,7 +219,9 @@ type drain struct {
 	began    time.Time
 	improved time.Time
 	known    bool
-	gone     bool // the node was removed
+	behind   bool   // what was read last is older than the order
+	gone     bool   // the node was removed
+	lost     string // what to say of a break that lasts
 	latest   *warrenv1.Node
 	left     []*warrenv1.TaskEntry            // that have not ended
 	others   map[string][]*warrenv1.TaskEntry // by service: the tasks that are wanted
@@ -155,8 +229,8 @@ type drain struct {
 }
 
 func (d *drain) observe(n *warrenv1.Node, tasks []*warrenv1.TaskEntry, now time.Time) {
-	if n.GetMeta().GetVersion() < d.node.Version {
-		return // of a manager that lags behind
+	if d.behind = n.GetMeta().GetVersion() < d.node.Version; d.behind {
+		return
 	}
 	d.known, d.latest = true, n
 	before := len(d.left)
@@ -196,6 +270,14 @@ func (d *drain) stuck(limits Limits, now time.Time) string {
 	return fmt.Sprintf("%s: %s: %s; it goes on: look on with `warrenctl node drain %s`, undo it with `warrenctl node activate %s`", d.node.Hostname, late, said, d.node.Hostname, d.node.Hostname)
 }
 
+// next is when stuck can change although nothing is observed; zero if it cannot.
+func (d *drain) next(limits Limits) time.Time {
+	if d.done() {
+		return time.Time{}
+	}
+	return soonest(after(d.began, limits.Timeout, limits.Timeout > 0), after(d.improved, limits.Stall, limits.Stall > 0))
+}
+
 // counts says how many tasks are left.
 func (d *drain) counts() string {
 	switch {
@@ -225,6 +307,9 @@ func (d *drain) deadline(now time.Time) string {
 // waiting says of the first tasks that are left what each waits for.
 func (d *drain) waiting() []string {
 	var said []string
+	if d.lost != "" {
+		said = append(said, d.lost)
+	}
 	for _, t := range d.left[:min(len(d.left), shownLeft)] {
 		said = append(said, view.TaskName(t.GetTask(), t.GetNodeHostname())+": "+d.waitsFor(t.GetTask()))
 	}
@@ -261,14 +346,15 @@ func (d *drain) waitsFor(t *warrenv1.Task) string {
 	return "waits for its turn"
 }
 
+// drainPicture shows drains, and returns when it wants to be drawn again although nothing happens; zero for never.
 type drainPicture interface {
-	draw(drains []*drain, now time.Time)
+	draw(drains []*drain, now time.Time) time.Time
 }
 
 // drainBars redraws a bar for each node in place.
 type drainBars struct{ screen }
 
-func (b *drainBars) draw(drains []*drain, now time.Time) {
+func (b *drainBars) draw(drains []*drain, now time.Time) time.Time {
 	width := 0
 	for _, d := range drains {
 		width = max(width, len(d.node.Hostname))
@@ -291,6 +377,7 @@ func (b *drainBars) draw(drains []*drain, now time.Time) {
 		}
 	}
 	b.show(lines)
+	return time.Time{}
 }
 
 // drainJournal prints a line where the number of tasks has changed, or what they wait for, further and further
@@ -308,7 +395,7 @@ type drainLine struct {
 	gap  time.Duration
 }
 
-func (j *drainJournal) draw(drains []*drain, now time.Time) {
+func (j *drainJournal) draw(drains []*drain, now time.Time) (again time.Time) {
 	for _, d := range drains {
 		last, printed := j.last[d]
 		if last.done || !d.known && !d.gone {
@@ -320,7 +407,11 @@ func (j *drainJournal) draw(drains []*drain, now time.Time) {
 			continue
 		}
 		said := strings.Join(append([]string{d.counts()}, d.waiting()...), "; ")
-		if said == last.said || printed && now.Before(last.at.Add(last.gap)) {
+		if said == last.said {
+			continue
+		}
+		if due := last.at.Add(last.gap); printed && now.Before(due) {
+			again = soonest(again, due)
 			continue
 		}
 		gap := min(max(countGap, 2*last.gap), countGapMax)
@@ -330,4 +421,5 @@ func (j *drainJournal) draw(drains []*drain, now time.Time) {
 		j.stream.Printf("%s: %s", d.node.Hostname, said)
 		j.last[d] = drainLine{said: strings.TrimSuffix(said, "; "+d.deadline(now)), at: now, gap: gap}
 	}
+	return again
 }

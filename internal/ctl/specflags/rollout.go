@@ -1,6 +1,7 @@
 package specflags
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/cuemby/warren/internal/ctl/durations"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -162,9 +164,12 @@ func canarySteps(value string) ([]*warrenv1.CanaryStep, error) {
 		}
 		step := &warrenv1.CanaryStep{Weight: uint32(weight)}
 		if holds {
-			hold, err := time.ParseDuration(held)
-			if err != nil || hold <= 0 {
-				return nil, fmt.Errorf("--update-canary %s: %q is not a time such as 5m; leave it out to wait for service promote", value, held)
+			hold, err := durations.Parse(held)
+			if err == nil && hold == 0 {
+				err = errors.New("a step of no length is none")
+			}
+			if err != nil {
+				return nil, fmt.Errorf("--update-canary %s: %w; leave it out to wait for service promote", value, err)
 			}
 			step.Hold = durationpb.New(hold)
 		}
@@ -208,9 +213,12 @@ func (f *Rollout) applyNodeLoss(spec *warrenv1.ServiceSpec) error {
 	case what == "wait":
 		spec.NodeLoss = &warrenv1.NodeLossPolicy{Action: warrenv1.NodeLossAction_NODE_LOSS_ACTION_WAIT}
 		if limited {
-			wait, err := time.ParseDuration(limit)
-			if err != nil || wait <= 0 {
-				return fmt.Errorf("--on-node-loss %s: %q is not a time such as 1h", *f.OnNodeLoss, limit)
+			wait, err := durations.Parse(limit)
+			if err == nil && wait == 0 {
+				err = errors.New("waiting for no time is replace")
+			}
+			if err != nil {
+				return fmt.Errorf("--on-node-loss %s: %w", *f.OnNodeLoss, err)
 			}
 			spec.NodeLoss.Wait = durationpb.New(wait)
 		}

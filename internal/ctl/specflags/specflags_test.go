@@ -14,12 +14,13 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
+	"github.com/cuemby/warren/internal/ctl/durations"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 func parse[T any](t *testing.T, into *T, args ...string) *T {
 	t.Helper()
-	parser, err := kong.New(into, kong.Exit(func(int) {}))
+	parser, err := kong.New(into, durations.Flags(), kong.Exit(func(int) {}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,3 +30,30 @@ func Backup(c *backupfile.Contents, encrypted bool, size int64, sum string, now 
 	p.say("Checksum", "right")
 	return p.String()
 }
+
+// BackupFacts is what is in a backup, for programs.
+type BackupFacts struct {
+	ClusterName string   `json:"clusterName"`
+	ClusterID   string   `json:"clusterId"`
+	CreatedAt   string   `json:"createdAt"`
+	Version     string   `json:"version"`
+	Index       uint64   `json:"index"`
+	Nodes       int      `json:"nodes"`
+	Services    int      `json:"services"`
+	Tasks       int      `json:"tasks"`
+	Users       int      `json:"users"`
+	Managers    []string `json:"managers"`
+	Encrypted   bool     `json:"encrypted"`
+	Size        int64    `json:"size"`
+	SHA256      string   `json:"sha256"`
+}
+
+// NewBackupFacts returns the same as Backup describes.
+func NewBackupFacts(c *backupfile.Contents, encrypted bool, size int64, sum string) BackupFacts {
+	return BackupFacts{
+		ClusterName: c.Header.GetClusterName(), ClusterID: c.Header.GetClusterId(),
+		CreatedAt: c.Header.GetCreatedAt().AsTime().UTC().Format(time.RFC3339), Version: c.Header.GetVersion(), Index: c.Header.GetIndex(),
+		Nodes: c.Nodes, Services: c.Services, Tasks: c.Tasks, Users: c.Users, Managers: c.Managers,
+		Encrypted: encrypted, Size: size, SHA256: sum,
+	}
+}

@@ -634,6 +634,39 @@ func TestEventsOfTheKindsAskedForAreToldFromTheTimeAskedFor(t *testing.T) {
 	}
 }
 
+func TestEventsUntilATimeEndWithIt(t *testing.T) {
+	s := serve(t)
+	event := func(index uint64, name string, at time.Time) *warrenv1.Event {
+		return &warrenv1.Event{Index: index, Object: warrenv1.EventObject_EVENT_OBJECT_SERVICE, ObjectId: name, ServiceId: name, ObjectName: name, Time: timestamppb.New(at)}
+	}
+	until := time.Now().Add(300 * time.Millisecond)
+	s.events.Append(event(1, "web", statetest.Epoch), event(2, "api", statetest.Epoch), event(3, "web", until))
+	stream, err := s.watch.WatchEvents(t.Context(), connect.NewRequest(&warrenv1.WatchEventsRequest{
+		Since: timestamppb.New(statetest.Epoch), Until: timestamppb.New(until), Services: []string{"web"},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	var got []uint64
+	for stream.Receive() {
+		for _, e := range stream.Msg().GetEvents() {
+			got = append(got, e.GetIndex())
+		}
+	}
+	if !slices.Equal(got, []uint64{1}) || stream.Err() != nil || time.Now().Before(until) {
+		t.Errorf("got %v, %v", got, stream.Err())
+	}
+	none, err := s.watch.WatchEvents(t.Context(), connect.NewRequest(&warrenv1.WatchEventsRequest{By: []string{""}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer none.Close()
+	for none.Receive() {
+	}
+	refused(t, none.Err(), connect.CodeInvalidArgument)
+}
+
 func TestAMistypedFieldOfAJSONRequestIsNotPassedOver(t *testing.T) {
 	s := serve(t)
 	res, err := s.http.Client().Post(s.url+"/warren.v1.ServiceService/ListServices", "application/json", strings.NewReader(`{"pageSiz": 3}`))

@@ -26,6 +26,13 @@ func (h *eventService) WatchEvents(ctx context.Context, req *connect.Request[war
 	if from := req.Msg.GetSince(); from != nil {
 		since = from.AsTime()
 	}
+	// With an end it waits no longer than that.
+	waiting := ctx
+	if until := req.Msg.GetUntil(); until != nil {
+		var done context.CancelFunc
+		waiting, done = context.WithDeadline(ctx, until.AsTime())
+		defer done()
+	}
 	reader := h.log.Reader(since)
 	// The headers go now, so that the caller knows that nothing from here on is missed.
 	if err := stream.Send(nil); err != nil {
@@ -40,13 +47,16 @@ func (h *eventService) WatchEvents(ctx context.Context, req *connect.Request[war
 			if req.Msg.GetNoFollow() {
 				return nil
 			}
-			if err := reader.Wait(ctx); err != nil {
+			if err := reader.Wait(waiting); err != nil {
+				if ctx.Err() == nil {
+					return nil // the time asked for is over
+				}
 				return err
 			}
 			continue
 		}
 		wanted := slices.DeleteFunc(taken, func(e *warrenv1.Event) bool {
-			return len(req.Msg.GetObjects()) > 0 && !slices.Contains(req.Msg.GetObjects(), e.GetObject())
+			return !events.Wanted(e, req.Msg)
 		})
 		if len(wanted) == 0 {
 			continue

@@ -58,10 +58,17 @@ type words struct {
 // and its name.
 func (w *words) about(kind warrenv1.EventObject, what, id, name string) func(action, format string, args ...any) {
 	return func(action, format string, args ...any) {
-		w.events = append(w.events, &warrenv1.Event{
+		e := &warrenv1.Event{
 			Index: w.index, Time: w.time, Object: kind, ObjectId: id, ObjectName: name,
 			Action: action, Message: what + " " + name + " " + fmt.Sprintf(format, args...), By: w.by,
-		})
+		}
+		switch kind {
+		case warrenv1.EventObject_EVENT_OBJECT_SERVICE:
+			e.ServiceId = id
+		case warrenv1.EventObject_EVENT_OBJECT_NODE:
+			e.NodeId, e.NodeName = id, name
+		}
+		w.events = append(w.events, e)
 	}
 }
 
@@ -209,7 +216,12 @@ func size(s *warrenv1.Service) string {
 
 // aboutTask returns a function that adds an event of a task.
 func (w *words) aboutTask(t *warrenv1.Task) func(action, format string, args ...any) {
-	return w.about(warrenv1.EventObject_EVENT_OBJECT_TASK, "task", t.GetMeta().GetId(), lifecycle.Name(t, w.hostname(t)))
+	say := w.about(warrenv1.EventObject_EVENT_OBJECT_TASK, "task", t.GetMeta().GetId(), lifecycle.Name(t, w.hostname(t)))
+	return func(action, format string, args ...any) {
+		say(action, format, args...)
+		e := w.events[len(w.events)-1]
+		e.ServiceId, e.NodeId, e.NodeName = t.GetServiceId(), t.GetNodeId(), w.hostname(t)
+	}
 }
 
 func (w *words) hostname(t *warrenv1.Task) string {

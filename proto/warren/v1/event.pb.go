@@ -7,6 +7,7 @@
 package warrenv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -96,7 +97,13 @@ type Event struct {
 	// The same for people, in one line.
 	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	// Who did it: a user's name; empty of what happened by itself, and where it is not known.
-	By            string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	By string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	// The service that it is about: itself, or that of the task.
+	ServiceId string `protobuf:"bytes,9,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	// The node that it is about: itself, or where the task is.
+	NodeId string `protobuf:"bytes,10,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Its hostname.
+	NodeName      string `protobuf:"bytes,11,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +194,27 @@ func (x *Event) GetBy() string {
 	return ""
 }
 
+func (x *Event) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *Event) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Event) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
 type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Remembered events from this time on come first. Unset: none.
@@ -194,7 +222,22 @@ type WatchEventsRequest struct {
 	// Only events of these kinds of object. None: all.
 	Objects []EventObject `protobuf:"varint,2,rep,packed,name=objects,proto3,enum=warren.v1.EventObject" json:"objects,omitempty"`
 	// End the stream after the remembered events.
-	NoFollow      bool `protobuf:"varint,3,opt,name=no_follow,json=noFollow,proto3" json:"no_follow,omitempty"`
+	NoFollow bool `protobuf:"varint,3,opt,name=no_follow,json=noFollow,proto3" json:"no_follow,omitempty"`
+	// Only events before this time; the stream ends then. Unset: without end.
+	Until *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	// Of each of the following only events that are about one of the values. None: all. A service, node or task is
+	// named by its name, its id, or the first six characters of the id or more; those that are gone count too.
+	//
+	// Events of these services and of their tasks.
+	Services []string `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`
+	// Events of these nodes and of the tasks there.
+	Nodes []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// Events of these tasks.
+	Tasks []string `protobuf:"bytes,7,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// Events of what these users did.
+	By []string `protobuf:"bytes,8,rep,name=by,proto3" json:"by,omitempty"`
+	// Events with one of these actions.
+	Actions       []string `protobuf:"bytes,9,rep,name=actions,proto3" json:"actions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -250,6 +293,48 @@ func (x *WatchEventsRequest) GetNoFollow() bool {
 	return false
 }
 
+func (x *WatchEventsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetTasks() []string {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetBy() []string {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetActions() []string {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
 type WatchEventsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
@@ -298,7 +383,7 @@ var File_warren_v1_event_proto protoreflect.FileDescriptor
 
 const file_warren_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15warren/v1/event.proto\x12\twarren.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\"\xfd\x01\n" +
+	"\x15warren/v1/event.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\"\xd2\x02\n" +
 	"\x05Event\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12.\n" +
@@ -308,11 +393,23 @@ const file_warren_v1_event_proto_rawDesc = "" +
 	"objectName\x12\x16\n" +
 	"\x06action\x18\x06 \x01(\tR\x06action\x12\x18\n" +
 	"\amessage\x18\a \x01(\tR\amessage\x12\x0e\n" +
-	"\x02by\x18\b \x01(\tR\x02by\"\x95\x01\n" +
+	"\x02by\x18\b \x01(\tR\x02by\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\t \x01(\tR\tserviceId\x12\x17\n" +
+	"\anode_id\x18\n" +
+	" \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\tnode_name\x18\v \x01(\tR\bnodeName\"\x97\x03\n" +
 	"\x12WatchEventsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\aobjects\x18\x02 \x03(\x0e2\x16.warren.v1.EventObjectR\aobjects\x12\x1b\n" +
-	"\tno_follow\x18\x03 \x01(\bR\bnoFollow\"?\n" +
+	"\tno_follow\x18\x03 \x01(\bR\bnoFollow\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12-\n" +
+	"\bservices\x18\x05 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10d\"\ar\x05\x10\x01\x18\x80\x02R\bservices\x12'\n" +
+	"\x05nodes\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10d\"\ar\x05\x10\x01\x18\x80\x02R\x05nodes\x12'\n" +
+	"\x05tasks\x18\a \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10d\"\ar\x05\x10\x01\x18\x80\x02R\x05tasks\x12!\n" +
+	"\x02by\x18\b \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10d\"\ar\x05\x10\x01\x18\x80\x02R\x02by\x12*\n" +
+	"\aactions\x18\t \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10d\"\x06r\x04\x10\x01\x18@R\aactions\"?\n" +
 	"\x13WatchEventsResponse\x12(\n" +
 	"\x06events\x18\x01 \x03(\v2\x10.warren.v1.EventR\x06events*\xa7\x01\n" +
 	"\vEventObject\x12\x1c\n" +
@@ -352,14 +449,15 @@ var file_warren_v1_event_proto_depIdxs = []int32{
 	0, // 1: warren.v1.Event.object:type_name -> warren.v1.EventObject
 	4, // 2: warren.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
 	0, // 3: warren.v1.WatchEventsRequest.objects:type_name -> warren.v1.EventObject
-	1, // 4: warren.v1.WatchEventsResponse.events:type_name -> warren.v1.Event
-	2, // 5: warren.v1.EventService.WatchEvents:input_type -> warren.v1.WatchEventsRequest
-	3, // 6: warren.v1.EventService.WatchEvents:output_type -> warren.v1.WatchEventsResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	4, // 4: warren.v1.WatchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	1, // 5: warren.v1.WatchEventsResponse.events:type_name -> warren.v1.Event
+	2, // 6: warren.v1.EventService.WatchEvents:input_type -> warren.v1.WatchEventsRequest
+	3, // 7: warren.v1.EventService.WatchEvents:output_type -> warren.v1.WatchEventsResponse
+	7, // [7:8] is the sub-list for method output_type
+	6, // [6:7] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_event_proto_init() }
