@@ -23,6 +23,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/session"
 	"github.com/cuemby/warren/internal/agent/store"
 	"github.com/cuemby/warren/internal/agent/supervisor"
+	"github.com/cuemby/warren/internal/dataformat"
 	"github.com/cuemby/warren/internal/pki"
 	"github.com/cuemby/warren/internal/unixsocket"
 )
@@ -71,6 +72,12 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		if *dir, err = filepath.Abs(*dir); err != nil {
 			return fmt.Errorf("find the agent's folders: %w", err)
 		}
+	}
+	if err := dataformat.Check(c.DataDir, "warren-agent", dataformat.Agent()); err != nil {
+		return err
+	}
+	if err := dataformat.Record(c.DataDir, dataformat.Agent()); err != nil {
+		return err
 	}
 	state, err := store.Open(c.DataDir, c.Logger)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cuemby/warren/internal/dataformat"
 	"github.com/cuemby/warren/internal/manager/state"
 	"github.com/cuemby/warren/internal/pki"
 	"github.com/cuemby/warren/internal/version"
@@ -23,7 +24,7 @@ const announceAgain = 2 * time.Second
 // announcement is what this manager has to tell of itself with those credentials, nil before it has any.
 func (m *Manager) announcement(mine *pki.Credentials) *statev1.Member {
 	told := &statev1.Member{
-		Meta: &warrenv1.Meta{Id: m.self()}, Hostname: hostname(), Addr: m.AgentAddr(), Version: version.Version,
+		Meta: &warrenv1.Meta{Id: m.self()}, Hostname: hostname(), Addr: m.AgentAddr(), Version: version.Version, Format: dataformat.Manager(),
 	}
 	if mine != nil {
 		told.Issuer = mine.Issuer(mine.Certificate())
@@ -108,7 +109,7 @@ func (m *Manager) announceAt(ctx context.Context, addr string, told *statev1.Mem
 	client, end := dialManager(addr, m.credentials.ClientConfig())
 	defer end()
 	_, err := client.AnnounceManager(ctx, connect.NewRequest(&warrenv1.AnnounceManagerRequest{
-		Addr: told.GetAddr(), Hostname: told.GetHostname(), Version: told.GetVersion(),
+		Addr: told.GetAddr(), Hostname: told.GetHostname(), Version: told.GetVersion(), Format: told.GetFormat(),
 		Issuer: told.GetIssuer(), CertificateExpiresAt: told.GetCertificateExpiresAt(),
 	}))
 	return err

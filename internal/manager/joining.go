@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/dataformat"
 	"github.com/cuemby/warren/internal/jointoken"
 	"github.com/cuemby/warren/internal/manager/api"
 	"github.com/cuemby/warren/internal/manager/authority"
@@ -193,7 +194,7 @@ func (m *Manager) enlistAt(ctx context.Context, addr string) error {
 	client, end := dialManager(addr, m.credentials.ClientConfig())
 	defer end()
 	res, err := client.EnlistManager(ctx, connect.NewRequest(&warrenv1.EnlistManagerRequest{
-		Addr: m.AgentAddr(), Hostname: hostname(), Version: version.Version,
+		Addr: m.AgentAddr(), Hostname: hostname(), Version: version.Version, Format: dataformat.Manager(),
 	}))
 	if err != nil {
 		return err

@@ -9,8 +9,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cuemby/warren/internal/dataformat"
 	"github.com/cuemby/warren/internal/id"
 	"github.com/cuemby/warren/internal/manager/addressing"
+	"github.com/cuemby/warren/internal/manager/format"
 	"github.com/cuemby/warren/internal/manager/liveness"
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/replicas"
@@ -37,6 +39,7 @@ func loops(leading time.Time) []loop.Loop {
 		retention.New(),
 		rotation.New(),
 		addressing.New(),
+		format.New(dataformat.Manager()),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/dataformat"
 	"github.com/cuemby/warren/internal/manager/api"
 	"github.com/cuemby/warren/internal/manager/consensus"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -111,7 +112,7 @@ func (m *Manager) forget() error {
 
 // forgetIdentity removes who the manager is and where it was to be.
 func (m *Manager) forgetIdentity() error {
-	for _, name := range []string{"joining.json", "manager-id", "manager.key", "addresses.json"} {
+	for _, name := range []string{"joining.json", "manager-id", "manager.key", "addresses.json", dataformat.File} {
 		if err := os.Remove(m.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("forget the cluster: %w", err)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/cuemby/warren/internal/dataformat"
 	"github.com/cuemby/warren/internal/manager/api"
 	"github.com/cuemby/warren/internal/manager/audit"
 	"github.com/cuemby/warren/internal/manager/authority"
@@ -114,6 +115,9 @@ type Manager struct {
 // before Run. The options must be valid.
 func New(ctx context.Context, o Options) (m *Manager, err error) {
 	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if err := dataformat.Check(o.DataDir, "warren-manager", dataformat.Manager()); err != nil {
 		return nil, err
 	}
 	m = &Manager{
@@ -272,6 +276,11 @@ func (m *Manager) Run(ctx context.Context) error {
 	running.Go(func() { m.keepJoining(ctx) })
 	running.Go(func() { m.keepCertificate(ctx) })
 	running.Go(func() { m.keepAnnounced(ctx) })
+	running.Go(func() {
+		if err := m.keepFormat(ctx); err != nil {
+			cancel(err)
+		}
+	})
 	running.Go(func() { m.forward.Run(ctx) })
 	if err := m.lead(ctx); err != nil { // until ctx ends; the agents' sessions end here, and nothing is written about it
 		cancel(err)

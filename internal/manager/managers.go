@@ -15,6 +15,7 @@ import (
 	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/consensus"
 	"github.com/cuemby/warren/internal/manager/state"
+	"github.com/cuemby/warren/internal/version"
 	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
 )
 
@@ -28,6 +29,10 @@ func (m *Manager) Enlist(ctx context.Context, told *statev1.Member) (index uint6
 		if s.Addr == told.GetAddr() && s.ID != told.GetMeta().GetId() {
 			return 0, api.Refuse("%s is listed at %s already: if it is no more, as after `warrenctl cluster leave --force`, take it out with `warrenctl manager rm %s` and try again", m.describe(s.ID), s.Addr, s.ID)
 		}
+	}
+	if format := state.FormatOf(m.store.Snapshot().Cluster()); state.FormatOf(told) < format {
+		return 0, api.Refuse("the cluster's state is of format %d, and warren-manager %s knows formats up to %d: install release %s there, as here, and try again",
+			format, told.GetVersion(), state.FormatOf(told), version.Version)
 	}
 	if err := m.Announce(ctx, told); err != nil {
 		return 0, err
@@ -79,6 +84,7 @@ func (m *Manager) Announce(ctx context.Context, told *statev1.Member) error {
 		case !sameMember(before, told):
 			state.Update(t, before, func(after *statev1.Member) {
 				after.Hostname, after.Addr, after.Version = told.GetHostname(), cmp.Or(told.GetAddr(), after.GetAddr()), told.GetVersion()
+				after.Format = told.GetFormat()
 				after.Issuer = cmp.Or(told.GetIssuer(), after.GetIssuer())
 				if told.GetCertificateExpiresAt() != nil {
 					after.CertificateExpiresAt = told.GetCertificateExpiresAt()
@@ -106,7 +112,7 @@ const maxAnnounceAttempts = 8
 
 func sameMember(before, told *statev1.Member) bool {
 	return before.GetHostname() == told.GetHostname() && before.GetAddr() == cmp.Or(told.GetAddr(), before.GetAddr()) &&
-		before.GetVersion() == told.GetVersion() && before.GetIssuer() == cmp.Or(told.GetIssuer(), before.GetIssuer()) &&
+		before.GetVersion() == told.GetVersion() && before.GetFormat() == told.GetFormat() && before.GetIssuer() == cmp.Or(told.GetIssuer(), before.GetIssuer()) &&
 		(told.GetCertificateExpiresAt() == nil || proto.Equal(before.GetCertificateExpiresAt(), told.GetCertificateExpiresAt()))
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cuemby/warren/internal/dataformat"
 	"github.com/cuemby/warren/internal/id"
 	"github.com/cuemby/warren/internal/manager/api"
 	"github.com/cuemby/warren/internal/manager/consensus"
@@ -91,7 +92,7 @@ func (m *Manager) Initialize(ctx context.Context, spec *warrenv1.ClusterSpec, gi
 		return nil, err
 	}
 	transaction := state.New(now)
-	transaction.Create(&warrenv1.Cluster{Meta: &warrenv1.Meta{Id: cluster}, Spec: spec})
+	transaction.Create(&warrenv1.Cluster{Meta: &warrenv1.Meta{Id: cluster}, Spec: spec, Format: dataformat.Manager()})
 	transaction.Create(api.NewDefaultNetwork())
 	transaction.Create(trust)
 	transaction.Create(m.announcement(nil))

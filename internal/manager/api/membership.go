@@ -81,7 +81,7 @@ func (h *membershipService) GetJoinToken(ctx context.Context, req *connect.Reque
 func (h *membershipService) EnlistManager(ctx context.Context, req *connect.Request[warrenv1.EnlistManagerRequest]) (*connect.Response[warrenv1.EnlistManagerResponse], error) {
 	who := caller.From(ctx)
 	index, err := h.membership.Enlist(ctx, &statev1.Member{
-		Meta: &warrenv1.Meta{Id: who.Name}, Hostname: req.Msg.GetHostname(), Addr: req.Msg.GetAddr(), Version: req.Msg.GetVersion(),
+		Meta: &warrenv1.Meta{Id: who.Name}, Hostname: req.Msg.GetHostname(), Addr: req.Msg.GetAddr(), Version: req.Msg.GetVersion(), Format: req.Msg.GetFormat(),
 		Issuer: who.Issuer, CertificateExpiresAt: expiry(who),
 	})
 	if err != nil {
@@ -101,7 +101,7 @@ func (h *membershipService) PromoteManager(ctx context.Context, _ *connect.Reque
 // AnnounceManager implements warrenv1connect.MembershipServiceHandler.
 func (h *membershipService) AnnounceManager(ctx context.Context, req *connect.Request[warrenv1.AnnounceManagerRequest]) (*connect.Response[warrenv1.AnnounceManagerResponse], error) {
 	err := h.membership.Announce(ctx, &statev1.Member{
-		Meta: &warrenv1.Meta{Id: caller.From(ctx).Name}, Hostname: req.Msg.GetHostname(), Addr: req.Msg.GetAddr(), Version: req.Msg.GetVersion(),
+		Meta: &warrenv1.Meta{Id: caller.From(ctx).Name}, Hostname: req.Msg.GetHostname(), Addr: req.Msg.GetAddr(), Version: req.Msg.GetVersion(), Format: req.Msg.GetFormat(),
 		Issuer: req.Msg.GetIssuer(), CertificateExpiresAt: req.Msg.GetCertificateExpiresAt(),
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cuemby/warren/internal/manager/format"
 	"github.com/cuemby/warren/internal/manager/liveness"
 	"github.com/cuemby/warren/internal/manager/loop"
 	"github.com/cuemby/warren/internal/manager/replicas"
@@ -30,6 +31,7 @@ func TestLoopsWatchTheTablesTheyDeclareAndNoOthers(t *testing.T) {
 		{liveness.New(statetest.Epoch), liveness.Inputs},
 		{retention.New(), retention.Inputs},
 		{rotation.New(), rotation.Inputs},
+		{format.New(1), format.Inputs},
 	} {
 		watched := map[statev1.Table]bool{}
 		for o := range s.Objects() {

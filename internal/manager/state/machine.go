@@ -12,12 +12,10 @@ import (
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cuemby/warren/internal/dataformat"
 	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
-
-// snapshotFormat is the format of raft snapshots this program writes, and the newest it reads.
-const snapshotFormat = 1
 
 // maxObjectBytes bounds one object of a snapshot, so that a damaged length cannot exhaust memory.
 const maxObjectBytes = 16 << 20
@@ -193,6 +191,10 @@ func sameName(before, after Object) error {
 	return nil
 }
 
+// FormatOf is the format that a cluster's state is of, or the newest that a manager knows. What was written before formats were
+// told is of the first.
+func FormatOf(o interface{ GetFormat() uint32 }) uint32 { return max(1, o.GetFormat()) }
+
 // Snapshot implements raft.FSM. It costs nothing; the work is done in Persist, beside further Applies.
 func (m *Machine) Snapshot() (raft.FSMSnapshot, error) {
 	return saved{m.store.Snapshot()}, nil
@@ -215,7 +217,7 @@ func (saved) Release() {}
 // object, each behind its length.
 func (s Snapshot) Save(w io.Writer) error {
 	out := bufio.NewWriterSize(w, 1<<20)
-	header := &statev1.SnapshotHeader{Format: snapshotFormat, Index: s.index, Objects: uint64(s.count())}
+	header := &statev1.SnapshotHeader{Format: FormatOf(s.Cluster()), Index: s.index, Objects: uint64(s.count())}
 	if _, err := protodelim.MarshalTo(out, header); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
@@ -242,8 +244,8 @@ func (s *Store) Load(r io.Reader) error {
 	if err := limits.UnmarshalFrom(in, &header); err != nil {
 		return fmt.Errorf("read snapshot: header: %w", err)
 	}
-	if header.GetFormat() != snapshotFormat {
-		return fmt.Errorf("read snapshot: its format is %d, this manager knows %d: upgrade warren-manager", header.GetFormat(), snapshotFormat)
+	if known := dataformat.Manager(); header.GetFormat() > known {
+		return fmt.Errorf("read snapshot: its format is %d, this manager knows formats up to %d: upgrade warren-manager", header.GetFormat(), known)
 	}
 	s.write.Lock()
 	defer s.write.Unlock()

@@ -26,9 +26,11 @@ const (
 
 // Cluster is the one object that holds what is true of the whole cluster.
 type Cluster struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Meta          *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	Spec          *ClusterSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	Spec  *ClusterSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// The format of the state that managers write: the newest that each of them knows. 0 is 1.
+	Format        uint32 `protobuf:"varint,3,opt,name=format,proto3" json:"format,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -75,6 +77,13 @@ func (x *Cluster) GetSpec() *ClusterSpec {
 		return x.Spec
 	}
 	return nil
+}
+
+func (x *Cluster) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
 }
 
 // ClusterSpec is what administrators set for the whole cluster.
@@ -861,10 +870,11 @@ var File_warren_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_warren_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/cluster.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\"Z\n" +
+	"\x17warren/v1/cluster.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\"r\n" +
 	"\aCluster\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12*\n" +
-	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ClusterSpecR\x04spec\"\xbd\x04\n" +
+	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ClusterSpecR\x04spec\x12\x16\n" +
+	"\x06format\x18\x03 \x01(\rR\x06format\"\xbd\x04\n" +
 	"\vClusterSpec\x12B\n" +
 	"\x04name\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x12[\n" +
 	"\x12heartbeat_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xc2\xd7/R\x11heartbeatInterval\x12N\n" +

@@ -492,9 +492,11 @@ func (x *GetJoinTokenResponse) GetManagers() []string {
 type EnlistManagerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:port where the other managers reach it.
-	Addr          string `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
-	Hostname      string `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	Version       string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Addr     string `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Hostname string `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Version  string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// The newest format of the state that it reads. 0 is 1.
+	Format        uint32 `protobuf:"varint,4,opt,name=format,proto3" json:"format,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -548,6 +550,13 @@ func (x *EnlistManagerRequest) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *EnlistManagerRequest) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
 }
 
 type EnlistManagerResponse struct {
@@ -675,8 +684,10 @@ type AnnounceManagerRequest struct {
 	// Digest of the CA certificate that its certificate was issued by.
 	Issuer               string                 `protobuf:"bytes,4,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=certificate_expires_at,json=certificateExpiresAt,proto3" json:"certificate_expires_at,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// The newest format of the state that it reads. 0 is 1.
+	Format        uint32 `protobuf:"varint,6,opt,name=format,proto3" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AnnounceManagerRequest) Reset() {
@@ -742,6 +753,13 @@ func (x *AnnounceManagerRequest) GetCertificateExpiresAt() *timestamppb.Timestam
 		return x.CertificateExpiresAt
 	}
 	return nil
+}
+
+func (x *AnnounceManagerRequest) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
 }
 
 type AnnounceManagerResponse struct {
@@ -919,22 +937,24 @@ const file_warren_v1_membership_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x129\n" +
 	"\n" +
 	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1a\n" +
-	"\bmanagers\x18\x03 \x03(\tR\bmanagers\"\x80\x01\n" +
+	"\bmanagers\x18\x03 \x03(\tR\bmanagers\"\x98\x01\n" +
 	"\x14EnlistManagerRequest\x12\x1e\n" +
 	"\x04addr\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04addr\x12$\n" +
 	"\bhostname\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bhostname\x12\"\n" +
-	"\aversion\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\aversion\"-\n" +
+	"\aversion\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\aversion\x12\x16\n" +
+	"\x06format\x18\x04 \x01(\rR\x06format\"-\n" +
 	"\x15EnlistManagerResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x17\n" +
 	"\x15PromoteManagerRequest\"\x18\n" +
-	"\x16PromoteManagerResponse\"\xf3\x01\n" +
+	"\x16PromoteManagerResponse\"\x8b\x02\n" +
 	"\x16AnnounceManagerRequest\x12\x1c\n" +
 	"\x04addr\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x04addr\x12$\n" +
 	"\bhostname\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bhostname\x12\"\n" +
 	"\aversion\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\aversion\x12\x1f\n" +
 	"\x06issuer\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06issuer\x12P\n" +
-	"\x16certificate_expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\"\x19\n" +
+	"\x16certificate_expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\x12\x16\n" +
+	"\x06format\x18\x06 \x01(\rR\x06format\"\x19\n" +
 	"\x17AnnounceManagerResponse\"J\n" +
 	"\x14DeleteManagerRequest\x12\x1c\n" +
 	"\x03ref\x18\x01 \x01(\tB\n" +

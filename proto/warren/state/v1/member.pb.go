@@ -35,8 +35,10 @@ type Member struct {
 	// Digest of the CA certificate that its certificate was issued by.
 	Issuer               string                 `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=certificate_expires_at,json=certificateExpiresAt,proto3" json:"certificate_expires_at,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// The newest format of the state that it reads. 0 is 1.
+	Format        uint32 `protobuf:"varint,7,opt,name=format,proto3" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
@@ -111,18 +113,26 @@ func (x *Member) GetCertificateExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Member) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
 var File_warren_state_v1_member_proto protoreflect.FileDescriptor
 
 const file_warren_state_v1_member_proto_rawDesc = "" +
 	"\n" +
-	"\x1cwarren/state/v1/member.proto\x12\x0fwarren.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14warren/v1/meta.proto\"\xe1\x01\n" +
+	"\x1cwarren/state/v1/member.proto\x12\x0fwarren.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14warren/v1/meta.proto\"\xf9\x01\n" +
 	"\x06Member\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\tR\x04addr\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x16\n" +
 	"\x06issuer\x18\x05 \x01(\tR\x06issuer\x12P\n" +
-	"\x16certificate_expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAtB8Z6github.com/cuemby/warren/proto/warren/state/v1;statev1b\x06proto3"
+	"\x16certificate_expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\x12\x16\n" +
+	"\x06format\x18\a \x01(\rR\x06formatB8Z6github.com/cuemby/warren/proto/warren/state/v1;statev1b\x06proto3"
 
 var (
 	file_warren_state_v1_member_proto_rawDescOnce sync.Once

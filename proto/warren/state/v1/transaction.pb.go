@@ -563,7 +563,7 @@ func (x *Key) GetVersion() uint64 {
 // SnapshotHeader is the first record of a raft snapshot; Objects follow, each behind its length.
 type SnapshotHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 1. A manager refuses a snapshot of a format it does not know.
+	// The format of the state. A manager refuses a snapshot of a format it does not know: see Cluster.format.
 	Format uint32 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
 	// The raft index of the last entry the snapshot holds.
 	Index         uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
