@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path"
@@ -13,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/alecthomas/kong"
 	"github.com/docker/go-units"
 
 	"github.com/cuemby/warren/internal/agent"
@@ -58,24 +56,21 @@ type flags struct {
 	Version bool `env:"-" help:"Print the version."`
 }
 
-// newParser makes the parser of f. exit is called where parsing itself was all there is to do.
-func newParser(f *flags, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
-	return kong.New(f,
-		kong.Name("warren-agent"),
-		kong.Description("The Warren agent runs the containers that the managers assign to this machine. As \"warren-agent wireguard\" it is the process of the WireGuard device instead, which has a --help of its own; \"warren-agent disconnect\", with the agent stopped, takes down what agents have left up of the cluster's network."),
-		kong.DefaultEnvars("WARREN_AGENT"),
-		kong.Vars{
-			// 4 to 8 at a time is best on two processors; more of them bear more.
+// program is what the flags are of.
+func program() daemonflags.Program {
+	return daemonflags.Program{
+		Name:        "warren-agent",
+		Description: "The Warren agent runs the containers that the managers assign to this machine. As \"warren-agent wireguard\" it is the process of the WireGuard device instead, which has a --help of its own; \"warren-agent disconnect\", with the agent stopped, takes down what agents have left up of the cluster's network.",
+		Env:         "WARREN_AGENT",
+		Vars: map[string]string{
 			"wireguard": wireguard.DefaultSocket,
-			"starts":    strconv.Itoa(min(max(8, 4*runtime.NumCPU()), 32)),
+			// 4 to 8 at a time is best on two processors; more of them bear more.
+			"starts": strconv.Itoa(min(max(8, 4*runtime.NumCPU()), 32)),
 		},
-		kong.ValueFormatter(daemonflags.HelpWithDefault),
-		kong.Writers(stdout, stderr),
-		kong.Exit(exit),
-	)
+	}
 }
 
-// Validate implements kong's check of what was said as a whole.
+// Validate checks what was said as a whole.
 func (f *flags) Validate() error {
 	if f.Version {
 		return nil

@@ -2,13 +2,10 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/alecthomas/kong"
 
 	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/manager"
@@ -35,19 +32,16 @@ type flags struct {
 	Version bool `env:"-" help:"Print the version."`
 }
 
-// newParser makes the parser of f. exit is called where parsing itself was all there is to do.
-func newParser(f *flags, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
-	return kong.New(f,
-		kong.Name("warren-manager"),
-		kong.Description("The Warren manager keeps the cluster's state, serves its API and decides what runs where."),
-		kong.DefaultEnvars("WARREN_MANAGER"),
-		kong.ValueFormatter(daemonflags.HelpWithDefault),
-		kong.Writers(stdout, stderr),
-		kong.Exit(exit),
-	)
+// program is what the flags are of.
+func program() daemonflags.Program {
+	return daemonflags.Program{
+		Name:        "warren-manager",
+		Description: "The Warren manager keeps the cluster's state, serves its API and decides what runs where.",
+		Env:         "WARREN_MANAGER",
+	}
 }
 
-// Validate implements kong's check of what was said as a whole.
+// Validate checks what was said as a whole.
 func (f *flags) Validate() error {
 	if f.Version {
 		return nil
