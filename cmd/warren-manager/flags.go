@@ -26,11 +26,15 @@ type flags struct {
 	JoinToken      string   `placeholder:"TOKEN" help:"The token to join with, from 'warrenctl cluster join-token manager'. Better in a file: the command line can be read by all."`
 	JoinTokenFile  string   `type:"path" placeholder:"FILE" help:"A file with the token. Default: systemd's credential join-token, where there is one."`
 	RaftMultiplier int      `default:"1" placeholder:"N" help:"Stretches how long managers wait for each other: 1 for one network, up to 10 for links that are slow or far. The same on every manager."`
+	MetricsAddr    string   `default:"${metrics}" placeholder:"HOST:PORT" help:"Where Prometheus reads metrics, as http://HOST:PORT/metrics, without TLS: see docs/metrics.md. Empty: nowhere."`
 	AuditLog       string   `type:"path" placeholder:"FILE" help:"File for the audit log, in JSON lines. The log has it in any case, with audit=true."`
 
 	daemonflags.Logging
 	Version bool `env:"-" help:"Print the version."`
 }
+
+// defaultMetricsAddr is that of the flag.
+const defaultMetricsAddr = "127.0.0.1:7422"
 
 // program is what the flags are of.
 func program() daemonflags.Program {
@@ -38,6 +42,7 @@ func program() daemonflags.Program {
 		Name:        "warren-manager",
 		Description: "The Warren manager keeps the cluster's state, serves its API and decides what runs where.",
 		Env:         "WARREN_MANAGER",
+		Vars:        map[string]string{"metrics": defaultMetricsAddr},
 	}
 }
 
@@ -59,8 +64,11 @@ func (f *flags) manager(logger *slog.Logger) manager.Options {
 		JoinToken:     f.joinToken(),
 
 		RaftMultiplier: f.RaftMultiplier,
-		AuditLog:       f.AuditLog,
-		Logger:         logger,
+		MetricsAddr:    f.MetricsAddr,
+		// Several managers may share a machine, and who has not asked for metrics does not miss them.
+		MetricsOptional: f.MetricsAddr == defaultMetricsAddr,
+		AuditLog:        f.AuditLog,
+		Logger:          logger,
 	}
 }
 
