@@ -18,6 +18,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/membership"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	"github.com/cuemby/warren/internal/daemonflags"
+	"github.com/cuemby/warren/internal/metrics"
 )
 
 // flags is the single definition of what can be said to an agent: as a flag, as WARREN_AGENT_… in the
@@ -48,6 +49,8 @@ type flags struct {
 	WireguardSocket string `default:"${wireguard}" placeholder:"PATH" help:"Where that process listens: warren-wireguard.socket starts it when it is asked for."`
 	PacketRules     string `default:"auto" enum:"auto,nftables,iptables" placeholder:"KIND" help:"What balances connections in the kernel. One of ${enum}."`
 
+	MetricsAddr string `default:"${metrics}" placeholder:"HOST:PORT" help:"Where Prometheus reads metrics, as http://HOST:PORT/metrics, without TLS: see docs/metrics.md. Empty: nowhere."`
+
 	MaxParallelStarts int     `default:"${starts}" placeholder:"N" help:"How many containers are started at once; further ones wait their turn. The default grows with the processors."`
 	ReserveCPU        float64 `name:"reserve-cpu" default:"0" placeholder:"CPUS" help:"Processors kept back from tasks, such as 0.5."`
 	ReserveMemory     size    `default:"0" placeholder:"SIZE" help:"Memory kept back from tasks, such as 512m."`
@@ -55,6 +58,9 @@ type flags struct {
 	daemonflags.Logging
 	Version bool `env:"-" help:"Print the version."`
 }
+
+// defaultMetricsAddr is that of the flag.
+const defaultMetricsAddr = "127.0.0.1:7423"
 
 // program is what the flags are of.
 func program() daemonflags.Program {
@@ -64,6 +70,7 @@ func program() daemonflags.Program {
 		Env:         "WARREN_AGENT",
 		Vars: map[string]string{
 			"wireguard": wireguard.DefaultSocket,
+			"metrics":   defaultMetricsAddr,
 			// 4 to 8 at a time is best on two processors; more of them bear more.
 			"starts": strconv.Itoa(min(max(8, 4*runtime.NumCPU()), 32)),
 		},
@@ -79,6 +86,9 @@ func (f *flags) Validate() error {
 		if err := membership.CheckAddr(manager); err != nil {
 			return fmt.Errorf("--manager %w", err)
 		}
+	}
+	if err := metrics.CheckAddr(f.MetricsAddr); err != nil {
+		return err
 	}
 	if f.JoinToken != "" && f.JoinTokenFile != "" {
 		return errors.New("--join-token and --join-token-file: give one of them")
@@ -157,6 +167,8 @@ func (f *flags) agent(logger *slog.Logger) agent.Config {
 		WireGuard:           f.Wireguard,
 		WireGuardSocket:     f.WireguardSocket,
 		PacketRules:         f.PacketRules,
+		MetricsAddr:         f.MetricsAddr,
+		MetricsOptional:     f.MetricsAddr == defaultMetricsAddr, // several agents may share a machine
 		Logger:              logger,
 	}
 }

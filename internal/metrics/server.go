@@ -31,7 +31,7 @@ func CheckAddr(addr string) error {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return fmt.Errorf("--metrics-addr %q: it must be HOST:PORT, such as 127.0.0.1:7422, or empty for nowhere", addr)
+		return fmt.Errorf("--metrics-addr %q: it must be HOST:PORT, or empty for nowhere", addr)
 	}
 	return nil
 }
