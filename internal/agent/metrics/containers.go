@@ -76,8 +76,8 @@ func (c *containers) usage(to chan<- prometheus.Metric, t supervisor.Look) {
 		return
 	}
 	sum := outside(links)
-	count(to, netReceived, sum.received, labels...)
-	count(to, netSent, sum.sent, labels...)
-	count(to, netDropped, sum.receivedDropped, append(labels, "received")...)
-	count(to, netDropped, sum.sentDropped, append(labels, "sent")...)
+	count(to, netReceived, sum.Received, labels...)
+	count(to, netSent, sum.Sent, labels...)
+	count(to, netDropped, sum.ReceivedDropped, append(labels, "received")...)
+	count(to, netDropped, sum.SentDropped, append(labels, "sent")...)
 }

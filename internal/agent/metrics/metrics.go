@@ -21,6 +21,8 @@ type Sources struct {
 	Usage func(container string) (runtime.Usage, error)
 	// Overlay tells how the node's overlay stands.
 	Overlay func(ctx context.Context) (overlay.Figures, error)
+	// Links tells what the node's links have carried, by name; nil for the kernel's own account.
+	Links func() (map[string]Traffic, error)
 	// Connected tells whether the agent has a session with a manager.
 	Connected func() bool
 	// CertificateExpires tells until when the node's certificate is good; zero where it has none.
@@ -66,7 +68,12 @@ func New() *Metrics {
 }
 
 // Ask has what is not observed be asked of the sources at each scrape. It is called once.
-func (m *Metrics) Ask(s Sources) { m.registry.MustRegister(&standing{s}, &containers{s}) }
+func (m *Metrics) Ask(s Sources) {
+	if s.Links == nil {
+		s.Links = func() (map[string]Traffic, error) { return readLinks(here) }
+	}
+	m.registry.MustRegister(&standing{s}, &containers{s})
+}
 
 // Gatherer is what is served.
 func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }

@@ -59,16 +59,16 @@ func (s *standing) Collect(to chan<- prometheus.Metric) {
 	gauge(targets, float64(figures.Tasks))
 	gauge(taken, float64(figures.TakenPorts))
 
-	links, err := readLinks(here)
+	links, err := s.Links()
 	if err != nil {
 		to <- prometheus.NewInvalidMetric(received, err)
 		return
 	}
 	if link, there := links[overlay.Device]; there {
-		count(to, received, link.received)
-		count(to, sent, link.sent)
-		count(to, dropped, link.receivedDropped, "received")
-		count(to, dropped, link.sentDropped, "sent")
+		count(to, received, link.Received)
+		count(to, sent, link.Sent)
+		count(to, dropped, link.ReceivedDropped, "received")
+		count(to, dropped, link.SentDropped, "sent")
 	}
 }
 

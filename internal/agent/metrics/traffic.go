@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// traffic is what a network link has carried since it was made.
-type traffic struct{ received, sent, receivedDropped, sentDropped uint64 }
+// Traffic is what a network link has carried since it was made.
+type Traffic struct{ Received, Sent, ReceivedDropped, SentDropped uint64 }
 
-func (t *traffic) add(more traffic) {
-	t.received += more.received
-	t.sent += more.sent
-	t.receivedDropped += more.receivedDropped
-	t.sentDropped += more.sentDropped
+func (t *Traffic) add(more Traffic) {
+	t.Received += more.Received
+	t.Sent += more.Sent
+	t.ReceivedDropped += more.ReceivedDropped
+	t.SentDropped += more.SentDropped
 }
 
 // here is the process file with the links of this process's own network namespace. Threads of the agent are in others
@@ -25,7 +25,7 @@ const here = "/proc/thread-self/net/dev"
 func linksOf(pid uint32) string { return "/proc/" + strconv.FormatUint(uint64(pid), 10) + "/net/dev" }
 
 // readLinks reads the traffic of every link that a file as /proc/net/dev names.
-func readLinks(path string) (map[string]traffic, error) {
+func readLinks(path string) (map[string]Traffic, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -35,8 +35,8 @@ func readLinks(path string) (map[string]traffic, error) {
 
 // parseLinks reads lines of NAME: and 16 numbers, of which the first eight are of what was received: bytes, packets, errors,
 // dropped…
-func parseLinks(text string) (map[string]traffic, error) {
-	links := map[string]traffic{}
+func parseLinks(text string) (map[string]Traffic, error) {
+	links := map[string]Traffic{}
 	for line := range strings.Lines(text) {
 		name, rest, is := strings.Cut(line, ":")
 		if !is {
@@ -46,8 +46,8 @@ func parseLinks(text string) (map[string]traffic, error) {
 		if len(fields) < 16 {
 			return nil, fmt.Errorf("read the links' counters: %q has fewer than 16 numbers", line)
 		}
-		var t traffic
-		for i, to := range map[int]*uint64{0: &t.received, 3: &t.receivedDropped, 8: &t.sent, 11: &t.sentDropped} {
+		var t Traffic
+		for i, to := range map[int]*uint64{0: &t.Received, 3: &t.ReceivedDropped, 8: &t.Sent, 11: &t.SentDropped} {
 			n, err := strconv.ParseUint(fields[i], 10, 64)
 			if err != nil {
 				return nil, fmt.Errorf("read the links' counters: %w", err)
@@ -60,7 +60,7 @@ func parseLinks(text string) (map[string]traffic, error) {
 }
 
 // outside is the traffic of all links but loopback.
-func outside(links map[string]traffic) (sum traffic) {
+func outside(links map[string]Traffic) (sum Traffic) {
 	for name, t := range links {
 		if name != "lo" {
 			sum.add(t)
