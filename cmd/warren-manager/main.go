@@ -58,6 +58,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	options.Status = func(status string) { notify(ctx, logger, status) }
 	m, err := manager.New(ctx, options)
 	if err == nil {
+		settleMemory()
 		err = m.Run(ctx)
 	}
 	if err != nil {
@@ -72,6 +73,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 func tuneMemory() {
 	if os.Getenv("GOGC") == "" {
 		heap.Pace()
+	}
+}
+
+// settleMemory gives back what the start took, above all to compile the rules of the API's fields, and needs no more.
+func settleMemory() {
+	if os.Getenv("GOGC") == "" {
+		heap.Settle()
 	}
 }
 

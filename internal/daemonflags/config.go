@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 
 	"go.yaml.in/yaml/v3"
@@ -41,7 +42,7 @@ func (f ConfigFile) read(mayBeMissing bool, options []*option) (config, error) {
 func (c config) check(options []*option) error {
 	known := map[string]bool{}
 	for _, o := range options {
-		_, itself := o.target.Interface().(ConfigFile)
+		_, itself := reflect.TypeAssert[ConfigFile](o.target)
 		known[o.name] = !itself && o.name != "version"
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.values)) {

@@ -120,7 +120,7 @@ func (p Program) option(field reflect.StructField, target reflect.Value) *option
 	if enum := field.Tag.Get("enum"); enum != "" {
 		o.enum = strings.Split(enum, ",")
 	}
-	_, o.text = target.Addr().Interface().(encoding.TextUnmarshaler)
+	_, o.text = reflect.TypeAssert[encoding.TextUnmarshaler](target.Addr())
 	return o
 }
 
@@ -140,7 +140,7 @@ func settle(options []*option) error {
 		}
 	}
 	for _, o := range options {
-		if path, is := o.target.Interface().(ConfigFile); is {
+		if path, is := reflect.TypeAssert[ConfigFile](o.target); is {
 			var err error
 			if file, err = path.read(string(path) == o.fallback, options); err != nil {
 				return err
@@ -178,7 +178,7 @@ func dashed(field string) string {
 func wrapped(text string) string {
 	var b strings.Builder
 	column := 0
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		switch {
 		case column == 0:
 		case column+1+len(word) > helpWidth:
