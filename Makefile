@@ -11,7 +11,8 @@ VERSION = $(shell git describe --tags --always --dirty --match 'v[0-9]*' 2>/dev/
 COMMIT  = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 DATE    = $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 
-PROGRAMS   := warren-manager warren-agent warrenctl
+DAEMONS    := warren-manager warren-agent
+PROGRAMS   := $(DAEMONS) warrenctl
 MAX_BINARY := 26214400
 IDENTITY   := github.com/cuemby/warren/internal/version
 # grpc's tracing page brings in html/template, half a megabyte.
@@ -23,6 +24,8 @@ UNHURRIED  := github.com/containerd go.opentelemetry.io google.golang.org/grpc g
                net/rpc encoding/gob text/template html/template net/http/pprof runtime/pprof golang.org/x/text github.com/miekg/dns
 GCFLAGS    := $(foreach tree,$(UNHURRIED),-gcflags='$(tree)/...=-l')
 LDFLAGS    := -s -w -X $(IDENTITY).Version=$(VERSION) -X $(IDENTITY).Commit=$(COMMIT) -X $(IDENTITY).Date=$(DATE)
+
+compile    = CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags '$(TAGS)' $(GCFLAGS)
 
 # Test binaries are compiled by whoever calls make and run as root.
 SUDO      := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
@@ -49,7 +52,7 @@ setup: ## Install what machines and containers need on this host (quick when it 
 .PHONY: build
 build: ## Build bin/warren-manager, bin/warren-agent and bin/warrenctl
 	@mkdir -p bin
-	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags '$(TAGS)' $(GCFLAGS) -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+	@$(compile) -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 	@for program in $(PROGRAMS); do \
 		size=$$(stat -c %s bin/$$program); \
 		printf 'bin/%-16s %5.1f MB\n' $$program "$$(awk "BEGIN { print $$size / 1048576 }")"; \
@@ -100,6 +103,8 @@ lint: bin/buf bin/golangci-lint ## Check format, style, the API's rules and its 
 	@echo "buf";             bin/buf lint; bin/buf format --diff --exit-code --path proto/warren
 	@echo "buf breaking";    ./tools/breaking.sh '$(BASE)'
 	@echo "generated code";  ./tools/stale.sh
+	@echo "unused methods";  found=$$($(compile) -ldflags '-dumpdep' -o /dev/null $(DAEMONS:%=./cmd/%) 2>&1 | awk '/^[^ ]+( <UsedInIface>)? <ReflectMethod> ->/ && $$1 !~ /^reflect\./ { print $$1 }' | sort -u); \
+		if [ -n "$$found" ]; then echo "methods are looked up by name, so that the linker keeps all of them (docs/decisions/0016-daemons-flags.md), by" $$found >&2; exit 1; fi
 
 ##@ Code
 

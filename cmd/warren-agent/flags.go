@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path"
@@ -13,13 +12,13 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/alecthomas/kong"
 	"github.com/docker/go-units"
 
 	"github.com/cuemby/warren/internal/agent"
 	"github.com/cuemby/warren/internal/agent/membership"
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	"github.com/cuemby/warren/internal/daemonflags"
+	"github.com/cuemby/warren/internal/metrics"
 )
 
 // flags is the single definition of what can be said to an agent: as a flag, as WARREN_AGENT_… in the
@@ -50,6 +49,8 @@ type flags struct {
 	WireguardSocket string `default:"${wireguard}" placeholder:"PATH" help:"Where that process listens: warren-wireguard.socket starts it when it is asked for."`
 	PacketRules     string `default:"auto" enum:"auto,nftables,iptables" placeholder:"KIND" help:"What balances connections in the kernel. One of ${enum}."`
 
+	MetricsAddr string `default:"${metrics}" placeholder:"HOST:PORT" help:"Where Prometheus reads metrics, as http://HOST:PORT/metrics, without TLS: see docs/metrics.md. Empty: nowhere."`
+
 	MaxParallelStarts int     `default:"${starts}" placeholder:"N" help:"How many containers are started at once; further ones wait their turn. The default grows with the processors."`
 	ReserveCPU        float64 `name:"reserve-cpu" default:"0" placeholder:"CPUS" help:"Processors kept back from tasks, such as 0.5."`
 	ReserveMemory     size    `default:"0" placeholder:"SIZE" help:"Memory kept back from tasks, such as 512m."`
@@ -58,24 +59,25 @@ type flags struct {
 	Version bool `env:"-" help:"Print the version."`
 }
 
-// newParser makes the parser of f. exit is called where parsing itself was all there is to do.
-func newParser(f *flags, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
-	return kong.New(f,
-		kong.Name("warren-agent"),
-		kong.Description("The Warren agent runs the containers that the managers assign to this machine. As \"warren-agent wireguard\" it is the process of the WireGuard device instead, which has a --help of its own; \"warren-agent disconnect\", with the agent stopped, takes down what agents have left up of the cluster's network."),
-		kong.DefaultEnvars("WARREN_AGENT"),
-		kong.Vars{
-			// 4 to 8 at a time is best on two processors; more of them bear more.
+// defaultMetricsAddr is that of the flag.
+const defaultMetricsAddr = "127.0.0.1:7423"
+
+// program is what the flags are of.
+func program() daemonflags.Program {
+	return daemonflags.Program{
+		Name:        "warren-agent",
+		Description: "The Warren agent runs the containers that the managers assign to this machine. As \"warren-agent wireguard\" it is the process of the WireGuard device instead, which has a --help of its own; \"warren-agent disconnect\", with the agent stopped, takes down what agents have left up of the cluster's network.",
+		Env:         "WARREN_AGENT",
+		Vars: map[string]string{
 			"wireguard": wireguard.DefaultSocket,
-			"starts":    strconv.Itoa(min(max(8, 4*runtime.NumCPU()), 32)),
+			"metrics":   defaultMetricsAddr,
+			// 4 to 8 at a time is best on two processors; more of them bear more.
+			"starts": strconv.Itoa(min(max(8, 4*runtime.NumCPU()), 32)),
 		},
-		kong.ValueFormatter(daemonflags.HelpWithDefault),
-		kong.Writers(stdout, stderr),
-		kong.Exit(exit),
-	)
+	}
 }
 
-// Validate implements kong's check of what was said as a whole.
+// Validate checks what was said as a whole.
 func (f *flags) Validate() error {
 	if f.Version {
 		return nil
@@ -84,6 +86,9 @@ func (f *flags) Validate() error {
 		if err := membership.CheckAddr(manager); err != nil {
 			return fmt.Errorf("--manager %w", err)
 		}
+	}
+	if err := metrics.CheckAddr(f.MetricsAddr); err != nil {
+		return err
 	}
 	if f.JoinToken != "" && f.JoinTokenFile != "" {
 		return errors.New("--join-token and --join-token-file: give one of them")
@@ -162,6 +167,8 @@ func (f *flags) agent(logger *slog.Logger) agent.Config {
 		WireGuard:           f.Wireguard,
 		WireGuardSocket:     f.WireguardSocket,
 		PacketRules:         f.PacketRules,
+		MetricsAddr:         f.MetricsAddr,
+		MetricsOptional:     f.MetricsAddr == defaultMetricsAddr, // several agents may share a machine
 		Logger:              logger,
 	}
 }

@@ -15,11 +15,11 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"github.com/alecthomas/kong"
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/cuemby/warren/internal/agent"
 	"github.com/cuemby/warren/internal/agent/initproc"
+	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/version"
 )
 
@@ -46,20 +46,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 		args = args[1:]
 	}
 	var f flags
-	exit := -1 // set when parsing itself was all there is to do, as with --help
-	parser, err := newParser(&f, stdout, stderr, func(code int) { exit = code })
-	if err == nil {
-		_, err = parser.Parse(args)
-	}
-	if exit >= 0 {
-		return exit
-	}
-	if f.Version {
-		fmt.Fprintln(stdout, version.String("warren-agent"))
+	err := program().Parse(&f, args, stdout)
+	if errors.Is(err, daemonflags.ErrHelp) {
 		return exitDone
 	}
 	if err != nil {
 		return misused(stderr, "warren-agent", err)
+	}
+	if f.Version {
+		fmt.Fprintln(stdout, version.String("warren-agent"))
+		return exitDone
 	}
 
 	tuneMemory()
@@ -96,10 +92,7 @@ func runDisconnect(c agent.Config) int {
 
 // misused says what is wrong with how a command was called.
 func misused(stderr io.Writer, command string, err error) int {
-	fmt.Fprintf(stderr, "%s: %v\n", command, err)
-	if _, usage := errors.AsType[*kong.ParseError](err); usage {
-		fmt.Fprintf(stderr, "See %s --help.\n", command)
-	}
+	fmt.Fprintf(stderr, "%s: %v\nSee %s --help.\n", command, err, command)
 	return exitUsage
 }
 

@@ -15,12 +15,7 @@ import (
 func parse(t *testing.T, args ...string) (*flags, error) {
 	t.Helper()
 	var f flags
-	parser, err := newParser(&f, io.Discard, io.Discard, func(int) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = parser.Parse(args)
-	return &f, err
+	return &f, program().Parse(&f, args, io.Discard)
 }
 
 func file(t *testing.T, text string) string {

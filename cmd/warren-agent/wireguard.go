@@ -11,7 +11,6 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"github.com/alecthomas/kong"
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -31,26 +30,19 @@ type wireguardFlags struct {
 	daemonflags.Logging
 }
 
-func newWireguardParser(f *wireguardFlags, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
-	return kong.New(f,
-		kong.Name("warren-agent "+wireguardCommand),
-		kong.Description("The process in which the agent's WireGuard device lives where the kernel has none, so that traffic between nodes goes on while the agent is restarted."),
-		kong.DefaultEnvars("WARREN_WIREGUARD"),
-		kong.ValueFormatter(daemonflags.HelpWithDefault),
-		kong.Writers(stdout, stderr),
-		kong.Exit(exit),
-	)
+func wireguardProgram() daemonflags.Program {
+	return daemonflags.Program{
+		Name:        "warren-agent " + wireguardCommand,
+		Description: "The process in which the agent's WireGuard device lives where the kernel has none, so that traffic between nodes goes on while the agent is restarted.",
+		Env:         "WARREN_WIREGUARD",
+	}
 }
 
 func runWireguard(args []string, stdout, stderr io.Writer) int {
 	var f wireguardFlags
-	exit := -1
-	parser, err := newWireguardParser(&f, stdout, stderr, func(code int) { exit = code })
-	if err == nil {
-		_, err = parser.Parse(args)
-	}
-	if exit >= 0 {
-		return exit
+	err := wireguardProgram().Parse(&f, args, stdout)
+	if errors.Is(err, daemonflags.ErrHelp) {
+		return exitDone
 	}
 	if err != nil {
 		return misused(stderr, "warren-agent "+wireguardCommand, err)

@@ -2,13 +2,10 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/alecthomas/kong"
 
 	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/manager"
@@ -29,25 +26,27 @@ type flags struct {
 	JoinToken      string   `placeholder:"TOKEN" help:"The token to join with, from 'warrenctl cluster join-token manager'. Better in a file: the command line can be read by all."`
 	JoinTokenFile  string   `type:"path" placeholder:"FILE" help:"A file with the token. Default: systemd's credential join-token, where there is one."`
 	RaftMultiplier int      `default:"1" placeholder:"N" help:"Stretches how long managers wait for each other: 1 for one network, up to 10 for links that are slow or far. The same on every manager."`
+	MetricsAddr    string   `default:"${metrics}" placeholder:"HOST:PORT" help:"Where Prometheus reads metrics, as http://HOST:PORT/metrics, without TLS: see docs/metrics.md. Empty: nowhere."`
 	AuditLog       string   `type:"path" placeholder:"FILE" help:"File for the audit log, in JSON lines. The log has it in any case, with audit=true."`
 
 	daemonflags.Logging
 	Version bool `env:"-" help:"Print the version."`
 }
 
-// newParser makes the parser of f. exit is called where parsing itself was all there is to do.
-func newParser(f *flags, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
-	return kong.New(f,
-		kong.Name("warren-manager"),
-		kong.Description("The Warren manager keeps the cluster's state, serves its API and decides what runs where."),
-		kong.DefaultEnvars("WARREN_MANAGER"),
-		kong.ValueFormatter(daemonflags.HelpWithDefault),
-		kong.Writers(stdout, stderr),
-		kong.Exit(exit),
-	)
+// defaultMetricsAddr is that of the flag.
+const defaultMetricsAddr = "127.0.0.1:7422"
+
+// program is what the flags are of.
+func program() daemonflags.Program {
+	return daemonflags.Program{
+		Name:        "warren-manager",
+		Description: "The Warren manager keeps the cluster's state, serves its API and decides what runs where.",
+		Env:         "WARREN_MANAGER",
+		Vars:        map[string]string{"metrics": defaultMetricsAddr},
+	}
 }
 
-// Validate implements kong's check of what was said as a whole.
+// Validate checks what was said as a whole.
 func (f *flags) Validate() error {
 	if f.Version {
 		return nil
@@ -65,8 +64,11 @@ func (f *flags) manager(logger *slog.Logger) manager.Options {
 		JoinToken:     f.joinToken(),
 
 		RaftMultiplier: f.RaftMultiplier,
-		AuditLog:       f.AuditLog,
-		Logger:         logger,
+		MetricsAddr:    f.MetricsAddr,
+		// Several managers may share a machine, and who has not asked for metrics does not miss them.
+		MetricsOptional: f.MetricsAddr == defaultMetricsAddr,
+		AuditLog:        f.AuditLog,
+		Logger:          logger,
 	}
 }
 

@@ -14,9 +14,9 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/alecthomas/kong"
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/manager"
 	"github.com/cuemby/warren/internal/manager/heap"
 	"github.com/cuemby/warren/internal/version"
@@ -35,24 +35,17 @@ func main() {
 
 func run(args []string, stdout, stderr io.Writer) int {
 	var f flags
-	exit := -1 // set when parsing itself was all there is to do, as with --help
-	parser, err := newParser(&f, stdout, stderr, func(code int) { exit = code })
-	if err == nil {
-		_, err = parser.Parse(args)
+	err := program().Parse(&f, args, stdout)
+	if errors.Is(err, daemonflags.ErrHelp) {
+		return exitDone
 	}
-	if exit >= 0 {
-		return exit
+	if err != nil {
+		fmt.Fprintf(stderr, "warren-manager: %v\nSee warren-manager --help.\n", err)
+		return exitUsage
 	}
 	if f.Version {
 		fmt.Fprintln(stdout, version.String("warren-manager"))
 		return exitDone
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "warren-manager: %v\n", err)
-		if _, usage := errors.AsType[*kong.ParseError](err); usage {
-			fmt.Fprintln(stderr, "See warren-manager --help.")
-		}
-		return exitUsage
 	}
 
 	tuneMemory()
@@ -65,6 +58,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	options.Status = func(status string) { notify(ctx, logger, status) }
 	m, err := manager.New(ctx, options)
 	if err == nil {
+		settleMemory()
 		err = m.Run(ctx)
 	}
 	if err != nil {
@@ -79,6 +73,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 func tuneMemory() {
 	if os.Getenv("GOGC") == "" {
 		heap.Pace()
+	}
+}
+
+// settleMemory gives back what the start took, above all to compile the rules of the API's fields, and needs no more.
+func settleMemory() {
+	if os.Getenv("GOGC") == "" {
+		heap.Settle()
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,11 +17,7 @@ func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	t.Setenv("WARREN_MANAGER_DATA_DIR", "environment")
 	t.Setenv("WARREN_MANAGER_SOCKET", "environment")
 	var f flags
-	parser, err := newParser(&f, nil, nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := parser.Parse([]string{"--config", file, "--socket", "flag"}); err != nil {
+	if err := program().Parse(&f, []string{"--config", file, "--socket", "flag"}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	inEnvironment, err := filepath.Abs("environment") // paths are as of where the manager is started

@@ -14,6 +14,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/fdstore"
 	"github.com/cuemby/warren/internal/agent/logs"
 	"github.com/cuemby/warren/internal/agent/membership"
+	"github.com/cuemby/warren/internal/agent/metrics"
 	"github.com/cuemby/warren/internal/agent/overlay"
 	"github.com/cuemby/warren/internal/agent/overlay/names"
 	"github.com/cuemby/warren/internal/agent/overlay/rules"
@@ -24,6 +25,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/store"
 	"github.com/cuemby/warren/internal/agent/supervisor"
 	"github.com/cuemby/warren/internal/dataformat"
+	scrape "github.com/cuemby/warren/internal/metrics"
 	"github.com/cuemby/warren/internal/pki"
 	"github.com/cuemby/warren/internal/unixsocket"
 )
@@ -61,7 +63,11 @@ type Config struct {
 	WireGuard, WireGuardSocket string
 	// PacketRules is what the packet rules are made of.
 	PacketRules string
-	Logger      *slog.Logger
+	// MetricsAddr is the host:port where Prometheus may read metrics, by plain HTTP; empty for none. MetricsOptional says that
+	// the agent does without where the address is not to be had.
+	MetricsAddr     string
+	MetricsOptional bool
+	Logger          *slog.Logger
 }
 
 // Run is an agent's life. It returns when ctx ends, which stops no container, or when it cannot begin.
@@ -79,6 +85,12 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	if err := dataformat.Record(c.DataDir, dataformat.Agent()); err != nil {
 		return err
 	}
+	scrapes, err := scrape.Listen(ctx, c.MetricsAddr, c.MetricsOptional, c.Logger)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, scrapes.Close)
+	measured := metrics.New()
 	state, err := store.Open(c.DataDir, c.Logger)
 	if err != nil {
 		return err
@@ -120,7 +132,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	}
 	defer closing(&err, containerd.Close)
 	engine := containers{containerd}
-	probes, err := prober.New(prober.Options{Executor: engine})
+	probes, err := prober.New(prober.Options{Executor: engine, Observe: measured.Probed})
 	if err != nil {
 		return err
 	}
@@ -170,6 +182,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		MaxParallelStarts: c.MaxParallelStarts,
 		FirstWord:         firstWord,
 		Resynced:          machine.Recheck,
+		Observer:          measured,
 		Logger:            c.Logger,
 	})
 	if err != nil {
@@ -213,6 +226,16 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		defer cancel()
 		served = control.Serve(ctx, socket, here, c.Logger)
 	})
+	measured.Ask(metrics.Sources{
+		Tasks: supervisor.Look, Usage: containerd.Usage, Overlay: network.Figures, Connected: here.connected,
+		CertificateExpires: func() time.Time {
+			if mine := member.Holder().Get(); mine != nil {
+				return mine.NotAfter()
+			}
+			return time.Time{}
+		},
+	})
+	serving.Go(func() { scrapes.Serve(ctx, measured.Gatherer()) })
 	unattended := membership.Unattended{Token: c.JoinToken, TokenFile: c.JoinTokenFile, Managers: c.Managers}
 	if unattended.Given() {
 		serving.Go(func() { member.JoinUnattended(ctx, unattended, here.cannotJoin) })

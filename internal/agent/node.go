@@ -102,6 +102,13 @@ func (n *node) stand(manager string, problem error) {
 	n.manager, n.problem = manager, problem
 }
 
+// connected tells whether there is a session.
+func (n *node) connected() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.manager != ""
+}
+
 // cannotJoin notes why this machine, which is to join by itself, has not yet.
 func (n *node) cannotJoin(problem error) {
 	n.mu.Lock()

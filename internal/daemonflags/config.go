@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 
-	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -18,39 +17,33 @@ import (
 // that names it.
 type ConfigFile string
 
-// BeforeResolve implements kong's hook: the file's values become the flags' where neither the command
-// line nor the environment has any.
-func (ConfigFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
-	path := string(ctx.FlagValue(trace.Flag).(ConfigFile))
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) && path == trace.Flag.Default {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read the configuration: %w", err)
-	}
-	file := config{path: path}
-	if err := yaml.Unmarshal(text, &file.values); err != nil {
-		return fmt.Errorf("read the configuration %s: %w", path, err)
-	}
-	if err := file.Validate(ctx.Model); err != nil {
-		return err
-	}
-	ctx.AddResolver(file)
-	return nil
-}
-
-// config is a configuration file; kong asks it for the values of flags.
+// config is what a configuration file says.
 type config struct {
 	path   string
 	values map[string]any
 }
 
-// Validate implements kong.Resolver: a key that is no flag is an error.
-func (c config) Validate(app *kong.Application) error {
+func (f ConfigFile) read(mayBeMissing bool, options []*option) (config, error) {
+	file := config{path: string(f)}
+	text, err := os.ReadFile(file.path)
+	if errors.Is(err, fs.ErrNotExist) && mayBeMissing {
+		return file, nil
+	}
+	if err != nil {
+		return file, fmt.Errorf("read the configuration: %w", err)
+	}
+	if err := yaml.Unmarshal(text, &file.values); err != nil {
+		return file, fmt.Errorf("read the configuration %s: %w", file.path, err)
+	}
+	return file, file.check(options)
+}
+
+// check refuses keys that are no flags.
+func (c config) check(options []*option) error {
 	known := map[string]bool{}
-	for _, flag := range app.Flags {
-		known[flag.Name] = flag.Target.Type() != reflect.TypeFor[ConfigFile]() && flag.Name != "help" && flag.Name != "version"
+	for _, o := range options {
+		_, itself := reflect.TypeAssert[ConfigFile](o.target)
+		known[o.name] = !itself && o.name != "version"
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.values)) {
 		if !known[key] {
@@ -58,14 +51,4 @@ func (c config) Validate(app *kong.Application) error {
 		}
 	}
 	return nil
-}
-
-// Resolve implements kong.Resolver.
-func (c config) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	for _, name := range flag.Envs {
-		if _, set := os.LookupEnv(name); set {
-			return nil, nil
-		}
-	}
-	return c.values[flag.Name], nil
 }

@@ -5,7 +5,7 @@ import (
 	"log/slog"
 )
 
-// Logging is how a daemon logs; embed it in a kong struct.
+// Logging is how a daemon logs; embed it in a daemon's struct.
 type Logging struct {
 	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
 	LogFormat string `default:"text" enum:"text,json" help:"text or json."`

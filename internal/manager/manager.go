@@ -25,9 +25,11 @@ import (
 	"github.com/cuemby/warren/internal/manager/forward"
 	"github.com/cuemby/warren/internal/manager/keyring"
 	"github.com/cuemby/warren/internal/manager/logstream"
+	"github.com/cuemby/warren/internal/manager/metrics"
 	"github.com/cuemby/warren/internal/manager/raftwire"
 	"github.com/cuemby/warren/internal/manager/relay"
 	"github.com/cuemby/warren/internal/manager/state"
+	scrape "github.com/cuemby/warren/internal/metrics"
 	"github.com/cuemby/warren/internal/pki"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
@@ -60,6 +62,10 @@ type Options struct {
 	// Status, if set, is told how the manager stands, in words, whenever that changes; the first time
 	// when it takes calls.
 	Status func(string)
+	// MetricsAddr is the host:port where Prometheus may read metrics, by plain HTTP; empty for none. MetricsOptional
+	// says that the manager does without where the address is not to be had.
+	MetricsAddr     string
+	MetricsOptional bool
 	// AuditLog is the path of a file for the audit log, beside Logger; empty for none.
 	AuditLog string
 	Logger   *slog.Logger
@@ -68,7 +74,7 @@ type Options struct {
 // Validate tells what is wrong with the options, before anything is touched.
 func (o Options) Validate() error {
 	var wrong []error
-	wrong = append(wrong, checkAddr("--listen-addr", o.ListenAddr), checkReach("--advertise-addr", o.AdvertiseAddr))
+	wrong = append(wrong, checkAddr("--listen-addr", o.ListenAddr), checkReach("--advertise-addr", o.AdvertiseAddr), scrape.CheckAddr(o.MetricsAddr))
 	for _, addr := range o.Join {
 		wrong = append(wrong, checkReach("--join", addr))
 	}
@@ -99,6 +105,8 @@ type Manager struct {
 	standing    *standing
 	forward     *forward.Forwarder
 	front       *front
+	metrics     *metrics.Metrics
+	scrapes     *scrape.Server
 	audit       *audit.File     // nil for none
 	closing     context.Context // ends when the manager begins to stop
 	close       context.CancelFunc
@@ -124,6 +132,7 @@ func New(ctx context.Context, o Options) (m *Manager, err error) {
 		options: o, logger: o.Logger, store: state.NewStore(), core: newCore(), events: events.NewLog(),
 		credentials: pki.NewHolder(nil), standing: newStanding(),
 	}
+	m.metrics = m.newMetrics()
 	_, m.feed = m.store.Watch()
 	m.closing, m.close = context.WithCancel(context.Background())
 	defer func() {
@@ -134,6 +143,9 @@ func New(ctx context.Context, o Options) (m *Manager, err error) {
 	}()
 	m.dispatcher = dispatch.New(m.store, m.core, m.logger, dispatch.Reachable(m.Addrs))
 	m.authority = authority.New(m.store, m.core)
+	if m.scrapes, err = scrape.Listen(ctx, o.MetricsAddr, o.MetricsOptional, m.logger); err != nil {
+		return m, err
+	}
 	if o.AuditLog != "" {
 		if m.audit, err = audit.Open(o.AuditLog, o.Logger); err != nil {
 			return m, err
@@ -223,7 +235,7 @@ func (m *Manager) newWire() *raftwire.Wire {
 
 func (m *Manager) raftOptions(transport raft.Transport) consensus.Options {
 	return consensus.Options{
-		ID: m.self(), DataDir: m.options.DataDir, Transport: transport, Multiplier: m.options.RaftMultiplier, Logger: m.logger,
+		ID: m.self(), DataDir: m.options.DataDir, Transport: transport, Multiplier: m.options.RaftMultiplier, Wrote: m.metrics.Wrote, Logger: m.logger,
 	}
 }
 
@@ -241,6 +253,7 @@ func (m *Manager) handler() (http.Handler, error) {
 		Renewed:    m.dispatcher.Renewed,
 		Logs:       logstream.New(m.store, exchange, logstream.Refs{Service: api.FindService, Task: api.FindTask}),
 		Exchange:   exchange,
+		Observer:   m.metrics,
 		Closing:    m.closing,
 		Logger:     m.logger,
 	}
@@ -267,6 +280,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.report()
 	var running sync.WaitGroup
 	running.Go(func() { _ = m.events.Run(ctx, m.feed) }) // until ctx ends
+	m.measure(ctx, &running)
 	if !m.lock.through.Load() {
 		if err := m.awaitKey(ctx); err != nil {
 			cancel(err)
@@ -307,6 +321,9 @@ func (m *Manager) Close() error {
 	}
 	if m.front != nil {
 		all = append(all, m.front.close())
+	}
+	if m.scrapes != nil {
+		all = append(all, m.scrapes.Close())
 	}
 	if m.audit != nil {
 		all = append(all, m.audit.Close())

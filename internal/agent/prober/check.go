@@ -36,6 +36,8 @@ type probe interface {
 	// run asks it once. One that needs more of the node than a connection says when that is over: launched may be
 	// called or not.
 	run(ctx context.Context, p *Prober, at Target, timeout time.Duration, launched func()) Result
+	// kind is what it is called where probes are counted.
+	kind() string
 }
 
 // Merge says how a task is to be probed, by its template and by its image's own HEALTHCHECK, each nil where there

@@ -58,6 +58,17 @@ const (
 	unknown
 )
 
+func (o outcome) String() string {
+	switch o {
+	case succeeded:
+		return "succeeded"
+	case failed:
+		return "failed"
+	default:
+		return "unknown"
+	}
+}
+
 // Result is what one probe found.
 type Result struct {
 	outcome outcome

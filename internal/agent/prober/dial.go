@@ -107,6 +107,8 @@ func (p *Prober) enter(namespace string) (home func() error, err error) {
 // tcpProbe succeeds when the program takes a connection.
 type tcpProbe struct{ port uint16 }
 
+func (tcpProbe) kind() string { return "tcp" }
+
 func (t tcpProbe) run(ctx context.Context, p *Prober, at Target, timeout time.Duration, _ func()) Result {
 	conn, err := p.dial(ctx, at, t.port)
 	if err != nil {

@@ -58,6 +58,8 @@ func compileExec(e *warrenv1.ExecProbe) (execProbe, error) {
 	return execProbe{command, name}, nil
 }
 
+func (execProbe) kind() string { return "exec" }
+
 func (e execProbe) run(ctx context.Context, p *Prober, at Target, timeout time.Duration, launched func()) Result {
 	ran, err := p.options.Executor.Exec(ctx, Exec{Container: at.Container, Name: execName, Command: e.command, Timeout: timeout}, launched)
 	printed := cutFront(clean(ran.Output), outputLimit-128)

@@ -33,6 +33,8 @@ func newGRPC(g *warrenv1.GrpcProbe) grpcProbe {
 	return probe
 }
 
+func (grpcProbe) kind() string { return "grpc" }
+
 func (g grpcProbe) run(ctx context.Context, p *Prober, at Target, timeout time.Duration, _ func()) Result {
 	what := "gRPC health of " + at.where(g.port)
 	if g.service != "" {

@@ -104,6 +104,8 @@ func parseStatus(text string) ([]statusRange, error) {
 	return ranges, nil
 }
 
+func (*httpProbe) kind() string { return "http" }
+
 func (h *httpProbe) run(ctx context.Context, p *Prober, at Target, timeout time.Duration, _ func()) Result {
 	what := h.method + " " + h.url(at)
 	conn, err := p.dial(ctx, at, h.port)

@@ -25,6 +25,9 @@ const (
 type Options struct {
 	// Executor runs the programs of exec probes.
 	Executor Executor
+	// Observe, if set, is told of each probe: its kind (http, tcp, grpc or exec), what came of it (succeeded, failed, or
+	// unknown where the program could not be asked), and how long it took. It must be quick.
+	Observe func(kind, outcome string, took time.Duration)
 	// Probe is called, if set, instead of probing anything.
 	Probe func(ctx context.Context, at Target) Result
 }
@@ -141,6 +144,9 @@ func (w *watch) probe() time.Duration {
 	ended := time.Now()
 	if w.ctx.Err() != nil {
 		return 0
+	}
+	if observe := w.prober.options.Observe; observe != nil {
+		observe(w.subject.Check.probe.kind(), result.outcome.String(), ended.Sub(began))
 	}
 	if result.outcome == unknown && w.subject.Unknown != nil {
 		w.subject.Unknown(result.output)

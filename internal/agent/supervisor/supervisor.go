@@ -35,6 +35,8 @@ type Options struct {
 	FirstWord time.Duration
 	// Resynced is called, if set, when the runtime has been reached (again) and its containers listed.
 	Resynced func()
+	// Observer may be nil.
+	Observer Observer
 	Logger   *slog.Logger
 }
 
@@ -79,6 +81,9 @@ func Start(ctx context.Context, o Options) (*Supervisor, error) {
 	}
 	if o.Network == nil {
 		o.Network = noOverlay{}
+	}
+	if o.Observer == nil {
+		o.Observer = unobserved{}
 	}
 	s := &Supervisor{
 		Options:   o,

@@ -235,6 +235,7 @@ func (t *task) start(next beginning) *container {
 		return c
 	}
 	t.unwatch(c.id)
+	t.Observer.Rejected()
 	t.log().Warn("cannot start", "attempt", c.attempt, "error", err)
 	commit, _ := t.advance(func(s *warrenv1.TaskStatus) {
 		befell(s, warrenv1.IncidentKind_INCIDENT_KIND_REJECTED, time.Now(), err.Error())
@@ -250,6 +251,7 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 		t.prepare(c, waitingForRuntime)
 	})
 	defer slow.Stop()
+	began := time.Now()
 	t.begun(c)
 	image := pinned(a)
 	pulled, err := t.Runtime.Pull(t.wanted, image, func(progress string) {
@@ -297,6 +299,7 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	}
 	t.started(w)
 	c.started, c.pid = time.Now(), process.Pid
+	t.Observer.Started(c.started.Sub(began))
 	serving := t.entersAtOnce(c)
 	health := prober.Health{State: healthStarting, Since: c.started}
 	t.advance(func(s *warrenv1.TaskStatus) {
@@ -409,6 +412,7 @@ func (t *task) follow(c *container, exit Exit) (beginning, bool) {
 	v := judge(spec.GetRestart(), progress.Restarts, exit, exit.At.Sub(c.started))
 	t.log().Info("the program ended", "attempt", c.attempt, "code", exit.Code, "oom", exit.OOMKilled,
 		"restart", !lifecycle.Ended(v.state), "delay", v.delay)
+	t.Observer.Ended(why(exit), !lifecycle.Ended(v.state))
 	next := beginning{attempt: c.attempt + 1, delay: v.delay}
 	if c.overlay && !t.clean() {
 		// Other nodes must not send it connections for as long as that takes.

@@ -62,7 +62,7 @@ type Membership interface {
 	Expel(ctx context.Context, ref string, force, itself bool) (id string, err error)
 }
 
-// Options is what the handler works with. All but Renewed and AuditFile are needed.
+// Options is what the handler works with. All but Renewed, Observer and AuditFile are needed.
 type Options struct {
 	Store      *state.Store
 	Proposer   loop.Proposer
@@ -80,6 +80,8 @@ type Options struct {
 	// Closing ends when the manager begins to stop: streams end then, single calls are let finish.
 	Closing context.Context
 	Logger  *slog.Logger
+	// Observer, which may be nil, is told of every call.
+	Observer Observer
 	// AuditFile, which may be nil, is given the audit log in JSON, beside Logger.
 	AuditFile io.Writer
 }
@@ -93,22 +95,26 @@ func New(o Options) (http.Handler, error) {
 	rules := access.NewRules()
 	audited := audit.New(rules, o.Logger, o.AuditFile)
 	permitted := permission{rules, o.Store}
+	interceptors := []connect.Interceptor{
+		audited,
+		outcome{o.Logger},
+		farewell{o.Closing},
+		guard(permitted.check),
+		guard(readiness{rules, o.Membership}.check),
+		guard(permitted.recognize),
+		lasting{permitted},
+		ownNode{},
+		validate.NewInterceptor(validate.WithValidator(validator)),
+	}
+	if o.Observer != nil {
+		interceptors = append([]connect.Interceptor{observed{o.Observer}}, interceptors...)
+	}
 	options := connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(maxRequestBytes),
 		connect.WithCompressMinBytes(minCompressedBytes),
 		connect.WithCodec(strictJSON{"json"}),
 		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
-		connect.WithInterceptors(
-			audited,
-			outcome{o.Logger},
-			farewell{o.Closing},
-			guard(permitted.check),
-			guard(readiness{rules, o.Membership}.check),
-			guard(permitted.recognize),
-			lasting{permitted},
-			ownNode{},
-			validate.NewInterceptor(validate.WithValidator(validator)),
-		),
+		connect.WithInterceptors(interceptors...),
 	)
 	write := writer{store: o.Store, proposer: o.Proposer}
 	users := &userService{store: o.Store, write: write, authority: o.Authority, membership: o.Membership}

@@ -18,6 +18,7 @@ import (
 // takes what has gathered meanwhile.
 type committer struct {
 	raft    *raft.Raft
+	wrote   func(transactions, refused int, took time.Duration, err error)
 	queue   chan *proposal
 	closing chan struct{} // closed when no more are taken in
 	closed  chan struct{} // closed when what had been taken in is settled
@@ -36,8 +37,11 @@ type proposal struct {
 // queued bounds the proposals waiting for their turn; callers beyond it wait to get in.
 const queued = 1024
 
-func startCommitter(r *raft.Raft) *committer {
-	c := &committer{raft: r, queue: make(chan *proposal, queued), closing: make(chan struct{}), closed: make(chan struct{})}
+func startCommitter(r *raft.Raft, wrote func(transactions, refused int, took time.Duration, err error)) *committer {
+	if wrote == nil {
+		wrote = func(int, int, time.Duration, error) {}
+	}
+	c := &committer{raft: r, wrote: wrote, queue: make(chan *proposal, queued), closing: make(chan struct{}), closed: make(chan struct{})}
 	c.done.Go(c.run)
 	return c
 }
@@ -135,7 +139,9 @@ func (c *committer) commit(group []*proposal) {
 	}
 	written := make(chan result, 1)
 	go func() {
+		began := time.Now()
 		refusals, err := c.write(data, len(entry.GetTransactions()))
+		c.wrote(len(entry.GetTransactions()), refused(refusals), time.Since(began), err)
 		written <- result{refusals, err}
 	}()
 	limit := time.NewTimer(overdue)
@@ -184,6 +190,15 @@ func (c *committer) write(entry []byte, transactions int) ([]error, error) {
 		return nil, fmt.Errorf("apply transactions: unexpected response %v", future.Response())
 	}
 	return results, nil
+}
+
+func refused(results []error) (n int) {
+	for _, why := range results {
+		if why != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // settle tells each proposer of a group its part of the outcome.

@@ -56,6 +56,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Disk, if set, is used instead of files in DataDir. It is closed with the node.
 	Disk *Disk
+	// Wrote, if set, is told of each entry of the log that this node has written as the leader: how many transactions were in
+	// it, how many of these were refused, and how long it took until it was applied, or given up for the error.
+	Wrote func(transactions, refused int, took time.Duration, err error)
 	// Tune, if set, adjusts raft's timings before the start.
 	Tune func(*raft.Config)
 }

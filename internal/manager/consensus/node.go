@@ -59,7 +59,7 @@ func Open(o Options, m *state.Machine) (*Node, error) {
 	}
 	n.timings = n.raft.ReloadableConfig()
 	n.watch.start(n)
-	n.commits = startCommitter(n.raft)
+	n.commits = startCommitter(n.raft, o.Wrote)
 	n.verifier = newVerifier(n)
 	if err := n.hurry(); err != nil {
 		return nil, errors.Join(err, n.Close())

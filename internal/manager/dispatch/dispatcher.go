@@ -107,6 +107,17 @@ func (d *Dispatcher) awaitTerm(ctx context.Context) *term {
 	}
 }
 
+// Sessions counts the agents that have a session now.
+func (d *Dispatcher) Sessions() int {
+	t, _ := d.current()
+	if t == nil {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.sessions)
+}
+
 // Send queues m for the agent of a node and does not wait. The channel is closed when the session
 // that took m has ended. It fails with ErrNoSession, or where the agent has not read what was queued
 // before.

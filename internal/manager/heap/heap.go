@@ -32,6 +32,10 @@ func Pace() {
 	p.next(time.Now())
 }
 
+// Settle gives back to the system what is not in use now. A start is much work in little time, after which the heap would be
+// left to grow as that of a busy program; it takes some ten milliseconds.
+func Settle() { debug.FreeOSMemory() }
+
 type pacer struct {
 	live []metrics.Sample
 	last [busyCollections]time.Time // of the latest collections, the oldest first

@@ -50,25 +50,48 @@ type Proposal struct {
 	Transaction *state.Transaction
 }
 
+// Observer is told what loops do; it must be quick.
+type Observer interface {
+	// Round is told of each round of a loop that has ended.
+	Round(loop string, r Round)
+}
+
+// Round is what a loop has done between two waits.
+type Round struct {
+	// Changes is how many changes of the state it had been told of before it decided.
+	Changes int
+	// Deciding is how long that took, Took how long the round did, with the writing of what was decided.
+	Deciding, Took time.Duration
+	// Applied proposals were written, Overtaken ones refused because the state had moved on, Malformed ones because they
+	// cannot be.
+	Applied, Overtaken, Malformed int
+}
+
 // Run drives l until ctx ends or proposals can no longer be written, which is when this manager
-// stops leading. It never returns nil.
-func Run(ctx context.Context, store *state.Store, proposer Proposer, l Loop, logger *slog.Logger) error {
+// stops leading. It never returns nil. Observers are told of each round.
+func Run(ctx context.Context, store *state.Store, proposer Proposer, l Loop, logger *slog.Logger, observers ...Observer) error {
 	logger = logger.With("loop", l.Name())
 	snapshot, feed := store.Watch()
 	l.Reset(snapshot)
-	for {
-		decision := l.Decide(snapshot, time.Now())
-		refused, err := propose(ctx, proposer, l, decision.Proposals, logger)
+	for changes := 0; ; {
+		began := time.Now()
+		decision := l.Decide(snapshot, began)
+		round := Round{Changes: changes, Deciding: time.Since(began)}
+		err := propose(ctx, proposer, l, decision.Proposals, &round, logger)
 		if err != nil {
 			return fmt.Errorf("%s loop: %w", l.Name(), err)
 		}
-		if !refused {
+		round.Took = time.Since(began)
+		for _, o := range observers {
+			o.Round(l.Name(), round)
+		}
+		if round.Overtaken == 0 {
 			if err := sleep(ctx, feed, decision.Wake); err != nil {
 				return fmt.Errorf("%s loop: %w", l.Name(), err)
 			}
 		}
 		batch := feed.Take()
-		snapshot = batch.Snapshot
+		snapshot, changes = batch.Snapshot, len(batch.Changes)
 		if batch.Reset {
 			l.Reset(snapshot)
 		} else {
@@ -77,9 +100,9 @@ func Run(ctx context.Context, store *state.Store, proposer Proposer, l Loop, log
 	}
 }
 
-// propose writes the proposals and tells whether any was refused. A refusal is no failure: the state
+// propose writes the proposals and counts what became of them. A refusal is no failure: the state
 // moved on, and the loop looks again.
-func propose(ctx context.Context, proposer Proposer, l Loop, proposals []Proposal, logger *slog.Logger) (refused bool, err error) {
+func propose(ctx context.Context, proposer Proposer, l Loop, proposals []Proposal, round *Round, logger *slog.Logger) error {
 	for batch := range batches(proposals) {
 		transactions := make([]*state.Transaction, len(batch))
 		for i, p := range batch {
@@ -87,22 +110,26 @@ func propose(ctx context.Context, proposer Proposer, l Loop, proposals []Proposa
 		}
 		results, err := proposer.Propose(ctx, transactions...)
 		if err != nil {
-			return false, err
+			return err
 		}
+		round.Applied += len(batch)
 		for i, why := range results {
 			switch {
 			case why == nil:
+				continue
 			case errors.Is(why, state.ErrMalformed):
 				// Looking again would decide the same: say so and leave it until something changes.
 				logger.Error("decision refused", "key", batch[i].Key, "err", why)
+				round.Malformed++
 			default:
 				logger.Debug("decision overtaken", "key", batch[i].Key, "err", why)
 				l.Refused(batch[i])
-				refused = true
+				round.Overtaken++
 			}
+			round.Applied--
 		}
 	}
-	return refused, nil
+	return nil
 }
 
 // batches cuts proposals into what is proposed in one go: as many as have MaxOperations operations
