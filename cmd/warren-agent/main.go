@@ -20,6 +20,7 @@ import (
 
 	"github.com/cuemby/warren/internal/agent"
 	"github.com/cuemby/warren/internal/agent/initproc"
+	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/version"
 )
 
@@ -63,12 +64,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 
 	tuneMemory()
+	log, err := f.Log(stderr)
+	if err != nil {
+		return misused(stderr, "warren-agent", err)
+	}
+	logger := log.Logger()
 	if disconnect {
-		return runDisconnect(f.agent(f.Logger(stderr)))
+		return runDisconnect(f.agent(logger))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer daemonflags.Reloader{Running: parser, Parse: func() (*kong.Kong, daemonflags.Logging, error) { return reparse(args) }, Log: log}.Start(ctx)()
 	defer stop()
-	logger := f.Logger(stderr)
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the process at once
 		notify(logger, daemon.SdNotifyStopping)
@@ -78,6 +84,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	return exitDone
+}
+
+// reparse reads the flags of an agent that is running, once more.
+func reparse(args []string) (*kong.Kong, daemonflags.Logging, error) {
+	var f flags
+	parser, err := newParser(&f, io.Discard, io.Discard, func(int) {})
+	if err == nil {
+		_, err = parser.Parse(args)
+	}
+	return parser, f.Logging, err
 }
 
 // disconnectCommand is the word after the program's name that has it take down what agents have left up in the network,

@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/manager"
 	"github.com/cuemby/warren/internal/manager/heap"
 	"github.com/cuemby/warren/internal/version"
@@ -59,7 +60,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	logger := f.Logger(stderr)
+	log, err := f.Log(stderr)
+	if err != nil {
+		fmt.Fprintf(stderr, "warren-manager: %v\n", err)
+		return exitFailed
+	}
+	logger := log.Logger()
+	defer daemonflags.Reloader{Running: parser, Parse: func() (*kong.Kong, daemonflags.Logging, error) { return reparse(args) }, Log: log}.Start(ctx)()
+	defer stop()
 	logger.Info("starting", "version", version.Version, "data_dir", f.DataDir)
 	options := f.manager(logger)
 	options.Status = func(status string) { notify(ctx, logger, status) }
@@ -73,6 +81,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	logger.Info("stopped")
 	return exitDone
+}
+
+// reparse reads the flags of a manager that is running, once more.
+func reparse(args []string) (*kong.Kong, daemonflags.Logging, error) {
+	var f flags
+	parser, err := newParser(&f, io.Discard, io.Discard, func(int) {})
+	if err == nil {
+		_, err = parser.Parse(args)
+	}
+	return parser, f.Logging, err
 }
 
 // tuneMemory paces the garbage collector, unless GOGC in the environment says how.

@@ -1,0 +1,74 @@
+package daemonflags
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"reflect"
+	"sync"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/cuemby/warren/internal/logging"
+)
+
+// Reloader has a daemon look at its configuration again whenever it gets SIGHUP, as systemctl reload sends. How it
+// logs follows at once. What else has changed needs a restart: the log says so, and goes on with what it was.
+type Reloader struct {
+	// Running is the parser of what the daemon was started with.
+	Running *kong.Kong
+	// Parse parses the command line, the environment and the configuration file anew.
+	Parse func() (*kong.Kong, Logging, error)
+	Log   *logging.Log
+}
+
+// Start answers signals until ctx ends; the function it returns waits for that.
+func (r Reloader) Start(ctx context.Context) (wait func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	var answering sync.WaitGroup
+	answering.Go(func() {
+		defer signal.Stop(hangups)
+		logger := r.Log.Logger()
+		for {
+			select {
+			case <-hangups:
+				r.reload(logger)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return answering.Wait
+}
+
+func (r Reloader) reload(logger *slog.Logger) {
+	parser, flags, err := r.Parse()
+	if err == nil {
+		err = r.Log.Set(flags.level(), flags.LogFormat)
+	}
+	if err != nil {
+		logger.Error("the configuration cannot be taken up, all stays as it was", "err", err)
+		return
+	}
+	logger.Info("configuration read anew", "log_level", flags.LogLevel, "log_format", flags.LogFormat)
+	if changed := changed(r.Running.Model, parser.Model); len(changed) > 0 {
+		logger.Warn("a restart is needed for these to take effect", "keys", changed)
+	}
+}
+
+// changed lists the flags whose values differ, but for those that follow a reload.
+func changed(before, after *kong.Application) []string {
+	var names []string
+	for i, flag := range before.Flags {
+		if flag.Name == "log-level" || flag.Name == "log-format" {
+			continue
+		}
+		if !reflect.DeepEqual(flag.Target.Interface(), after.Flags[i].Target.Interface()) {
+			names = append(names, flag.Name)
+		}
+	}
+	return names
+}
