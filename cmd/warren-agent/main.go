@@ -59,12 +59,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 
 	tuneMemory()
+	log, err := f.Log(stderr)
+	if err != nil {
+		return misused(stderr, "warren-agent", err)
+	}
+	logger := log.Logger()
 	if disconnect {
-		return runDisconnect(f.agent(f.Logger(stderr)))
+		return runDisconnect(f.agent(logger))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer daemonflags.Reloader{Running: &f, Parse: func() (any, daemonflags.Logging, error) { return reparse(args) }, Log: log}.Start(ctx)()
 	defer stop()
-	logger := f.Logger(stderr)
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the process at once
 		notify(logger, daemon.SdNotifyStopping)
@@ -74,6 +79,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	return exitDone
+}
+
+// reparse reads the flags of an agent that is running, once more.
+func reparse(args []string) (any, daemonflags.Logging, error) {
+	var f flags
+	err := program().Parse(&f, args, io.Discard)
+	return &f, f.Logging, err
 }
 
 // disconnectCommand is the word after the program's name that has it take down what agents have left up in the network,

@@ -53,7 +53,11 @@ func runWireguard(args []string, stdout, stderr io.Writer) int {
 	debug.SetMemoryLimit(int64(f.MemoryLimit))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	logger := f.Logger(stderr)
+	log, err := f.Log(stderr)
+	if err != nil {
+		return misused(stderr, "warren-agent "+wireguardCommand, err)
+	}
+	logger := log.Logger()
 	if err := serveWireguard(ctx, f.Socket, logger); err != nil {
 		logger.Error("the WireGuard device has ended", "error", err)
 		return exitFailed

@@ -52,7 +52,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	logger := f.Logger(stderr)
+	log, err := f.Log(stderr)
+	if err != nil {
+		fmt.Fprintf(stderr, "warren-manager: %v\n", err)
+		return exitFailed
+	}
+	logger := log.Logger()
+	defer daemonflags.Reloader{Running: &f, Parse: func() (any, daemonflags.Logging, error) { return reparse(args) }, Log: log}.Start(ctx)()
+	defer stop()
 	logger.Info("starting", "version", version.Version, "data_dir", f.DataDir)
 	options := f.manager(logger)
 	options.Status = func(status string) { notify(ctx, logger, status) }
@@ -67,6 +74,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	logger.Info("stopped")
 	return exitDone
+}
+
+// reparse reads the flags of a manager that is running, once more.
+func reparse(args []string) (any, daemonflags.Logging, error) {
+	var f flags
+	err := program().Parse(&f, args, io.Discard)
+	return &f, f.Logging, err
 }
 
 // tuneMemory paces the garbage collector, unless GOGC in the environment says how.

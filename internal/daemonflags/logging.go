@@ -3,21 +3,23 @@ package daemonflags
 import (
 	"io"
 	"log/slog"
+
+	"github.com/cuemby/warren/internal/logging"
 )
 
 // Logging is how a daemon logs; embed it in a daemon's struct.
 type Logging struct {
-	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
-	LogFormat string `default:"text" enum:"text,json" help:"text or json."`
+	LogLevel  string         `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error. Takes effect at a reload."`
+	LogFormat logging.Format `default:"auto" enum:"auto,text,json,journal" help:"text, json, or journal: fields of systemd's journal. auto is journal where standard error goes there, else text. Takes effect at a reload."`
 }
 
-// Logger returns a logger of the level and format that the flags say.
-func (f Logging) Logger(to io.Writer) *slog.Logger {
+// Log returns a log of the level and format that the flags say.
+func (f Logging) Log(to io.Writer) (*logging.Log, error) {
+	return logging.New(to, f.level(), f.LogFormat)
+}
+
+func (f Logging) level() slog.Level {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(f.LogLevel)) // one of the enum's
-	options := &slog.HandlerOptions{Level: level}
-	if f.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(to, options))
-	}
-	return slog.New(slog.NewTextHandler(to, options))
+	return level
 }

@@ -1,6 +1,7 @@
 package daemonflags
 
 import (
+	"cmp"
 	"encoding"
 	"errors"
 	"fmt"
@@ -101,11 +102,8 @@ func (p Program) declare(set *pflag.FlagSet, fields reflect.Value) ([]*option, e
 
 func (p Program) option(field reflect.StructField, target reflect.Value) *option {
 	o := &option{
-		name: field.Tag.Get("name"), placeholder: field.Tag.Get("placeholder"), fallback: field.Tag.Get("default"),
+		name: nameOf(field), placeholder: field.Tag.Get("placeholder"), fallback: field.Tag.Get("default"),
 		path: field.Tag.Get("type") == "path", target: target,
-	}
-	if o.name == "" {
-		o.name = dashed(field.Name)
 	}
 	for name, value := range p.Vars {
 		o.fallback = strings.ReplaceAll(o.fallback, "${"+name+"}", value)
@@ -157,6 +155,11 @@ func settle(options []*option) error {
 		}
 	}
 	return nil
+}
+
+// nameOf is the name of a field's flag.
+func nameOf(field reflect.StructField) string {
+	return cmp.Or(field.Tag.Get("name"), dashed(field.Name))
 }
 
 // dashed is a field's name as a flag's: DataDir is data-dir.

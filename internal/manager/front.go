@@ -14,6 +14,7 @@ import (
 
 	"github.com/cuemby/warren/internal/caller"
 	"github.com/cuemby/warren/internal/pki"
+	"github.com/cuemby/warren/internal/profiles"
 	"github.com/cuemby/warren/internal/unixsocket"
 )
 
@@ -94,7 +95,7 @@ func (f *front) prepare(l net.Listener) *listener {
 	handler := f.handler
 	if local(l) {
 		server.Protocols.SetUnencryptedHTTP2(true)
-		handler = withProfiles(handler)
+		handler = profiles.With(handler)
 	} else {
 		server.Protocols.SetHTTP2(true)
 		handler = boundStrangers(handler)

@@ -4,24 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"net"
-	"net/http"
-	"net/http/pprof"
 	"net/netip"
 	"strconv"
 	"strings"
 )
-
-// withProfiles adds Go's profiles, which only those who administer the machine may see.
-func withProfiles(handler http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/", handler)
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
-}
 
 // checkAddr tells what is wrong with an address to listen on.
 func checkAddr(flag, addr string) error {

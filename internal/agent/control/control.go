@@ -1,5 +1,5 @@
-// Package control answers those who administer the machine, on the agent's unix socket: AgentService, for
-// root and the group warren alone.
+// Package control answers those who administer the machine, root and the group warren alone, on the agent's
+// unix socket: AgentService, and Go's profiles of the agent.
 //
 // Start with Serve. It decides nothing: a Node does what is asked. What every call is checked for is here:
 // who calls, whether the rules in the proto let them, and whether the request holds what they demand of it.
@@ -19,6 +19,7 @@ import (
 	"github.com/cuemby/warren/internal/access"
 	"github.com/cuemby/warren/internal/caller"
 	"github.com/cuemby/warren/internal/pki"
+	"github.com/cuemby/warren/internal/profiles"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
@@ -78,7 +79,7 @@ func NewHandler(node Node, logger *slog.Logger) http.Handler {
 		connect.WithReadMaxBytes(maxRequestBytes),
 		connect.WithInterceptors(guard(access.NewRules(), logger), held),
 	))
-	return caller.Identify(pki.NewHolder(nil), mux)
+	return caller.Identify(pki.NewHolder(nil), profiles.With(mux))
 }
 
 // guard refuses whoever may not call, gives errors that have none a code, and logs what was asked for that
