@@ -15,12 +15,18 @@ const referencePage = "../../docs/reference/cli.md"
 
 var updateReference = flag.Bool("update", false, "write docs/reference/cli.md anew")
 
-func TestTheReferenceTellsTheCommandsThatThereAre(t *testing.T) {
-	parser, err := kong.New(&cli{}, kong.Name("warrenctl"), kong.Description(description))
+// commandLine returns the parser of the command line.
+func commandLine(t *testing.T) *kong.Kong {
+	t.Helper()
+	parser, err := kong.New(&cli{}, kong.Name("warrenctl"), kong.Description(description), kong.Exit(func(int) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := reference.Markdown(parser.Model)
+	return parser
+}
+
+func TestTheReferenceTellsTheCommandsThatThereAre(t *testing.T) {
+	want := reference.Markdown(commandLine(t).Model)
 	if *updateReference {
 		if err := os.WriteFile(referencePage, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
