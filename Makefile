@@ -109,9 +109,10 @@ lint: bin/buf bin/golangci-lint ## Check format, style, the API's rules and its 
 ##@ Code
 
 .PHONY: generate
-generate: bin/buf ## Generate Go code from proto/
+generate: bin/buf ## Generate Go code from proto/, and the reference of commands
 	@bin/buf format -w --path proto/warren
 	@bin/buf generate
+	@go test ./cmd/warrenctl -count=1 -run '^TestTheReferenceTells' -update >/dev/null
 
 .PHONY: tools
 tools: bin/buf bin/golangci-lint bin/gotestsum ## Build the tools pinned in tools/go.mod (minutes, once)
