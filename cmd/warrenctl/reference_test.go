@@ -7,6 +7,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/cuemby/warren/internal/ctl/output"
 	"github.com/cuemby/warren/internal/ctl/reference"
 )
 
@@ -18,11 +19,7 @@ var updateReference = flag.Bool("update", false, "write docs/reference/cli.md an
 // commandLine returns the parser of the command line.
 func commandLine(t *testing.T) *kong.Kong {
 	t.Helper()
-	parser, err := kong.New(&cli{}, kong.Name("warrenctl"), kong.Description(description), kong.Exit(func(int) {}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parser
+	return newParser(t.Context(), &cli{}, &output.Streams{Out: output.Stream{Writer: t.Output()}, Err: output.Stream{Writer: t.Output()}}, func(int) {})
 }
 
 func TestTheReferenceTellsTheCommandsThatThereAre(t *testing.T) {

@@ -110,7 +110,7 @@ func (o *option) add(first bool, items []string) error {
 // put sets what is one value.
 func (o *option) put(value string) error {
 	if o.enum != nil && !slices.Contains(o.enum, value) {
-		return fmt.Errorf("it must be one of %s", strings.Join(o.enum, ", "))
+		return fmt.Errorf("it must be one of %s, not %q", strings.Join(o.enum, ", "), value)
 	}
 	if o.text {
 		return o.target.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(value))

@@ -66,7 +66,7 @@ func written(t *testing.T, text string) string {
 
 func TestDefaultsStandWhereNothingIsSaid(t *testing.T) {
 	got, _, err := parse()
-	want := flags{Config: "/nowhere.yaml", DataDir: "/data", Kind: "a", Number: 7, Loud: "HUSH", Logging: daemonflags.Logging{LogLevel: "info", LogFormat: "text"}}
+	want := flags{Config: "/nowhere.yaml", DataDir: "/data", Kind: "a", Number: 7, Loud: "HUSH", Logging: daemonflags.Logging{LogLevel: "info", LogFormat: "auto"}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -89,7 +89,7 @@ func TestTheCommandLineWinsOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	}
 	want := flags{
 		Config: daemonflags.ConfigFile(path), DataDir: below, Kind: "b", Number: 1, Share: 0.25, Each: []string{"x", "y"},
-		Label: map[string]string{"a": "1", "b": "2,3"}, Loud: "FILE", Logging: daemonflags.Logging{LogLevel: "info", LogFormat: "text"}, Version: true,
+		Label: map[string]string{"a": "1", "b": "2,3"}, Loud: "FILE", Logging: daemonflags.Logging{LogLevel: "info", LogFormat: "auto"}, Version: true,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
