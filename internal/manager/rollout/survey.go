@@ -143,11 +143,15 @@ func (v *survey) part(s *slot.Slot) place {
 		v.overdueLast(p.leaving)
 		p.cause = v.leaves(p.leaving[0])
 	}
-	if kept && len(p.fresh) > 0 {
+	if kept && (len(p.fresh) > 0 || slices.ContainsFunc(p.leaving, v.current)) {
+		// One that is kept is sent no connections, so that it can take nobody's place.
 		p.stale = without(p.stale, v.service.GetRollout().GetFrom())
 	}
 	return p
 }
+
+// current tells whether a task is of the current revision.
+func (v *survey) current(t *warrenv1.Task) bool { return t.GetRevision() == v.service.GetRevision() }
 
 // overdueLast puts tasks that must not stay any longer behind those that may stay for a while.
 func (v *survey) overdueLast(tasks []*warrenv1.Task) {

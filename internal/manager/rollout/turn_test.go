@@ -75,6 +75,8 @@ func TestBlueGreen(t *testing.T) {
 		{"and stopped then", with(both(1, 2), web(at(2), blueGreen, weighs(100, 1, 5*time.Second), in(complete), over)), []string{"2 complete 100%", "shutdown a", "shutdown b"}, 0},
 		{"what is kept leaves a node that is drained and is not replaced", []state.Object{web(at(2), blueGreen, weighs(100, 1, 0), in(complete), kept), statetest.Node("n1", isDrained), n2, task("a", 1), onN2("a2", 1, of2)},
 			[]string{"shutdown a"}, time.Minute},
+		{"it takes no new task's place, as it is sent no connections", []state.Object{web(at(2), blueGreen, weighs(100, 1, 0), in(complete), kept), statetest.Node("n1", isDrained), n2, onN2("a", 1), task("a2", 1, of2)},
+			[]string{"create web.1@2"}, time.Minute},
 		{"a new task that is lost then is replaced", []state.Object{web(at(2), blueGreen, weighs(100, 1, 0), in(complete), kept), n1, task("a", 1)}, []string{"create web.1@2"}, time.Minute},
 
 		{"a manual one waits", with(both(1, 2), web(at(2), blueGreen, manual)), []string{"2 waiting"}, 0},
