@@ -321,7 +321,7 @@ func observe(s state.Snapshot, last *warrenv1.Service) *warrenv1.WatchServiceRes
 	return &warrenv1.WatchServiceResponse{Service: service, Progress: progress.Of(s, service)}
 }
 
-// concerns tells whether changes have bearing on the progress of a service: nodes count for a global one.
+// concerns tells whether changes have bearing on the progress of a service: nodes count, as its tasks may have to leave them.
 func concerns(changes []state.Change, service *warrenv1.Service) bool {
 	of := func(o state.Object) bool {
 		switch o := o.(type) {
@@ -330,7 +330,7 @@ func concerns(changes []state.Change, service *warrenv1.Service) bool {
 		case *warrenv1.Task:
 			return o.GetServiceId() == service.GetMeta().GetId()
 		case *warrenv1.Node:
-			return service.GetSpec().GetGlobal() != nil
+			return true
 		}
 		return false
 	}
