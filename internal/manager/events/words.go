@@ -213,7 +213,7 @@ func (w *words) aboutTask(t *warrenv1.Task) func(action, format string, args ...
 }
 
 func (w *words) hostname(t *warrenv1.Task) string {
-	return cmp.Or(w.snapshot.Node(t.GetNodeId()).GetFacts().GetHostname(), t.GetNodeId())
+	return cmp.Or(w.snapshot.Hostname(t.GetNodeId()), t.GetNodeId())
 }
 
 func (w *words) task(before, t *warrenv1.Task) {

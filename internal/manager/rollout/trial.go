@@ -150,7 +150,7 @@ func later(a, b time.Time) time.Time {
 // words says what a task is at, for people who ask why a rollout does not go on.
 func words(s state.Snapshot, t *warrenv1.Task) string {
 	status := t.GetStatus()
-	name := lifecycle.Name(t, s.Node(t.GetNodeId()).GetFacts().GetHostname())
+	name := lifecycle.Name(t, s.Hostname(t.GetNodeId()))
 	what := cmp.Or(status.GetError(), status.GetMessage())
 	if status.GetHealth().GetState() == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY {
 		what = strings.TrimSuffix("is unhealthy: "+firstLine(status.GetHealth().GetOutput()), ": ")
