@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/digest"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -60,7 +61,7 @@ func (w *words) about(kind warrenv1.EventObject, what, id, name string) func(act
 	return func(action, format string, args ...any) {
 		w.events = append(w.events, &warrenv1.Event{
 			Index: w.index, Time: w.time, Object: kind, ObjectId: id, ObjectName: name,
-			Action: action, Message: what + " " + name + " " + fmt.Sprintf(format, args...), By: w.by,
+			Action: action, Message: what + " " + name + " " + digest.Shorten(fmt.Sprintf(format, args...)), By: w.by,
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/digest"
 	"github.com/cuemby/warren/internal/manager/slot"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -45,7 +46,7 @@ func (s scene) history() *history { return &history{scene: s, seen: map[string]b
 // add adds a happening; nothing where it has no time.
 func (h *history) add(at *timestamppb.Timestamp, object warrenv1.EventObject, name, who, format string, args ...any) {
 	if at != nil {
-		h.weighty = append(h.weighty, &warrenv1.Happening{At: at, Object: object, ObjectName: name, By: who, Message: fmt.Sprintf(format, args...)})
+		h.weighty = append(h.weighty, &warrenv1.Happening{At: at, Object: object, ObjectName: name, By: who, Message: digest.Shorten(fmt.Sprintf(format, args...))})
 	}
 }
 

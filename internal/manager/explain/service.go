@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/digest"
 	"github.com/cuemby/warren/internal/manager/progress"
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
@@ -34,7 +35,7 @@ func wantedOf(service *warrenv1.Service, p *warrenv1.ServiceProgress) string {
 	if service.GetSpec().GetGlobal() != nil {
 		where = "a task on each of " + plural(int(p.GetDesired()), "node")
 	}
-	return fmt.Sprintf("%s of %s, revision %d", where, service.GetSpec().GetTask().GetContainer().GetImage(), service.GetRevision())
+	return fmt.Sprintf("%s of %s, revision %d", where, digest.Shorten(service.GetSpec().GetTask().GetContainer().GetImage()), service.GetRevision())
 }
 
 func actualOf(p *warrenv1.ServiceProgress) string {
