@@ -73,7 +73,7 @@ func TestAnUpdateBackToAKeptTemplateTakesItsRevisionAgain(t *testing.T) {
 	history(s, "a", "b")
 	s.caller.Name = "olga"
 	back := must(s, s.services.UpdateService, &warrenv1.UpdateServiceRequest{Ref: "web", Spec: withImage("a")}).GetService()
-	if back.GetRevision() != 1 || back.GetPreviousRevision() != 2 || back.GetLastRevision() != 2 || back.GetWrittenBy() != "olga" {
+	if back.GetReverted() || back.GetRevision() != 1 || back.GetPreviousRevision() != 2 || back.GetLastRevision() != 2 || back.GetWrittenBy() != "olga" {
 		t.Errorf("back at %v", back)
 	}
 	next := must(s, s.services.UpdateService, &warrenv1.UpdateServiceRequest{Ref: "web", Spec: withImage("c")}).GetService()
@@ -115,7 +115,7 @@ func TestARollbackGoesToTheRevisionBeforeOrToAnyKept(t *testing.T) {
 	_, err := call(s, s.services.UpdateService, &warrenv1.UpdateServiceRequest{Ref: "web", Version: scaled.GetMeta().GetVersion(), Spec: withImage("d")})
 	refused(t, err, connect.CodeAborted, "read it again")
 	named := must(s, s.services.RollBackService, &warrenv1.RollBackServiceRequest{Ref: "web", Revision: 1}).GetService()
-	if named.GetRevision() != 1 || named.GetPreviousRevision() != 2 || named.GetLastRevision() != 3 {
+	if !back.GetReverted() || !named.GetReverted() || named.GetRevision() != 1 || named.GetPreviousRevision() != 2 || named.GetLastRevision() != 3 {
 		t.Errorf("then at %v", named)
 	}
 }

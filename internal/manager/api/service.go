@@ -182,6 +182,8 @@ type edit struct {
 	by     string
 	change func(*warrenv1.Service) (*warrenv1.ServiceSpec, error)
 	resume bool // what was paused is given up with the change, and what follows is not to wait
+	// reverts: it goes back to a revision, by the policy for that.
+	reverts bool
 }
 
 // edit makes the change and returns the service as it is then.
@@ -225,6 +227,7 @@ func (e edit) build(s state.Snapshot, t *state.Transaction) (*warrenv1.Service, 
 		after.Spec, after.WrittenAt, after.WrittenBy = spec, 0, e.by
 		if !proto.Equal(service.GetSpec().GetTask(), spec.GetTask()) {
 			revise(s, t, service, after)
+			after.Reverted = e.reverts
 		}
 		if e.resume && after.GetOrders().GetPaused() {
 			after.Orders = proto.CloneOf(after.GetOrders())
