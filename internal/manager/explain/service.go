@@ -178,7 +178,7 @@ func (s scene) stuck(all *causes, live []*warrenv1.Task, next *warrenv1.Task) bo
 		c := cause{
 			rank: noRoom, key: t.GetNodeId() + where + why, objects: []string{s.taskName(t)}, noun: "task", at: next.GetStatus().GetSince().AsTime().UnixNano(),
 			message: fmt.Sprintf("stays on node %s%s, until its replacement has a place%s", s.nodeName(t.GetNodeId()), where, because(why)),
-			remedy:  roomRemedy(why, t),
+			remedy:  s.roomRemedy(why, t),
 		}
 		if why == "" {
 			c.rank = inProgress
