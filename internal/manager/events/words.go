@@ -210,7 +210,11 @@ func size(s *warrenv1.Service) string {
 
 // aboutTask returns a function that adds an event of a task.
 func (w *words) aboutTask(t *warrenv1.Task) func(action, format string, args ...any) {
-	return w.about(warrenv1.EventObject_EVENT_OBJECT_TASK, "task", t.GetMeta().GetId(), lifecycle.Name(t, w.hostname(t)))
+	say := w.about(warrenv1.EventObject_EVENT_OBJECT_TASK, "task", t.GetMeta().GetId(), lifecycle.Name(t, w.hostname(t)))
+	return func(action, format string, args ...any) {
+		say(action, format, args...)
+		w.events[len(w.events)-1].Attempt = t.GetStatus().GetAttempt()
+	}
 }
 
 func (w *words) hostname(t *warrenv1.Task) string {

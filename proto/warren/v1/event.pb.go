@@ -96,7 +96,9 @@ type Event struct {
 	// The same for people, in one line.
 	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	// Who did it: a user's name; empty of what happened by itself, and where it is not known.
-	By            string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	By string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	// Of a task: the attempt that it was at then, from 1; 0 before the first.
+	Attempt       uint32 `protobuf:"varint,9,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,6 +187,13 @@ func (x *Event) GetBy() string {
 		return x.By
 	}
 	return ""
+}
+
+func (x *Event) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 type WatchEventsRequest struct {
@@ -298,7 +307,7 @@ var File_warren_v1_event_proto protoreflect.FileDescriptor
 
 const file_warren_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15warren/v1/event.proto\x12\twarren.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\"\xfd\x01\n" +
+	"\x15warren/v1/event.proto\x12\twarren.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\"\x97\x02\n" +
 	"\x05Event\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12.\n" +
@@ -308,7 +317,8 @@ const file_warren_v1_event_proto_rawDesc = "" +
 	"objectName\x12\x16\n" +
 	"\x06action\x18\x06 \x01(\tR\x06action\x12\x18\n" +
 	"\amessage\x18\a \x01(\tR\amessage\x12\x0e\n" +
-	"\x02by\x18\b \x01(\tR\x02by\"\x95\x01\n" +
+	"\x02by\x18\b \x01(\tR\x02by\x12\x18\n" +
+	"\aattempt\x18\t \x01(\rR\aattempt\"\x95\x01\n" +
 	"\x12WatchEventsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\aobjects\x18\x02 \x03(\x0e2\x16.warren.v1.EventObjectR\aobjects\x12\x1b\n" +
