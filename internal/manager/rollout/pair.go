@@ -108,6 +108,8 @@ func (d *decision) pair(p *place) {
 		d.retireFor(serves, rest)
 	case d.leaves(rest[0]) == overdue:
 		d.retire(rest)
+	case !slot.Serving(rest[0]) && len(rest) < len(p.Live):
+		d.retire(rest)
 	default:
 		d.retireFor(rest[0], rest[1:]) // stays until something else does its work
 	}
@@ -133,7 +135,7 @@ func (d *decision) half(p *place, revision uint64) *warrenv1.Task {
 			d.begun++
 		}
 	}
-	if len(leaving) > 0 && d.leaves(leaving[0]) != overdue && slot.Running(leaving[0]) {
+	if len(leaving) > 0 && d.leaves(leaving[0]) != overdue && (slot.Serving(leaving[0]) || slot.Running(leaving[0]) && !d.standsIn(p.Live[0])) {
 		d.retireFor(leaving[0], leaving[1:])
 		staying = append(staying, leaving[0])
 	} else {
@@ -143,6 +145,12 @@ func (d *decision) half(p *place, revision uint64) *warrenv1.Task {
 		return staying[i]
 	}
 	return nil
+}
+
+// standsIn tells whether a task, a slot's best, is of a revision between the two and does the slot's work until one of them does. What
+// does not serve beside it need not stay for its replacement.
+func (d *decision) standsIn(best *warrenv1.Task) bool {
+	return slot.Serving(best) && best.GetRevision() != d.service.GetRollout().GetFrom() && !d.current(best)
 }
 
 // lacks tells whether a slot is to get a task of a revision of which it has none that may stay. moves: there is one that must

@@ -238,6 +238,8 @@ func TestRollingUpdates(t *testing.T) {
 		{"an update begins with one slot", []state.Object{web(at(2)), n1, task("a", 1), task("b", 2)}, []string{"create web.1@2"}, deadline},
 		{"or with as many as it may", []state.Object{web(at(2), parallel(2)), n1, task("a", 1), task("b", 2), task("c", 3)}, []string{"create web.1@2", "create web.2@2"}, deadline},
 		{"it waits while the new task starts", []state.Object{web(at(2)), n1, task("a", 1), task("a2", 1, of2, stateIs(isPreparing)), task("b", 2)}, nil, deadline},
+		{"what a revision did before does not have it come to more slots when it is tried once more", []state.Object{web(at(2)), n1, task("a", 1), task("x", 1, of2, stateIs(hasFailed), ago(40*time.Second)),
+			task("b", 2), task("y", 2, of2, stateIs(hasFailed), ago(40*time.Second))}, []string{"create web.1@2"}, deadline},
 		{"the first old task stays until the new one is good", []state.Object{web(at(2)), n1, task("a", 1), task("a2", 1, of2, young), task("b", 2)}, nil, 4 * time.Second},
 		{"then it is stopped, and the update goes on", []state.Object{web(at(2)), n1, task("a", 1), task("a2", 1, of2), task("b", 2)},
 			[]string{"shutdown a", "create web.2@2"}, deadline},

@@ -309,6 +309,12 @@ func failedBefore(s *slot.Slot, revision uint64) bool {
 	return false
 }
 
+// failedOnTheWay is failedBefore for the current revision. Where a rollout goes on that leads to it once more, how it did before that
+// began is not this one's, nor is what was forgiven.
+func (v *survey) failedOnTheWay(s *slot.Slot) bool {
+	return failedBefore(s, v.service.GetRevision()) && (!v.active || !s.Ended[0].GetMeta().GetUpdatedAt().AsTime().Before(v.horizon))
+}
+
 // replaced tells whether the slot's last task was stopped to make room for the next.
 func replaced(s *slot.Slot) bool {
 	if len(s.Ending) > 0 {

@@ -89,6 +89,10 @@ func TestBlueGreen(t *testing.T) {
 		{"an old task that is lost comes back", []state.Object{web(at(2), blueGreen, manual, in(waiting)), n1, task("a", 1, stateIs(isLost), notWanted), task("a2", 1, of2)}, []string{"create web.1@1"}, 0},
 		{"a middle revision goes at once", []state.Object{web(at(2), blueGreen, func(s *warrenv1.Service) { s.Revision, s.Rollout.To = 3, 3 }), n1, task("a", 1), task("a2", 1, of2)},
 			[]string{"create web.1@3", "shutdown a2"}, deadline},
+		{"but stays where nothing else serves", []state.Object{web(at(2), blueGreen, func(s *warrenv1.Service) { s.Revision, s.Rollout.To = 3, 3 }), n1, task("a", 1, statetest.NotServing), task("a2", 1, of2),
+			task("a3", 1, statetest.Of(3), stateIs(isPreparing))}, nil, deadline},
+		{"and what does not serve beside it does not stay for its replacement", []state.Object{web(at(2), blueGreen, func(s *warrenv1.Service) { s.Revision, s.Rollout.To = 3, 3 }), statetest.Node("n1", isDrained), n2,
+			task("a", 1, statetest.NotServing), onN2("a2", 1, of2), task("a3", 1, statetest.Of(3), statetest.NotServing)}, []string{"create web.1@1", "shutdown a", "create web.1@3", "shutdown a3"}, deadline},
 		{"stop-first knows no side by side", []state.Object{web(at(2), blueGreen, stopFirst), n1, task("a", 1), task("b", 2)}, []string{"shutdown a"}, deadline},
 
 		{"going back before the switch only stops the new tasks", with(both(1, 2), web(at(2), blueGreen, backOnce, in(abandoned))), []string{"1 complete 100%", "shutdown a2", "shutdown b2"}, 0},
