@@ -485,7 +485,7 @@ func TestNothingIsToldBeforeWhatItFollowsFromWhateverClocksSay(t *testing.T) {
 		e.Attempt = attempt
 		return e
 	}
-	s := func(d time.Duration) time.Duration { return 5*time.Minute - d*time.Second }
+	s := func(seconds int) time.Duration { return 5*time.Minute - time.Duration(seconds)*time.Second }
 	events := []*warrenv1.Event{
 		event(s(0), aTask, "t1", "web.1", "created", "task web.1 created"),
 		of(1, event(s(2), aTask, "t1", "web.1", "running", "task web.1 is running on node n1")),
@@ -498,7 +498,7 @@ func TestNothingIsToldBeforeWhatItFollowsFromWhateverClocksSay(t *testing.T) {
 		at := snapshot(t, web(1, func(s *warrenv1.Service) { s.Meta.CreatedAt = ago(20 * time.Minute) }), node("n1"),
 			task(1, statetest.Created(now.Add(-s(0))), statetest.In(warrenv1.TaskState_TASK_STATE_SHUTDOWN), func(t *warrenv1.Task) {
 				t.Status.Attempt = 2
-				for i, after := range []time.Duration{3, 6} {
+				for i, after := range []int{3, 6} {
 					t.Status.Incidents = append(t.Status.Incidents, &warrenv1.Incident{
 						Kind: []warrenv1.IncidentKind{exit, ill}[i], Attempt: uint32(i + 1), Message: "exit code 1", At: timestamppb.New(now.Add(off - s(after))),
 					})
