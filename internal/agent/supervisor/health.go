@@ -95,9 +95,9 @@ func (t *task) examined(c *container, now prober.Health) {
 		switch {
 		case now.State == before.GetState():
 		case now.State == healthUnhealthy:
-			befell(s, warrenv1.IncidentKind_INCIDENT_KIND_UNHEALTHY, now.Since, diagnosis(s.GetHealth()))
+			befell(s, warrenv1.IncidentKind_INCIDENT_KIND_UNHEALTHY, c.started, now.Since, diagnosis(s.GetHealth()))
 		case before.GetState() == healthUnhealthy:
-			befell(s, warrenv1.IncidentKind_INCIDENT_KIND_HEALTHY, now.Since,
+			befell(s, warrenv1.IncidentKind_INCIDENT_KIND_HEALTHY, c.started, now.Since,
 				"healthy again after "+words(now.Since.Sub(before.GetSince().AsTime()).Round(time.Second)))
 		}
 	})

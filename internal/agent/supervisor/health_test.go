@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -392,6 +393,27 @@ func TestWhatBefellATaskIsKeptAndToldAgainByTheNextAgent(t *testing.T) {
 	})
 }
 
+// The managers tell by it whether a program crashed soon, however long its image was pulled before.
+func TestAnIncidentTellsWhenItsProgramHadBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.runtime.missing["img"] = Transient(errors.New("pull image img: connection refused"))
+		n.assign(assignment("a"))
+		n.pass(time.Minute)
+		n.runtime.mu.Lock()
+		delete(n.runtime.missing, "img")
+		n.runtime.mu.Unlock()
+		n.pass(time.Minute)
+		began := n.expect("a", 1, running).GetStartedAt().AsTime()
+		n.runtime.end("a-1", 1, false)
+		n.pass(time.Minute)
+		incidents := n.expect("a", 2, running).GetIncidents()
+		if len(incidents) != 1 || !incidents[0].GetStartedAt().AsTime().Equal(began) || !incidents[0].GetAt().AsTime().After(began) {
+			t.Errorf("it began at %v, and is told %v", began, incidents)
+		}
+	})
+}
+
 func TestAnAgentThatLeavesEndsProbesAndNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t)
@@ -411,7 +433,7 @@ func TestIncidentsAreShortAndTellTheLastOfTheOutput(t *testing.T) {
 		s := &warrenv1.TaskStatus{Attempt: 1}
 		for range rapid.IntRange(0, 30).Draw(r, "incidents") {
 			output := rapid.StringN(0, 900, 3000).Draw(r, "output")
-			befell(s, exitKind, time.Now(), exited(Exit{Code: 1}, nil, output))
+			befell(s, exitKind, time.Time{}, time.Now(), exited(Exit{Code: 1}, nil, output))
 		}
 		if len(s.GetIncidents()) > mostIncidents {
 			r.Fatalf("%d incidents", len(s.GetIncidents()))

@@ -16,11 +16,14 @@ const (
 	incidentBytes = 512
 )
 
-// befell adds to what befell the current attempt.
-func befell(s *warrenv1.TaskStatus, kind warrenv1.IncidentKind, at time.Time, message string) {
-	s.Incidents = append(s.Incidents, &warrenv1.Incident{
-		At: timestamppb.New(at), Attempt: s.GetAttempt(), Kind: kind, Message: shorten(message),
-	})
+// befell adds to what befell the current attempt, whose program began then; zero where it did not. Whether an end was soon cannot be
+// told from when the task was made: its image may have been pulled for minutes.
+func befell(s *warrenv1.TaskStatus, kind warrenv1.IncidentKind, started, at time.Time, message string) {
+	i := &warrenv1.Incident{At: timestamppb.New(at), Attempt: s.GetAttempt(), Kind: kind, Message: shorten(message)}
+	if !started.IsZero() {
+		i.StartedAt = timestamppb.New(started)
+	}
+	s.Incidents = append(s.Incidents, i)
 	s.Incidents = s.Incidents[max(0, len(s.Incidents)-mostIncidents):]
 }
 

@@ -238,7 +238,7 @@ func (t *task) start(next beginning) *container {
 	t.Observer.Rejected()
 	t.log().Warn("cannot start", "attempt", c.attempt, "error", err)
 	commit, _ := t.advance(func(s *warrenv1.TaskStatus) {
-		befell(s, warrenv1.IncidentKind_INCIDENT_KIND_REJECTED, time.Now(), err.Error())
+		befell(s, warrenv1.IncidentKind_INCIDENT_KIND_REJECTED, time.Time{}, time.Now(), err.Error())
 		s.State, s.Error, s.Message, s.Pid = warrenv1.TaskState_TASK_STATE_REJECTED, err.Error(), "", 0
 	})
 	t.discard(c.id, commit)
@@ -425,7 +425,7 @@ func (t *task) follow(c *container, exit Exit) (beginning, bool) {
 	commit, _ := t.advance(func(s *warrenv1.TaskStatus) {
 		record(s)
 		if exit.Ailed == "" {
-			befell(s, warrenv1.IncidentKind_INCIDENT_KIND_EXIT, exit.At, exited(exit, spec.GetLimits(), ended.GetLastOutput()))
+			befell(s, warrenv1.IncidentKind_INCIDENT_KIND_EXIT, c.started, exit.At, exited(exit, spec.GetLimits(), ended.GetLastOutput()))
 		}
 		s.State, s.Message, s.Error = v.state, v.message, describe(exit, spec.GetLimits())
 		if s.GetError() == "" && v.state == warrenv1.TaskState_TASK_STATE_FAILED {

@@ -29,12 +29,9 @@ func Revisions(entries []*warrenv1.RevisionEntry, now time.Time) *output.Table {
 	}}
 	for _, e := range entries {
 		r := e.GetRevision()
-		outcome := output.Cell{}
-		if r.GetFailure() != "" {
-			outcome = output.Cell{Text: "failed: " + r.GetFailure(), Colour: output.Bad}
-		}
+		outcome := outcomeOf(r)
 		if e.GetCurrent() {
-			outcome.Text = strings.TrimSuffix("current, "+outcome.Text, ", ")
+			outcome.Text = strings.TrimSuffix("current, "+strings.TrimPrefix(outcome.Text, "complete"), ", ")
 			outcome.Colour = cmp.Or(outcome.Colour, output.Good)
 		}
 		number := strconv.FormatUint(r.GetNumber(), 10)
@@ -48,6 +45,19 @@ func Revisions(entries []*warrenv1.RevisionEntry, now time.Time) *output.Table {
 		})
 	}
 	return t
+}
+
+// outcomeOf says how the latest rollout to a revision has ended.
+func outcomeOf(r *warrenv1.Revision) output.Cell {
+	switch o := r.GetOutcome(); {
+	case r.GetFailure() != "":
+		return output.Cell{Text: "failed: " + r.GetFailure(), Colour: output.Bad}
+	case o.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_ABANDONED:
+		return output.Cell{Text: cmp.Or(o.GetMessage(), "given up"), Colour: output.Warning}
+	case o.GetState() == warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE:
+		return output.Cell{Text: "complete"}
+	}
+	return output.Cell{}
 }
 
 func digestIn(image string) string {

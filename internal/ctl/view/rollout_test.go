@@ -119,9 +119,15 @@ func TestRevisionsAsPeopleSeeThem(t *testing.T) {
 	}
 	pulled := revision(1, "shop:1", "", "", 48*time.Hour)
 	pulled.ImageDigest = "sha256:found"
+	ended := func(r *warrenv1.Revision, state warrenv1.RolloutState, message string) *warrenv1.Revision {
+		r.Outcome = &warrenv1.RolloutOutcome{State: state, Message: message}
+		return r
+	}
 	table(t, "revisions", Revisions([]*warrenv1.RevisionEntry{
+		{Revision: ended(revision(5, "shop:5", "anna", "", time.Second), warrenv1.RolloutState_ROLLOUT_STATE_ABANDONED, "given up for revision 3 by anna")},
 		{Revision: revision(4, "shop:4@"+digest, "anna", "shop.1: exit code 1", time.Minute)},
-		{Revision: revision(3, "shop:3", "otto", "", time.Hour), Current: true, Running: 9},
+		{Revision: ended(revision(3, "shop:3", "otto", "", time.Hour), warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE, ""), Current: true, Running: 9},
+		{Revision: ended(revision(2, "shop:2", "otto", "", time.Hour), warrenv1.RolloutState_ROLLOUT_STATE_COMPLETE, "")},
 		{Revision: pulled, Running: 1},
 	}, now))
 }

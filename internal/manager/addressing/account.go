@@ -3,6 +3,7 @@ package addressing
 import (
 	"net/netip"
 
+	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -44,6 +45,9 @@ type pool struct {
 	size   uint32
 	holder map[uint32]string
 	next   uint32
+	// resting are those that somebody may still use who should not, each with its place among them, the lowest first: they are given
+	// only where no other is free.
+	resting map[uint32]int
 }
 
 func newPool(size uint32) pool { return pool{size: size, holder: map[uint32]string{}} }
@@ -68,13 +72,37 @@ func (p *pool) take(who string) (uint32, bool) {
 	if uint32(len(p.holder)) >= p.size {
 		return 0, false
 	}
-	for p.holder[p.next] != "" {
+	rested, found := uint32(0), false
+	for range p.size {
+		i := p.next
 		p.next = (p.next + 1) % p.size
+		if p.holder[i] != "" {
+			continue
+		}
+		since, rests := p.resting[i]
+		if !rests {
+			p.holder[i] = who
+			return i, true
+		}
+		if !found || since < p.resting[rested] {
+			rested, found = i, true
+		}
 	}
-	i := p.next
-	p.holder[i] = who
-	p.next = (p.next + 1) % p.size
-	return i, true
+	p.holder[rested] = who
+	return rested, true
+}
+
+// rest notes which subnets were nodes' that have been removed, as far as that is remembered. Such a node may be cut off, and not gone: what runs
+// there has addresses of its subnet still.
+func (a *account) rest(l Layout, removed []*statev1.RemovedMember) {
+	a.subnets.resting = map[uint32]int{}
+	for place, gone := range removed {
+		if p, err := netip.ParsePrefix(gone.GetSubnet()); err == nil {
+			if i, ok := l.subnetIndex(p); ok {
+				a.subnets.resting[i] = place // they come in the order in which they were removed
+			}
+		}
+	}
 }
 
 // node keeps account of a node's coming, changing or going.

@@ -11,8 +11,10 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/cuemby/warren/internal/manager/authority"
 	"github.com/cuemby/warren/internal/manager/state"
 	"github.com/cuemby/warren/internal/manager/state/statetest"
+	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -177,6 +179,33 @@ func TestWhatIsFreeAgainIsGivenLast(t *testing.T) {
 	if vip := r.service("c").GetEndpoint().GetVip(); vip != "10.224.0.3" {
 		t.Errorf("c was given %s", vip)
 	}
+}
+
+// Whoever leads, and however the removed nodes' subnets lie.
+func TestARemovedNodesSubnetIsGivenAgainOnlyWhereNoOtherIsLeft(t *testing.T) {
+	r := newRig(t, &warrenv1.ClusterNetwork{NodeRange: "10.0.0.0/22", NodePrefix: 24},
+		&statev1.Authority{Meta: &warrenv1.Meta{Id: "authority"}}, statetest.Node("n1"), statetest.Node("n2"), statetest.Node("n3"))
+	remove := func(id string) {
+		r.write(func(s state.Snapshot, tx *state.Transaction) {
+			tx.Delete(s.Node(id))
+			authority.Remove(tx, s, id, r.now)
+		})
+	}
+	join := func(id, want string) {
+		t.Helper()
+		r.loop = &addressing{} // another manager has come to lead
+		r.loop.Reset(r.store.Snapshot())
+		r.write(func(_ state.Snapshot, tx *state.Transaction) { tx.Create(statetest.Node(id)) })
+		r.settle(nil)
+		if got := r.store.Snapshot().Node(id).GetNetwork().GetSubnet(); got != want {
+			t.Errorf("%s was given %s, want %s", id, got, want)
+		}
+	}
+	remove("n3")
+	remove("n2")
+	join("n4", "10.0.3.0/24")
+	join("n5", "10.0.2.0/24") // nothing else is left, and n3 was removed first
+	join("n6", "10.0.1.0/24")
 }
 
 func TestExhaustionIsToldAndEnds(t *testing.T) {

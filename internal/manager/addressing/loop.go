@@ -17,7 +17,7 @@ import (
 )
 
 // Inputs are the tables the loop watches.
-var Inputs = []statev1.Table{statev1.Table_TABLE_CLUSTER, statev1.Table_TABLE_SERVICE, statev1.Table_TABLE_NODE}
+var Inputs = []statev1.Table{statev1.Table_TABLE_CLUSTER, statev1.Table_TABLE_SERVICE, statev1.Table_TABLE_NODE, statev1.Table_TABLE_AUTHORITY}
 
 // Outputs are what the loop alone writes.
 var Outputs = []string{"service.endpoint", "service.written_at", "node.network"}
@@ -66,6 +66,7 @@ func (a *addressing) count(s state.Snapshot) {
 		return
 	}
 	a.account = newAccount(a.layout)
+	a.account.rest(a.layout, s.Authority().GetRemoved())
 	for n := range s.Nodes() {
 		a.account.node(a.layout, nil, n)
 	}
@@ -87,6 +88,10 @@ func (a *addressing) Observe(s state.Snapshot, changes []state.Change) {
 		case *warrenv1.Cluster:
 			a.Reset(s)
 			return
+		case *statev1.Authority:
+			if a.account != nil {
+				a.account.rest(a.layout, s.Authority().GetRemoved())
+			}
 		case *warrenv1.Node:
 			before, _ := c.Before.(*warrenv1.Node)
 			after, _ := c.After.(*warrenv1.Node)

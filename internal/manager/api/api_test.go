@@ -515,6 +515,23 @@ func TestOnlyANodeThatIsDownIsDeletedUnlessForced(t *testing.T) {
 	}
 }
 
+func TestTasksOfARemovedNodeAreStillKnownByItsHostname(t *testing.T) {
+	agent := statetest.Global("agent")
+	node := statetest.Node("n1", func(n *warrenv1.Node) {
+		n.Facts.Hostname, n.Network = "paris", &warrenv1.NodeNetwork{Subnet: "10.208.7.0/24"}
+	})
+	s := serve(t, &statev1.Authority{Meta: &warrenv1.Meta{Id: "authority"}}, node, agent, statetest.Revision(agent),
+		statetest.Task("a", "agent", 0, "n1", statetest.In(warrenv1.TaskState_TASK_STATE_FAILED)))
+	must(s, s.nodes.DeleteNode, &warrenv1.DeleteNodeRequest{Ref: "paris", Force: true})
+	got := must(s, s.tasks.ListTasks, &warrenv1.ListTasksRequest{Service: "agent"}).GetTasks()
+	if len(got) != 1 || got[0].GetNodeHostname() != "paris" {
+		t.Errorf("shown are %v", got)
+	}
+	if gone := s.store.Snapshot().Authority().GetRemoved(); len(gone) != 1 || gone[0].GetSubnet() != "10.208.7.0/24" {
+		t.Errorf("remembered is %v", gone)
+	}
+}
+
 func TestANodesSpecIsReplaced(t *testing.T) {
 	s := serve(t, statetest.Node("n1"))
 	got := must(s, s.nodes.UpdateNode, &warrenv1.UpdateNodeRequest{Ref: "n1", Spec: &warrenv1.NodeSpec{

@@ -32,6 +32,7 @@ func checkPolicies(spec *warrenv1.ServiceSpec) []*validate.Violation {
 	broken = append(broken, checkPolicy("rollback", rollback, overlaid(rollback, update))...)
 	broken = append(broken, checkSides(spec, "update", update, update)...)
 	broken = append(broken, checkSides(spec, "rollback", rollback, overlaid(rollback, update))...)
+	broken = append(broken, checkWeights(spec)...)
 	if rollback.GetFailureAction() == warrenv1.FailureAction_FAILURE_ACTION_ROLLBACK {
 		broken = append(broken, violation("rollback.failure_action", "a rollback that fails cannot be rolled back: say pause or continue",
 			field("spec"), field("rollback"), field("failure_action")))
@@ -50,7 +51,7 @@ func checkRestart(p *warrenv1.RestartPolicy) []*validate.Violation {
 		return nil
 	}
 	return []*validate.Violation{violation("restart.max_delay",
-		fmt.Sprintf("the longest wait, %v, is shorter than the first, %v: raise the longest or lower the first (--restart-delay)", longest, first),
+		fmt.Sprintf("the longest wait, %s, is shorter than the first, %s: raise the longest or lower the first (--restart-delay)", plainDuration(longest), plainDuration(first)),
 		field("spec"), field("task"), field("restart"), field("max_delay"))}
 }
 
@@ -80,7 +81,7 @@ func checkPolicy(name string, p, whole *warrenv1.UpdatePolicy) []*validate.Viola
 	monitor, deadline := orDefault(whole.GetMonitor(), defaultMonitor), orDefault(whole.GetProgressDeadline(), defaultProgressDeadline)
 	if deadline <= monitor {
 		broken = append(broken, violation("progress_deadline",
-			fmt.Sprintf("the deadline, %v, is over before a task can have been found good, which takes the monitor time, %v: raise the deadline or lower the monitor time", deadline, monitor),
+			fmt.Sprintf("the deadline, %s, is over before a task can have been found good, which takes the monitor time, %s: raise the deadline or lower the monitor time", plainDuration(deadline), plainDuration(monitor)),
 			in(field("progress_deadline"))...))
 	}
 	for i := 1; i < len(p.GetCanary()); i++ {
@@ -125,6 +126,22 @@ func checkSides(spec *warrenv1.ServiceSpec, name string, p, whole *warrenv1.Upda
 			field("spec"), field("task"), item("host_ports", 0), field("published")))
 	}
 	return broken
+}
+
+// checkWeights refuses percents of connections where none can be told from another: clients choose by themselves among the addresses that a name of
+// mode dnsrr means. Blue-green asks for no percents: there the name means the tasks of one revision and then of the other.
+func checkWeights(spec *warrenv1.ServiceSpec) []*validate.Violation {
+	if spec.GetEndpoint().GetMode() != warrenv1.EndpointMode_ENDPOINT_MODE_DNSRR {
+		return nil
+	}
+	for name, p := range map[string]*warrenv1.UpdatePolicy{"update": spec.GetUpdate(), "rollback": spec.GetRollback()} {
+		if p.GetStrategy() == canary && (name == "update" || spec.GetUpdate().GetStrategy() != canary) {
+			return []*validate.Violation{violation("strategy",
+				"the strategy canary sends a part of the connections to the new tasks, which the endpoint mode dnsrr cannot, as clients choose among its addresses by themselves: "+
+					"use the endpoint mode vip, or the strategy blue-green or rolling", field("spec"), field(name), field("strategy"))}
+		}
+	}
+	return nil
 }
 
 func strategyName(s warrenv1.RolloutStrategy) string {

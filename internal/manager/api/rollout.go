@@ -43,11 +43,11 @@ func revise(s state.Snapshot, t *state.Transaction, before, after *warrenv1.Serv
 // takeUp has a kept revision be current again. The transaction is refused where it has been removed meanwhile.
 // What became of it the last time is forgotten: it gets another chance.
 func takeUp(t *state.Transaction, r *warrenv1.Revision) {
-	if r.GetFailure() == "" {
+	if r.GetFailure() == "" && r.GetOutcome() == nil {
 		t.Check(r)
 		return
 	}
-	state.Update(t, r, func(r *warrenv1.Revision) { r.Failure = "" })
+	state.Update(t, r, func(r *warrenv1.Revision) { r.Failure, r.Outcome = "", nil })
 }
 
 // proven returns the revision that a service was last rolled out to as a whole: the current one, or where the
@@ -94,7 +94,7 @@ func (h *serviceService) RollBackService(ctx context.Context, req *connect.Reque
 			return err
 		}
 		edited, err = edit{
-			ref: service.GetMeta().GetId(), by: caller.From(ctx).Name, resume: unfinished(service),
+			ref: service.GetMeta().GetId(), by: caller.From(ctx).Name, resume: unfinished(service), reverts: true,
 			change: func(service *warrenv1.Service) (*warrenv1.ServiceSpec, error) {
 				spec := proto.CloneOf(service.GetSpec())
 				spec.Task = to.GetTask()

@@ -73,7 +73,7 @@ func TestAnUpdateBackToAKeptTemplateTakesItsRevisionAgain(t *testing.T) {
 	history(s, "a", "b")
 	s.caller.Name = "olga"
 	back := must(s, s.services.UpdateService, &warrenv1.UpdateServiceRequest{Ref: "web", Spec: withImage("a")}).GetService()
-	if back.GetRevision() != 1 || back.GetPreviousRevision() != 2 || back.GetLastRevision() != 2 || back.GetWrittenBy() != "olga" {
+	if back.GetReverted() || back.GetRevision() != 1 || back.GetPreviousRevision() != 2 || back.GetLastRevision() != 2 || back.GetWrittenBy() != "olga" {
 		t.Errorf("back at %v", back)
 	}
 	next := must(s, s.services.UpdateService, &warrenv1.UpdateServiceRequest{Ref: "web", Spec: withImage("c")}).GetService()
@@ -115,7 +115,7 @@ func TestARollbackGoesToTheRevisionBeforeOrToAnyKept(t *testing.T) {
 	_, err := call(s, s.services.UpdateService, &warrenv1.UpdateServiceRequest{Ref: "web", Version: scaled.GetMeta().GetVersion(), Spec: withImage("d")})
 	refused(t, err, connect.CodeAborted, "read it again")
 	named := must(s, s.services.RollBackService, &warrenv1.RollBackServiceRequest{Ref: "web", Revision: 1}).GetService()
-	if named.GetRevision() != 1 || named.GetPreviousRevision() != 2 || named.GetLastRevision() != 3 {
+	if !back.GetReverted() || !named.GetReverted() || named.GetRevision() != 1 || named.GetPreviousRevision() != 2 || named.GetLastRevision() != 3 {
 		t.Errorf("then at %v", named)
 	}
 }
@@ -386,6 +386,9 @@ func TestHealthChecksAndPoliciesThatMakeNoSenseAreRefused(t *testing.T) {
 		canary    = warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_CANARY
 		stopFirst = warrenv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST
 	)
+	dns := func(s *warrenv1.ServiceSpec) {
+		s.Endpoint = &warrenv1.EndpointSpec{Mode: warrenv1.EndpointMode_ENDPOINT_MODE_DNSRR}
+	}
 	loss := func(action warrenv1.NodeLossAction, wait time.Duration) func(*warrenv1.ServiceSpec) {
 		return func(s *warrenv1.ServiceSpec) {
 			s.NodeLoss = &warrenv1.NodeLossPolicy{Action: action, Wait: durationpb.New(wait)}
@@ -423,7 +426,7 @@ func TestHealthChecksAndPoliciesThatMakeNoSenseAreRefused(t *testing.T) {
 		"ratio that is none": {update(&warrenv1.UpdatePolicy{MaxFailureRatio: math.NaN()}), []string{"spec.update.max_failure_ratio: "}},
 		"ratio above":        {update(&warrenv1.UpdatePolicy{MaxFailureRatio: 1.5}), []string{"spec.update.max_failure_ratio: "}},
 		"deadline": {update(&warrenv1.UpdatePolicy{Monitor: durationpb.New(time.Hour)}),
-			[]string{"spec.update.progress_deadline: the deadline, 10m0s, is over before", "1h0m0s"}},
+			[]string{"spec.update.progress_deadline: the deadline, 10m, is over before", "the monitor time, 1h: "}},
 		"canary":              {update(&warrenv1.UpdatePolicy{Strategy: canary, Canary: weights(10, 50, 100)}), nil},
 		"canary that rests":   {update(&warrenv1.UpdatePolicy{Strategy: canary, Canary: weights(10, 50, 50)}), []string{"spec.update.canary[2].weight: ", "more than 50"}},
 		"steps of no canary":  {update(&warrenv1.UpdatePolicy{Canary: weights(10)}), []string{"spec.update.canary: ", "set the strategy to canary"}},
@@ -434,6 +437,11 @@ func TestHealthChecksAndPoliciesThatMakeNoSenseAreRefused(t *testing.T) {
 		"on the host":         {update(&warrenv1.UpdatePolicy{Strategy: blueGreen}, host), []string{"spec.update.strategy: ", "another network mode"}},
 		"on ports of nodes":   {update(&warrenv1.UpdatePolicy{Strategy: canary}, port), []string{"spec.task.host_ports[0].published: ", "mode=ingress"}},
 		"rolling on ports":    {update(&warrenv1.UpdatePolicy{}, port), nil},
+		"canary by DNS":       {update(&warrenv1.UpdatePolicy{Strategy: canary}, dns), []string{"spec.update.strategy: ", "endpoint mode vip", "blue-green or rolling"}},
+		"back so by DNS":      {update(nil, dns, rollback(&warrenv1.UpdatePolicy{Strategy: canary})), []string{"spec.rollback.strategy: ", "endpoint mode vip"}},
+		"blue-green by DNS":   {update(&warrenv1.UpdatePolicy{Strategy: blueGreen}, dns), nil},
+		"monitored too long":  {update(&warrenv1.UpdatePolicy{Monitor: durationpb.New(1000 * time.Hour)}), []string{"spec.update.monitor: ", "24h"}},
+		"probed too often":    {health(&warrenv1.HealthCheck{Interval: durationpb.New(time.Nanosecond)}), []string{"spec.task.health.interval: ", "1ms", "24h"}},
 		"back by stop-first":  {update(&warrenv1.UpdatePolicy{Strategy: blueGreen}, rollback(&warrenv1.UpdatePolicy{Order: stopFirst})), []string{"spec.rollback.order: "}},
 		"back by rolling":     {update(&warrenv1.UpdatePolicy{Strategy: blueGreen}, rollback(&warrenv1.UpdatePolicy{Order: stopFirst, Strategy: warrenv1.RolloutStrategy_ROLLOUT_STRATEGY_ROLLING})), nil},
 		"back from a failure": {rollback(&warrenv1.UpdatePolicy{FailureAction: warrenv1.FailureAction_FAILURE_ACTION_ROLLBACK}), []string{"spec.rollback.failure_action: ", "pause or continue"}},

@@ -182,6 +182,8 @@ type edit struct {
 	by     string
 	change func(*warrenv1.Service) (*warrenv1.ServiceSpec, error)
 	resume bool // what was paused is given up with the change, and what follows is not to wait
+	// reverts: it goes back to a revision, by the policy for that.
+	reverts bool
 }
 
 // edit makes the change and returns the service as it is then.
@@ -225,6 +227,7 @@ func (e edit) build(s state.Snapshot, t *state.Transaction) (*warrenv1.Service, 
 		after.Spec, after.WrittenAt, after.WrittenBy = spec, 0, e.by
 		if !proto.Equal(service.GetSpec().GetTask(), spec.GetTask()) {
 			revise(s, t, service, after)
+			after.Reverted = e.reverts
 		}
 		if e.resume && after.GetOrders().GetPaused() {
 			after.Orders = proto.CloneOf(after.GetOrders())
@@ -321,7 +324,7 @@ func observe(s state.Snapshot, last *warrenv1.Service) *warrenv1.WatchServiceRes
 	return &warrenv1.WatchServiceResponse{Service: service, Progress: progress.Of(s, service)}
 }
 
-// concerns tells whether changes have bearing on the progress of a service: nodes count for a global one.
+// concerns tells whether changes have bearing on the progress of a service: nodes count, as its tasks may have to leave them.
 func concerns(changes []state.Change, service *warrenv1.Service) bool {
 	of := func(o state.Object) bool {
 		switch o := o.(type) {
@@ -330,7 +333,7 @@ func concerns(changes []state.Change, service *warrenv1.Service) bool {
 		case *warrenv1.Task:
 			return o.GetServiceId() == service.GetMeta().GetId()
 		case *warrenv1.Node:
-			return service.GetSpec().GetGlobal() != nil
+			return true
 		}
 		return false
 	}

@@ -199,7 +199,7 @@ func (v *taskView) image(t *warrenv1.Task) string {
 func (v *taskView) hostname(node string) string {
 	hostname, known := v.hosts[node]
 	if !known {
-		hostname = v.snapshot.Node(node).GetFacts().GetHostname()
+		hostname = v.snapshot.Hostname(node)
 		v.hosts[node] = hostname
 	}
 	return hostname
@@ -231,7 +231,7 @@ func (h *taskService) GetTask(_ context.Context, req *connect.Request[warrenv1.G
 
 // taskName is what people call a task.
 func taskName(s state.Snapshot, t *warrenv1.Task) string {
-	return lifecycle.Name(t, s.Node(t.GetNodeId()).GetFacts().GetHostname())
+	return lifecycle.Name(t, s.Hostname(t.GetNodeId()))
 }
 
 // compareAge orders tasks by when they were made, the older first.

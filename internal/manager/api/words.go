@@ -1,7 +1,9 @@
 package api
 
 import (
+	"regexp"
 	"strings"
+	"time"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 )
@@ -36,17 +38,43 @@ var patterns = map[string]string{
 // reword puts into words what the engine of the rules says in signs.
 func reword(violations []*validate.Violation) {
 	for _, v := range violations {
-		switch v.GetRuleId() {
-		case "string.pattern":
+		switch rule := v.GetRuleId(); {
+		case strings.HasPrefix(rule, "duration."):
+			v.Message = new(seconds.ReplaceAllStringFunc(v.GetMessage(), humanly))
+		case rule == "string.pattern":
 			if words := patterns[plainPath(v.GetField())]; words != "" {
 				v.Message = &words
 			}
-		case "string.min_len":
+		case rule == "string.min_len":
 			if v.GetMessage() == "must be at least 1 characters" {
 				v.Message = new("must not be empty")
 			}
 		}
 	}
+}
+
+// seconds are how the engine writes durations.
+var seconds = regexp.MustCompile(`\b[0-9]+(\.[0-9]+)?s\b`)
+
+// humanly writes a number of seconds as people write durations, 24h and not 86400s.
+func humanly(text string) string {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return text
+	}
+	return plainDuration(d)
+}
+
+// plainDuration writes a duration without what is zero: 24h and not 24h0m0s.
+func plainDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // plainPath is a field's path without subscripts.

@@ -23,12 +23,14 @@ func IsRemoved(kept *statev1.Authority, name string) bool {
 	return slices.ContainsFunc(kept.GetRemoved(), func(r *statev1.RemovedMember) bool { return r.GetName() == name })
 }
 
-// Remove adds to a transaction that a member is removed: its certificates are worth nothing from then on.
+// Remove adds to a transaction that a member is removed: its certificates are worth nothing from then on. Of a node is remembered as
+// well what its machine called itself and what subnet it had.
 func Remove(t *state.Transaction, s state.Snapshot, name string, now time.Time) {
 	kept := s.Authority()
 	if kept == nil || IsRemoved(kept, name) {
 		return
 	}
+	node := s.Node(name)
 	until := now.Add(life(s.Cluster().GetSpec()))
 	if longer := kept.GetLongerLivedUntil(); longer != nil && longer.AsTime().After(until) {
 		until = longer.AsTime()
@@ -37,7 +39,10 @@ func Remove(t *state.Transaction, s state.Snapshot, name string, now time.Time) 
 		after.Removed = slices.DeleteFunc(after.GetRemoved(), func(r *statev1.RemovedMember) bool {
 			return now.After(r.GetUntil().AsTime())
 		})
-		after.Removed = append(after.Removed, &statev1.RemovedMember{Name: name, Until: timestamppb.New(until.Add(removalMargin))})
+		after.Removed = append(after.Removed, &statev1.RemovedMember{
+			Name: name, Until: timestamppb.New(until.Add(removalMargin)),
+			Hostname: node.GetFacts().GetHostname(), Subnet: node.GetNetwork().GetSubnet(),
+		})
 	})
 }
 

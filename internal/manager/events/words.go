@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/digest"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -60,7 +61,7 @@ func (w *words) about(kind warrenv1.EventObject, what, id, name string) func(act
 	return func(action, format string, args ...any) {
 		e := &warrenv1.Event{
 			Index: w.index, Time: w.time, Object: kind, ObjectId: id, ObjectName: name,
-			Action: action, Message: what + " " + name + " " + fmt.Sprintf(format, args...), By: w.by,
+			Action: action, Message: what + " " + name + " " + digest.Shorten(fmt.Sprintf(format, args...)), By: w.by,
 		}
 		switch kind {
 		case warrenv1.EventObject_EVENT_OBJECT_SERVICE:
@@ -220,12 +221,12 @@ func (w *words) aboutTask(t *warrenv1.Task) func(action, format string, args ...
 	return func(action, format string, args ...any) {
 		say(action, format, args...)
 		e := w.events[len(w.events)-1]
-		e.ServiceId, e.NodeId, e.NodeName = t.GetServiceId(), t.GetNodeId(), w.hostname(t)
+		e.ServiceId, e.NodeId, e.NodeName, e.Attempt = t.GetServiceId(), t.GetNodeId(), w.hostname(t), t.GetStatus().GetAttempt()
 	}
 }
 
 func (w *words) hostname(t *warrenv1.Task) string {
-	return cmp.Or(w.snapshot.Node(t.GetNodeId()).GetFacts().GetHostname(), t.GetNodeId())
+	return cmp.Or(w.snapshot.Hostname(t.GetNodeId()), t.GetNodeId())
 }
 
 func (w *words) task(before, t *warrenv1.Task) {

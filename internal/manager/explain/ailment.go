@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/placement"
 	"github.com/cuemby/warren/internal/manager/slot"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -67,32 +68,54 @@ func (s scene) waits(c cause, t *warrenv1.Task) cause {
 		c.rank, c.key, c.message = inProgress, "pending", "waits to be given a node"
 		return c
 	}
-	c.rank, c.key, c.message, c.remedy = noRoom, why, why, roomRemedy(why, t)
+	c.rank, c.key, c.message, c.remedy = noRoom, why, why, s.roomRemedy(why, t)
 	return c
 }
 
-// roomRemedy says what makes a node fit, by what the scheduler says of those that do not.
-func roomRemedy(why string, t *warrenv1.Task) string {
+// roomRemedy says what makes a node fit, by what the scheduler says of those that do not. The nearest comes first: a node that lacks room meets
+// all else, and one that takes no tasks, where the placement admits it, needs but a word. To change a placement is the last.
+func (s scene) roomRemedy(why string, t *warrenv1.Task) string {
 	update := "`warrenctl service update " + t.GetServiceName()
 	var remedies []string
-	for _, r := range []struct{ sign, remedy string }{
-		{"has no nodes", "have a machine join: `warrenctl cluster join-token agent`"},
-		{"taken by another task", "have a machine join, or scale down: no two tasks take one port of a node; or publish another port: " + update + " --publish`"},
-		{"not meet", "give a node what the constraint asks for, `warrenctl node update NODE --label-add KEY=VALUE`, or change it: " + update + " --constraint-rm`"},
-		{"not of ", "have a machine of that platform join, or allow another"},
-		{"cpu", "make room: reserve less, " + update + " --reserve-cpu`, scale something down or have a machine join"},
-		{"memory", "make room: reserve less, " + update + " --reserve-memory`, scale something down or have a machine join"},
-		{"the most per node", "allow more tasks on a node, " + update + " --replicas-max-per-node`, or have a machine join"},
-		{"drained", "let a node take tasks again: `warrenctl node activate NODE`"},
-		{"paused", "let a node take tasks again: `warrenctl node activate NODE`"},
-		{"not ready", "bring the nodes back that are away: `warrenctl node ls` shows them"},
-		{"overlay", "see what is wrong with the overlay there: `warrenctl node describe NODE`"},
-	} {
-		if strings.Contains(why, r.sign) && !slices.Contains(remedies, r.remedy) {
-			remedies = append(remedies, r.remedy)
+	add := func(sign, remedy string) {
+		if strings.Contains(why, sign) && !slices.Contains(remedies, remedy) {
+			remedies = append(remedies, remedy)
 		}
 	}
+	closed := func() {
+		add("drained", "let a node take tasks again: `warrenctl node activate NODE`")
+		add("paused", "let a node take tasks again: `warrenctl node activate NODE`")
+		add("not ready", "bring the nodes back that are away: `warrenctl node ls` shows them")
+	}
+	add("has no nodes", "have a machine join: `warrenctl cluster join-token agent`")
+	add("taken by another task", "have a machine join, or scale down: no two tasks take one port of a node; or publish another port: "+update+" --publish`")
+	add("cpu", "make room: reserve less, "+update+" --reserve-cpu`, scale something down or have a machine join")
+	add("memory", "make room: reserve less, "+update+" --reserve-memory`, scale something down or have a machine join")
+	add("the most per node", "allow more tasks on a node, "+update+" --replicas-max-per-node`, or have a machine join")
+	add("overlay", "see what is wrong with the overlay there: `warrenctl node describe NODE`")
+	if s.admittedIfOpen(t) {
+		closed()
+	}
+	add("not meet", "give a node what the constraint asks for, `warrenctl node update NODE --label-add KEY=VALUE`, or change it: "+update+" --constraint-rm`")
+	add("not of ", "have a machine of that platform join, or allow another")
+	if len(remedies) == 0 {
+		closed()
+	}
 	return strings.Join(remedies[:min(len(remedies), 2)], "; or ")
+}
+
+// admittedIfOpen tells whether there is a node that takes no tasks now and that the placement of a task's service would admit.
+func (s scene) admittedIfOpen(t *warrenv1.Task) bool {
+	rules, err := placement.Compile(s.Service(t.GetServiceId()).GetSpec().GetPlacement())
+	if err != nil {
+		return false
+	}
+	for n := range s.Nodes() {
+		if !placement.Open(n) && rules.Admits(n) {
+			return true
+		}
+	}
+	return false
 }
 
 // nodeAilment tells what is wrong with the node that a task is on.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/cuemby/warren/internal/manager/digest"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -76,7 +77,7 @@ func (all causes) told() []*warrenv1.Cause {
 			message = strconv.Itoa(n) + " " + c.noun + "s: " + message
 		}
 		said = append(said, &warrenv1.Cause{
-			Message: message, Remedy: c.remedy,
+			Message: digest.Shorten(message), Remedy: digest.Shorten(c.remedy),
 			Objects: c.objects[:min(len(c.objects), maxObjects)], Count: uint32(len(c.objects)),
 		})
 	}

@@ -25,7 +25,7 @@ type scene struct {
 
 // nodeName is what people call the node of that id.
 func (s scene) nodeName(id string) string {
-	return cmp.Or(s.Node(id).GetFacts().GetHostname(), id)
+	return cmp.Or(s.Hostname(id), id)
 }
 
 // taskName is what people call a task.

@@ -286,6 +286,42 @@ func TestARemedyFitsTheService(t *testing.T) {
 	}
 }
 
+func TestOfWhatKeepsATaskFromEveryNodeTheNearestIsRemediedFirst(t *testing.T) {
+	labelled := func(n *warrenv1.Node) { n.Spec.Labels = map[string]string{"disk": "ssd"} }
+	const unmet = "no node fits: 2 nodes: 1 is drained, 1 does not meet node.labels.disk==ssd"
+	for name, c := range map[string]struct {
+		nodes []state.Object
+		why   string
+		want  []string // in this order
+		lack  string
+	}{
+		"the one that meets the constraint is drained": {[]state.Object{node("n1", drained, labelled), node("n2")}, unmet, []string{"node activate", "--label-add"}, "join"},
+		"it is another that is drained":                {[]state.Object{node("n1", drained), node("n2")}, unmet, []string{"--label-add"}, "activate"},
+		"the one that meets it is full": {[]state.Object{node("n1"), node("n2", labelled)}, "no node fits: 2 nodes: 1 lacks 1 cpu, 1 does not meet node.labels.disk==ssd",
+			[]string{"--reserve-cpu", "--label-add"}, "activate"},
+		"all are drained": {[]state.Object{node("n1", drained), node("n2", drained)}, "no node fits: 2 nodes: 2 are drained", []string{"node activate"}, "label"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := snapshot(t, web(1, func(s *warrenv1.Service) {
+				s.Spec.Placement = &warrenv1.Placement{Constraints: []string{"node.labels.disk==ssd"}}
+			}),
+				append(c.nodes, task(1, waits(c.why)))...)
+			remedy := explain.Service(s, s.Service("web"), nil, now).GetCauses()[0].GetRemedy()
+			last := -1
+			for _, want := range c.want {
+				at := strings.Index(remedy, want)
+				if at <= last {
+					t.Errorf("%s is not where it should be: %q", want, remedy)
+				}
+				last = at
+			}
+			if strings.Contains(remedy, c.lack) {
+				t.Errorf("remedy %q", remedy)
+			}
+		})
+	}
+}
+
 // A task on a node that is down is held to run, which is not to say that anybody reaches it.
 func TestHowManyAreReachedIsToldBesideHowManyRun(t *testing.T) {
 	s := snapshot(t, web(4), node("n1", is(warrenv1.NodeState_NODE_STATE_DOWN)), node("n2"),
@@ -443,6 +479,47 @@ func TestEventsAreToldOnceAndInOrder(t *testing.T) {
 	}
 }
 
+// A node's clock is behind or ahead of the managers' by a minute, and of two managers' one is behind.
+func TestNothingIsToldBeforeWhatItFollowsFromWhateverClocksSay(t *testing.T) {
+	of := func(attempt uint32, e *warrenv1.Event) *warrenv1.Event {
+		e.Attempt = attempt
+		return e
+	}
+	s := func(seconds int) time.Duration { return 5*time.Minute - time.Duration(seconds)*time.Second }
+	events := []*warrenv1.Event{
+		event(s(0), aTask, "t1", "web.1", "created", "task web.1 created"),
+		of(1, event(s(2), aTask, "t1", "web.1", "running", "task web.1 is running on node n1")),
+		event(s(1), aNode, "n1", "n1", "drained", "node n1 is being drained"), // by another manager
+		of(2, event(s(4), aTask, "t1", "web.1", "restarted", "that its incident tells")),
+		of(2, event(s(5), aTask, "t1", "web.1", "running", "task web.1 is running on node n1")),
+		of(2, event(s(8), aTask, "t1", "web.1", "shutdown", "task web.1 was shut down")),
+	}
+	for _, off := range []time.Duration{-time.Minute, 0, time.Minute} {
+		at := snapshot(t, web(1, func(s *warrenv1.Service) { s.Meta.CreatedAt = ago(20 * time.Minute) }), node("n1"),
+			task(1, statetest.Created(now.Add(-s(0))), statetest.In(warrenv1.TaskState_TASK_STATE_SHUTDOWN), func(t *warrenv1.Task) {
+				t.Status.Attempt = 2
+				for i, after := range []int{3, 6} {
+					t.Status.Incidents = append(t.Status.Incidents, &warrenv1.Incident{
+						Kind: []warrenv1.IncidentKind{exit, ill}[i], Attempt: uint32(i + 1), Message: "exit code 1", At: timestamppb.New(now.Add(off - s(after))),
+					})
+				}
+			}))
+		var got []string
+		for _, h := range explain.Task(at, at.Task("t1"), events, now).GetHappenings() {
+			if h.GetObject() != service {
+				got = append(got, h.GetMessage())
+			}
+		}
+		want := []string{
+			"task web.1 created", "task web.1 is running on node n1", "node n1 is being drained", "task web.1 ended on node n1: exit code 1",
+			"task web.1 is running on node n1", "task web.1 became unhealthy on node n1: exit code 1", "task web.1 was shut down",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("off by %v: got %q, want %q", off, got, want)
+		}
+	}
+}
+
 func TestWhatIsRoutineGivesWayToWhatIsNot(t *testing.T) {
 	s := snapshot(t, web(1, func(s *warrenv1.Service) { s.Meta.CreatedAt = ago(20 * time.Minute) }))
 	var told []*warrenv1.Event
@@ -463,8 +540,8 @@ func TestTasksAndNodesTellWhatHappenedToThem(t *testing.T) {
 			t.Meta.Id, t.Status.Exit.At = "before", ago(6*time.Minute)
 		}))
 	events := []*warrenv1.Event{
-		event(9*time.Minute, service, "web", "web", "updated", "service web updated to revision 2"),
 		event(10*time.Minute, service, "web", "web", "created", "service web created"),
+		event(9*time.Minute, service, "web", "web", "updated", "service web updated to revision 2"),
 		event(4*time.Minute, aNode, "n1", "n1", "drained", "node n1 is being drained"),
 		event(3*time.Minute, aTask, "else", "other.1", "failed", "of another"),
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/digest"
 	"github.com/cuemby/warren/internal/manager/slot"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -35,27 +36,44 @@ var incidental = map[string]bool{"failed": true, "rejected": true, "unhealthy": 
 type history struct {
 	scene
 	// weighty is told before what is routine.
-	weighty, rest []*warrenv1.Happening
+	weighty, rest []telling
 	// seen are the events that are told, by object and action.
 	seen map[string]bool
+	// stands is where each event that is remembered stands among all that is told, and marks are what they tell of tasks.
+	stands []time.Time
+	marks  map[string][]mark
 }
 
-func (s scene) history() *history { return &history{scene: s, seen: map[string]bool{}} }
+func (s scene) history() *history {
+	h := &history{scene: s, seen: map[string]bool{}, marks: map[string][]mark{}}
+	h.order()
+	return h
+}
 
 // add adds a happening; nothing where it has no time.
 func (h *history) add(at *timestamppb.Timestamp, object warrenv1.EventObject, name, who, format string, args ...any) {
 	if at != nil {
-		h.weighty = append(h.weighty, &warrenv1.Happening{At: at, Object: object, ObjectName: name, By: who, Message: fmt.Sprintf(format, args...)})
+		told := &warrenv1.Happening{At: at, Object: object, ObjectName: name, By: who, Message: digest.Shorten(fmt.Sprintf(format, args...))}
+		h.weighty = append(h.weighty, telling{told, at.AsTime()})
+	}
+}
+
+// befalls adds what has befallen a task, by its node's clock.
+func (h *history) befalls(t *warrenv1.Task, to step, at *timestamppb.Timestamp, format string, args ...any) {
+	before := len(h.weighty)
+	h.add(at, warrenv1.EventObject_EVENT_OBJECT_TASK, h.taskName(t), "", format, args...)
+	for i := range h.weighty[before:] {
+		h.weighty[before+i].stands = h.between(t.GetMeta().GetId(), to, at.AsTime())
 	}
 }
 
 // events adds the remembered events that are of concern.
 func (h *history) events(concerns func(*warrenv1.Event) bool) {
-	for _, e := range h.told {
+	for i, e := range h.told {
 		if !concerns(e) {
 			continue
 		}
-		told := &warrenv1.Happening{At: e.GetTime(), Object: e.GetObject(), ObjectName: e.GetObjectName(), Message: e.GetMessage(), By: e.GetBy()}
+		told := telling{&warrenv1.Happening{At: e.GetTime(), Object: e.GetObject(), ObjectName: e.GetObjectName(), Message: e.GetMessage(), By: e.GetBy()}, h.stands[i]}
 		h.seen[e.GetObjectId()+" "+e.GetAction()] = true
 		if e.GetObject() == warrenv1.EventObject_EVENT_OBJECT_TASK && routine[e.GetAction()] {
 			h.rest = append(h.rest, told)
@@ -67,15 +85,19 @@ func (h *history) events(concerns func(*warrenv1.Event) bool) {
 
 // list returns what has happened in order: of too much the weightier, of that the newest.
 func (h *history) list() []*warrenv1.Happening {
-	order := func(a, b *warrenv1.Happening) int { return a.GetAt().AsTime().Compare(b.GetAt().AsTime()) }
-	newest := func(all []*warrenv1.Happening, n int) []*warrenv1.Happening {
+	order := func(a, b telling) int { return a.stands.Compare(b.stands) }
+	newest := func(all []telling, n int) []telling {
 		slices.SortStableFunc(all, order)
 		return all[max(0, len(all)-n):]
 	}
 	all := slices.Clone(newest(h.weighty, maxHappenings))
 	all = append(all, newest(h.rest, maxHappenings-len(all))...)
 	slices.SortStableFunc(all, order)
-	return all
+	said := make([]*warrenv1.Happening, 0, len(all))
+	for _, t := range all {
+		said = append(said, t.Happening)
+	}
+	return said
 }
 
 // ofService tells what has happened to a service, its tasks, and the nodes that they are on.
@@ -160,10 +182,10 @@ func (h *history) incidents(t *warrenv1.Task) {
 	const object = warrenv1.EventObject_EVENT_OBJECT_TASK
 	name, id, status := h.taskName(t), t.GetMeta().GetId(), t.GetStatus()
 	for _, i := range status.GetIncidents() {
-		h.add(i.GetAt(), object, name, "", "task %s %s on node %s%s", name, befell(i.GetKind()), h.nodeName(t.GetNodeId()), because(lines(unprefixed(i.GetMessage()))))
+		h.befalls(t, stepOf(i), i.GetAt(), "task %s %s on node %s%s", name, befell(i.GetKind()), h.nodeName(t.GetNodeId()), because(lines(unprefixed(i.GetMessage()))))
 	}
 	if exit := status.GetExit(); exit != nil && len(status.GetIncidents()) == 0 && failed(status.GetState()) && !h.seen[id+" "+word(status.GetState().String(), "TASK_STATE_")] {
-		h.add(cmp.Or(exit.GetAt(), status.GetSince()), object, name, "", "task %s ended on node %s%s%s", name, h.nodeName(t.GetNodeId()),
+		h.befalls(t, step{status.GetAttempt(), rankExit}, cmp.Or(exit.GetAt(), status.GetSince()), "task %s ended on node %s%s%s", name, h.nodeName(t.GetNodeId()),
 			because(status.GetError()), because(lastLine(exit.GetLastOutput())))
 	}
 	if lifecycle.Wanted(t) && slot.Unassigned(t) && status.GetMessage() != "" && !h.seen[id+" waiting"] {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/digest"
 	"github.com/cuemby/warren/internal/manager/progress"
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
@@ -34,7 +35,7 @@ func wantedOf(service *warrenv1.Service, p *warrenv1.ServiceProgress) string {
 	if service.GetSpec().GetGlobal() != nil {
 		where = "a task on each of " + plural(int(p.GetDesired()), "node")
 	}
-	return fmt.Sprintf("%s of %s, revision %d", where, service.GetSpec().GetTask().GetContainer().GetImage(), service.GetRevision())
+	return fmt.Sprintf("%s of %s, revision %d", where, digest.Shorten(service.GetSpec().GetTask().GetContainer().GetImage()), service.GetRevision())
 }
 
 func actualOf(p *warrenv1.ServiceProgress) string {
@@ -177,7 +178,7 @@ func (s scene) stuck(all *causes, live []*warrenv1.Task, next *warrenv1.Task) bo
 		c := cause{
 			rank: noRoom, key: t.GetNodeId() + where + why, objects: []string{s.taskName(t)}, noun: "task", at: next.GetStatus().GetSince().AsTime().UnixNano(),
 			message: fmt.Sprintf("stays on node %s%s, until its replacement has a place%s", s.nodeName(t.GetNodeId()), where, because(why)),
-			remedy:  roomRemedy(why, t),
+			remedy:  s.roomRemedy(why, t),
 		}
 		if why == "" {
 			c.rank = inProgress

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cuemby/warren/internal/lifecycle"
+	"github.com/cuemby/warren/internal/manager/digest"
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -22,7 +23,8 @@ func Task(at state.Snapshot, t *warrenv1.Task, told []*warrenv1.Event, now time.
 }
 
 func (s scene) wantedOfTask(t *warrenv1.Task) string {
-	what := fmt.Sprintf("%s of %s, revision %d", t.GetServiceName(), s.Revision(t.GetServiceId(), t.GetRevision()).GetTask().GetContainer().GetImage(), t.GetRevision())
+	what := fmt.Sprintf("%s of %s, revision %d", t.GetServiceName(),
+		digest.Shorten(s.Revision(t.GetServiceId(), t.GetRevision()).GetTask().GetContainer().GetImage()), t.GetRevision())
 	switch t.GetDesired() {
 	case warrenv1.DesiredState_DESIRED_STATE_RUNNING:
 		return "running: " + what

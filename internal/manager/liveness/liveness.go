@@ -225,7 +225,7 @@ func graceOf(n *warrenv1.Node, spec *warrenv1.ClusterSpec) (grace time.Duration,
 // loseAll calls the tasks of a node that is gone lost. It returns when to look again: at once where one transaction does
 // not take them all.
 func loseAll(s state.Snapshot, nodeID string, transaction *state.Transaction, now time.Time) (wake time.Time) {
-	why := fmt.Sprintf("node %s was removed from the cluster", nodeID)
+	why := fmt.Sprintf("node %s was removed from the cluster", cmp.Or(s.Hostname(nodeID), nodeID))
 	for t := range s.TasksByNode(nodeID) {
 		if lifecycle.Ended(t.GetStatus().GetState()) {
 			continue

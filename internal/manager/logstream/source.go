@@ -56,7 +56,7 @@ const (
 )
 
 func newSource(s state.Snapshot, t *warrenv1.Task, place int) *source {
-	hostname := s.Node(t.GetNodeId()).GetFacts().GetHostname()
+	hostname := s.Hostname(t.GetNodeId())
 	if hostname == "" {
 		hostname = t.GetNodeId()
 	}

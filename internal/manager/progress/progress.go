@@ -18,7 +18,7 @@ const maxSlots = 1000
 func Of(s state.Snapshot, service *warrenv1.Service) *warrenv1.ServiceProgress {
 	slots := slot.Of(s, service.GetMeta().GetId())
 	wanted := demandOf(s, service, slots)
-	p := count(service, slots, wanted)
+	p := count(s, service, slots, wanted)
 	for i := range slots {
 		if len(p.Slots) == maxSlots {
 			break
@@ -33,12 +33,13 @@ func Of(s state.Snapshot, service *warrenv1.Service) *warrenv1.ServiceProgress {
 // Summary is Of without the slots, as lists show it.
 func Summary(s state.Snapshot, service *warrenv1.Service) *warrenv1.ServiceProgress {
 	slots := slot.Of(s, service.GetMeta().GetId())
-	return count(service, slots, demandOf(s, service, slots))
+	return count(s, service, slots, demandOf(s, service, slots))
 }
 
-func count(service *warrenv1.Service, slots []slot.Slot, wanted demand) *warrenv1.ServiceProgress {
+func count(s state.Snapshot, service *warrenv1.Service, slots []slot.Slot, wanted demand) *warrenv1.ServiceProgress {
 	p := &warrenv1.ServiceProgress{Desired: wanted.size()}
 	serving := uint32(0) // of those that count as updated
+	settled, m := true, newMover(s, service)
 	for i := range slots {
 		for _, t := range slots[i].Live {
 			if kept(service, t) {
@@ -47,6 +48,8 @@ func count(service *warrenv1.Service, slots []slot.Slot, wanted demand) *warrenv
 			if t.GetStatus().GetHealth().GetState() == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY {
 				p.Unhealthy++
 			}
+			// What is wanted and does not run is on its way, be it for one that runs until then and must leave its node.
+			settled = settled && slot.Running(t) && m.why(t) == ""
 			if !slot.Running(t) {
 				continue
 			}
@@ -63,10 +66,10 @@ func count(service *warrenv1.Service, slots []slot.Slot, wanted demand) *warrenv
 		}
 		p.Stopping += uint32(len(slots[i].Ending))
 	}
-	p.Converged = rolledOut(service) &&
+	p.Converged = rolledOut(service) && settled &&
 		p.Desired == p.Running && p.Running == p.Updated && p.Updated == serving && p.Stopping == 0
 	if !p.Converged {
-		why := latestReason(service, slots, wanted)
+		why := latestReason(service, slots, wanted, m)
 		if said := rolloutReason(service); said.text != "" && (why.text == "" || rests(service)) {
 			why = said
 		}

@@ -90,6 +90,35 @@ func TestAServiceHasConvergedOnlyWhenItsRolloutIsOver(t *testing.T) {
 	}
 }
 
+func TestAServiceHasNotConvergedWhileATaskIsToLeaveItsNode(t *testing.T) {
+	drained := statetest.Node("n1", func(n *warrenv1.Node) { n.Spec.Availability = warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN })
+	there, next := statetest.Task("a", "web", 1, "n1"), statetest.Task("b", "web", 1, "", statetest.In(pending), func(task *warrenv1.Task) {
+		task.Status.Message = "no node fits"
+	})
+	web := statetest.Replicated("web", 1)
+	for _, c := range []struct {
+		name    string
+		service *warrenv1.Service
+		objects []state.Object
+		reason  string
+		is      bool
+	}{
+		{"its node is drained", web, []state.Object{drained, there}, "is to leave node n1, which is drained", false},
+		{"and its replacement waits", web, []state.Object{drained, there, next}, "no node fits", false},
+		{"also when the drain is undone", web, []state.Object{statetest.Node("n1"), there, next}, "", false},
+		{"until that is gone", web, []state.Object{statetest.Node("n1"), there}, "", true},
+		{"it has been picked to be moved", web, []state.Object{statetest.Node("n1"), statetest.Task("a", "web", 1, "n1", func(task *warrenv1.Task) { task.Displaced = true })},
+			"is to be moved, as it was picked to be", false},
+		{"the placement does not admit its node any more", statetest.Replicated("web", 1, func(s *warrenv1.Service) {
+			s.Spec.Placement = &warrenv1.Placement{Constraints: []string{"node.hostname != n1"}}
+		}), []state.Object{statetest.Node("n1"), there}, "is to leave node n1, which the placement does not admit", false},
+	} {
+		if p := of(t, c.service, c.objects...); p.GetConverged() != c.is || p.GetReason() != c.reason {
+			t.Errorf("%s: %v", c.name, p)
+		}
+	}
+}
+
 func TestUnhealthyTasksAreCounted(t *testing.T) {
 	ill := statetest.Task("b", "web", 2, "n1", statetest.NotServing, func(task *warrenv1.Task) {
 		task.Status.Health = &warrenv1.TaskHealth{State: warrenv1.HealthState_HEALTH_STATE_UNHEALTHY, Output: "GET /: status 500\n"}
@@ -235,13 +264,16 @@ func TestProgressIsConvergedExactlyWhenTheCountsSaySo(t *testing.T) {
 		}
 		s := statetest.New(t, objects...).Snapshot()
 		p := progress.Of(s, s.ServiceByName("web"))
-		silent, over := 0, s.ServiceByName("web").GetRollout().GetState() == rolledOut
+		silent, coming, over := 0, 0, s.ServiceByName("web").GetRollout().GetState() == rolledOut
 		for task := range s.Tasks() {
 			if status := task.GetStatus(); lifecycle.Wanted(task) && status.GetState() == warrenv1.TaskState_TASK_STATE_RUNNING && !status.GetServing() {
 				silent++
 			}
+			if lifecycle.Wanted(task) && task.GetStatus().GetState() != warrenv1.TaskState_TASK_STATE_RUNNING {
+				coming++
+			}
 		}
-		if want := p.GetDesired() == p.GetRunning() && p.GetRunning() == p.GetUpdated() && p.GetStopping() == 0 && silent == 0 && over; p.GetConverged() != want {
+		if want := p.GetDesired() == p.GetRunning() && p.GetRunning() == p.GetUpdated() && p.GetStopping() == 0 && silent == 0 && coming == 0 && over; p.GetConverged() != want {
 			rt.Errorf("converged %v: %v", p.GetConverged(), p)
 		}
 		if p.GetConverged() && p.GetReason() != "" {

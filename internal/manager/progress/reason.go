@@ -22,13 +22,13 @@ type reason struct {
 
 // latestReason returns what was last said about a slot that is not as it should be; none where
 // every slot is well or nothing was said.
-func latestReason(service *warrenv1.Service, slots []slot.Slot, wanted demand) reason {
+func latestReason(service *warrenv1.Service, slots []slot.Slot, wanted demand, m *mover) reason {
 	var latest reason
 	for i := range slots {
-		if !wanted.has(&slots[i]) || satisfied(service, &slots[i]) {
+		if !wanted.has(&slots[i]) || satisfied(service, &slots[i], m) {
 			continue
 		}
-		for _, r := range reasons(service, &slots[i]) {
+		for _, r := range reasons(service, &slots[i], m) {
 			if r.text != "" && (latest.text == "" || compareTime(r.at, latest.at) > 0) {
 				latest = r
 			}
@@ -47,18 +47,18 @@ func rolloutReason(service *warrenv1.Service) reason {
 }
 
 // satisfied tells whether a slot has what the spec wants; what once went wrong there is history then.
-func satisfied(service *warrenv1.Service, s *slot.Slot) bool {
+func satisfied(service *warrenv1.Service, s *slot.Slot, m *mover) bool {
 	for _, t := range s.Live {
-		if slot.Serving(t) && t.GetRevision() == service.GetRevision() {
+		if slot.Serving(t) && t.GetRevision() == service.GetRevision() && m.why(t) == "" {
 			return true
 		}
 	}
 	return false
 }
 
-// reasons lists what is said of a slot, the weightier first: by its tasks that are on their way, and
+// reasons lists what is said of a slot, the weightier first: by its tasks that are on their way or are to leave, and
 // by the one that ended last, if it is of the current revision.
-func reasons(service *warrenv1.Service, s *slot.Slot) []reason {
+func reasons(service *warrenv1.Service, s *slot.Slot, m *mover) []reason {
 	var found []reason
 	for _, t := range s.Live {
 		switch status := t.GetStatus(); {
@@ -68,6 +68,8 @@ func reasons(service *warrenv1.Service, s *slot.Slot) []reason {
 				reason{status.GetMessage(), t.GetMeta().GetId(), status.GetSince()})
 		case !slot.Serving(t) && t.GetRevision() == service.GetRevision(): // an older one is about to be replaced anyway
 			found = append(found, reason{notServing(status), t.GetMeta().GetId(), status.GetSince()})
+		case !kept(service, t) && len(s.Live) == 1:
+			found = append(found, reason{m.why(t), t.GetMeta().GetId(), status.GetSince()}) // else what is to come says more
 		}
 	}
 	if len(s.Ended) > 0 && s.Ended[0].GetRevision() == service.GetRevision() {

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -32,13 +33,14 @@ func decide(s state.Snapshot, serviceID string, now, leading time.Time, newID fu
 	}
 	slots := slices.DeleteFunc(slot.Of(s, serviceID), func(of slot.Slot) bool { return !of.Fits(stored) })
 	images := imagesOf(s, serviceID, slots)
-	service, failures := stored, map[uint64]string{}
+	service, failures, outcomes := stored, map[uint64]string{}, map[uint64]*warrenv1.RolloutOutcome{}
 	v := look(s, service, slots, images, now, leading)
 	for range mostSteps {
 		next := v.next(failures)
 		if next == nil {
 			break
 		}
+		note(outcomes, failures, service.GetRollout(), next.GetRollout())
 		service = next
 		v = look(s, service, slots, images, now, leading)
 		if service.GetRollout().GetState() == warrenv1.RolloutState_ROLLOUT_STATE_ABANDONED {
@@ -46,7 +48,7 @@ func decide(s state.Snapshot, serviceID string, now, leading time.Time, newID fu
 		}
 	}
 	d := &decision{survey: v, newID: newID, transaction: state.New(now), checked: map[state.Key]bool{}}
-	d.record(stored, failures)
+	d.record(stored, failures, outcomes)
 	if service.GetRollout().GetState() != warrenv1.RolloutState_ROLLOUT_STATE_ABANDONED {
 		d.act()
 	}
@@ -71,8 +73,19 @@ type decision struct {
 	updating, moving, unwell int
 }
 
-// record writes what the rollout has come to, the revisions' images that are known now, and those that have failed.
-func (d *decision) record(stored *warrenv1.Service, failures map[uint64]string) {
+// note notes how a rollout has ended, by the revision that it led to. One that goes back was given up for the next.
+func note(outcomes map[uint64]*warrenv1.RolloutOutcome, failures map[uint64]string, was, r *warrenv1.Rollout) {
+	switch state := r.GetState(); {
+	case state == was.GetState() && r.GetTo() == was.GetTo():
+	case state == complete, state == abandoned:
+		outcomes[r.GetTo()] = &warrenv1.RolloutOutcome{State: state, Message: r.GetMessage(), At: r.GetSince(), Rollback: r.GetRollback()}
+	case policy.Underway(was) && r.GetTo() != was.GetTo():
+		outcomes[was.GetTo()] = &warrenv1.RolloutOutcome{State: abandoned, Message: cmp.Or(failures[was.GetTo()], r.GetMessage()), At: r.GetSince(), Rollback: was.GetRollback()}
+	}
+}
+
+// record writes what the rollout has come to, the revisions' images that are known now, those that have failed, and how rollouts to them have ended.
+func (d *decision) record(stored *warrenv1.Service, failures map[uint64]string, outcomes map[uint64]*warrenv1.RolloutOutcome) {
 	if d.service != stored {
 		d.checked[state.KeyOf(stored)] = true
 		state.Update(d.transaction, stored, func(s *warrenv1.Service) {
@@ -80,6 +93,7 @@ func (d *decision) record(stored *warrenv1.Service, failures map[uint64]string) 
 			if d.service.GetRevision() != stored.GetRevision() {
 				s.Spec, s.Revision = d.service.GetSpec(), d.service.GetRevision()
 				s.PreviousRevision, s.LastRevision = d.service.GetPreviousRevision(), d.service.GetLastRevision()
+				s.Reverted = d.service.GetReverted()
 				s.WrittenBy, s.WrittenAt = d.service.GetWrittenBy(), 0 // who has read it before must read it again
 			} else if s.WrittenAt == 0 {
 				// For a user who has read the service before this, nothing has changed.
@@ -87,12 +101,15 @@ func (d *decision) record(stored *warrenv1.Service, failures map[uint64]string) 
 			}
 		})
 	}
-	for _, number := range d.images.news(failures) {
+	for _, number := range d.images.news(failures, outcomes) {
 		r := d.snapshot.Revision(stored.GetMeta().GetId(), number)
 		state.Update(d.transaction, r, func(r *warrenv1.Revision) {
 			r.ImageDigest = d.images.digest(number)
 			if why, known := failures[number]; known {
 				r.Failure = why
+			}
+			if ended := outcomes[number]; ended != nil {
+				r.Outcome = ended
 			}
 		})
 	}

@@ -76,8 +76,9 @@ func (of *images) mixes(t *warrenv1.Task) bool {
 	return digest != "" && digest != has
 }
 
-// news lists the revisions that are to be written: their image is known now, or there is something to say of their failure.
-func (of *images) news(failures map[uint64]string) []uint64 {
+// news lists the revisions that are to be written: their image is known now, or there is something to say of their failure or of how a rollout
+// to them has ended.
+func (of *images) news(failures map[uint64]string, outcomes map[uint64]*warrenv1.RolloutOutcome) []uint64 {
 	found := map[uint64]bool{}
 	for number, i := range of.revisions {
 		if i.digest != i.stored {
@@ -86,6 +87,11 @@ func (of *images) news(failures map[uint64]string) []uint64 {
 	}
 	for number, why := range failures {
 		if r := of.snapshot.Revision(of.serviceID, number); r != nil && r.GetFailure() != why {
+			found[number] = true
+		}
+	}
+	for number := range outcomes {
+		if of.snapshot.Revision(of.serviceID, number) != nil {
 			found[number] = true
 		}
 	}

@@ -1,6 +1,9 @@
 package rollout
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/cuemby/warren/internal/manager/slot"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -89,7 +92,8 @@ func (d *decision) pair(p *place) {
 	from, to := d.service.GetRollout().GetFrom(), d.service.GetRevision()
 	serves := d.half(p, from)
 	if p.paired {
-		serves = d.half(p, to) || serves
+		of := d.half(p, to)
+		serves = cmp.Or(serves, of)
 	}
 	rest := make([]*warrenv1.Task, 0, len(p.Live))
 	for _, t := range p.Live {
@@ -98,20 +102,27 @@ func (d *decision) pair(p *place) {
 		}
 	}
 	d.overdueLast(rest)
-	if !serves && len(rest) > 0 && d.leaves(rest[0]) != overdue {
-		rest = rest[1:] // stays until something else does its work
+	switch {
+	case len(rest) == 0:
+	case serves != nil:
+		d.retireFor(serves, rest)
+	case d.leaves(rest[0]) == overdue:
+		d.retire(rest)
+	case !slot.Serving(rest[0]) && len(rest) < len(p.Live):
+		d.retire(rest)
+	default:
+		d.retireFor(rest[0], rest[1:]) // stays until something else does its work
 	}
-	d.retire(rest)
 }
 
-// half sees to a slot's tasks of one revision, and tells whether one serves.
-func (d *decision) half(p *place, revision uint64) bool {
+// half sees to a slot's tasks of one revision, and returns one that serves and stays; nil for none.
+func (d *decision) half(p *place, revision uint64) *warrenv1.Task {
 	staying, leaving := d.of(p.Slot, revision)
 	if len(staying) > 0 {
 		d.retireFor(staying[0], staying[1:])
 		if d.relied(p, staying[0]) {
 			d.retireFor(staying[0], leaving)
-			return true
+			return staying[0]
 		}
 	} else if d.lacks(p, revision, len(leaving) > 0) {
 		d.check(d.service)
@@ -124,15 +135,22 @@ func (d *decision) half(p *place, revision uint64) bool {
 			d.begun++
 		}
 	}
-	if len(leaving) == 0 {
-		return len(staying) > 0 && slot.Serving(staying[0])
+	if len(leaving) > 0 && d.leaves(leaving[0]) != overdue && (slot.Serving(leaving[0]) || slot.Running(leaving[0]) && !d.standsIn(p.Live[0])) {
+		d.retireFor(leaving[0], leaving[1:])
+		staying = append(staying, leaving[0])
+	} else {
+		d.retire(leaving)
 	}
-	stays := leaving[:1]
-	if d.leaves(leaving[0]) == overdue || !slot.Running(leaving[0]) {
-		stays = nil
+	if i := slices.IndexFunc(staying, slot.Serving); i >= 0 {
+		return staying[i]
 	}
-	d.retire(leaving[len(stays):])
-	return len(stays) > 0 && slot.Serving(leaving[0])
+	return nil
+}
+
+// standsIn tells whether a task, a slot's best, is of a revision between the two and does the slot's work until one of them does. What
+// does not serve beside it need not stay for its replacement.
+func (d *decision) standsIn(best *warrenv1.Task) bool {
+	return slot.Serving(best) && best.GetRevision() != d.service.GetRollout().GetFrom() && !d.current(best)
 }
 
 // lacks tells whether a slot is to get a task of a revision of which it has none that may stay. moves: there is one that must

@@ -32,7 +32,7 @@ func (v *survey) next(failures map[uint64]string) *warrenv1.Service {
 	switch {
 	case v.service.GetRevision() != cmp.Or(r.GetTo(), 1):
 		if policy.Underway(r) {
-			return v.into(abandoned, fmt.Sprintf("given up for revision %d", v.service.GetRevision()))
+			return v.into(abandoned, fmt.Sprintf("given up for revision %d%s", v.service.GetRevision(), by(v.service.GetWrittenBy())))
 		}
 		return v.begin()
 	case r == nil:
@@ -60,6 +60,14 @@ func (v *survey) next(failures map[uint64]string) *warrenv1.Service {
 	return nil
 }
 
+// by adds who it was, where that is known and was not Warren.
+func by(who string) string {
+	if who == "" || who == Warren {
+		return ""
+	}
+	return " by " + who
+}
+
 // into returns the service with its rollout in another state.
 func (v *survey) into(s warrenv1.RolloutState, message string) *warrenv1.Service {
 	return edited(v.service, func(r *warrenv1.Rollout) { v.enter(r, s, message) })
@@ -84,13 +92,13 @@ func (v *survey) begin() *warrenv1.Service {
 	default:
 		r.From = was.GetFrom() // the one in between was never complete
 	}
-	if r.From == to { // back to where the one that was given up came from
+	r.Rollback = v.service.GetReverted()
+	if r.From == to { // back to where the one that was given up came from: whoever asks for that, and however, gives that up
 		r.From, r.Rollback = was.GetTo(), true
 	}
 	if r.From == to {
 		r.From = was.GetFrom()
 	}
-	r.Rollback = r.Rollback || to < r.From
 	changed := proto.CloneOf(v.service)
 	changed.Rollout = r
 	carryOver(was, changed)
@@ -123,12 +131,8 @@ func (v *survey) pause() *warrenv1.Service {
 	if !orders.GetPaused() {
 		return nil
 	}
-	by := ""
-	if orders.GetBy() != "" {
-		by = " by " + orders.GetBy()
-	}
 	return edited(v.service, func(r *warrenv1.Rollout) {
-		v.enter(r, paused, "paused"+by)
+		v.enter(r, paused, "paused"+by(orders.GetBy()))
 		r.Resumes = orders.GetResumes()
 	})
 }
@@ -228,7 +232,7 @@ func (v *survey) back(to uint64, why string) *warrenv1.Service {
 	changed.Spec.Task = proto.CloneOf(v.snapshot.Revision(id, to).GetTask())
 	changed.LastRevision = max(v.service.GetLastRevision(), v.service.GetRevision())
 	changed.Revision, changed.PreviousRevision = to, before(v.snapshot, id, to)
-	changed.WrittenBy = Warren
+	changed.WrittenBy, changed.Reverted = Warren, true
 	r := v.rollout(to)
 	r.From, r.Rollback, r.Message = was.GetTo(), true, fmt.Sprintf("going back from revision %d: %s", was.GetTo(), why)
 	changed.Rollout = r

@@ -131,6 +131,9 @@ func told(s state.Snapshot, o outcome) []string {
 			}
 			if r := a.Update.GetRevision(); r != nil {
 				said[i] = fmt.Sprintf("image %d", r.GetNumber())
+				if r.GetImageDigest() == s.Revision(r.GetServiceId(), r.GetNumber()).GetImageDigest() {
+					said[i] = fmt.Sprintf("outcome %d", r.GetNumber())
+				}
 				if r.GetFailure() != s.Revision(r.GetServiceId(), r.GetNumber()).GetFailure() {
 					said[i] = fmt.Sprintf("blame %d", r.GetNumber())
 				}
@@ -235,6 +238,8 @@ func TestRollingUpdates(t *testing.T) {
 		{"an update begins with one slot", []state.Object{web(at(2)), n1, task("a", 1), task("b", 2)}, []string{"create web.1@2"}, deadline},
 		{"or with as many as it may", []state.Object{web(at(2), parallel(2)), n1, task("a", 1), task("b", 2), task("c", 3)}, []string{"create web.1@2", "create web.2@2"}, deadline},
 		{"it waits while the new task starts", []state.Object{web(at(2)), n1, task("a", 1), task("a2", 1, of2, stateIs(isPreparing)), task("b", 2)}, nil, deadline},
+		{"what a revision did before does not have it come to more slots when it is tried once more", []state.Object{web(at(2)), n1, task("a", 1), task("x", 1, of2, stateIs(hasFailed), ago(40*time.Second)),
+			task("b", 2), task("y", 2, of2, stateIs(hasFailed), ago(40*time.Second))}, []string{"create web.1@2"}, deadline},
 		{"the first old task stays until the new one is good", []state.Object{web(at(2)), n1, task("a", 1), task("a2", 1, of2, young), task("b", 2)}, nil, 4 * time.Second},
 		{"then it is stopped, and the update goes on", []state.Object{web(at(2)), n1, task("a", 1), task("a2", 1, of2), task("b", 2)},
 			[]string{"shutdown a", "create web.2@2"}, deadline},
@@ -476,5 +481,38 @@ func BenchmarkAStepOfARolloutOfTenThousandTasks(b *testing.B) {
 		if o := decide(s, "web", now, time.Time{}, statetest.Counter("new")); o.transaction.Len() == 0 {
 			b.Fatal("there was nothing to decide")
 		}
+	}
+}
+
+func TestHowARolloutEndsIsNotedOfItsRevision(t *testing.T) {
+	const why = "1 of 1 slots failed: web.1: exit code 1"
+	overtaken := func(s *warrenv1.Service) { s.Revision, s.LastRevision, s.WrittenBy = 3, 3, "ann" }
+	ofRevision := func(number uint64) *warrenv1.Revision { return statetest.Revision(web(at(number))) }
+	for _, c := range []struct {
+		name    string
+		service *warrenv1.Service
+		tasks   []state.Object
+		of      uint64
+		state   warrenv1.RolloutState
+		message string
+		back    bool
+	}{
+		{"it is complete", web(at(2)), []state.Object{task("a", 1, of2)}, 2, complete, "", false},
+		{"it was changed again", web(at(2), overtaken), []state.Object{task("a", 1)}, 2, abandoned, "given up for revision 3 by ann", false},
+		{"it has failed", web(at(2)), []state.Object{task("a", 1), task("a2", 1, of2, stateIs(hasFailed), ago(10*time.Second), func(t *warrenv1.Task) { t.Status.Error = "exit code 1" })}, 2, abandoned, why, false},
+		{"the way back is complete", web(back), []state.Object{task("a", 1)}, 1, complete, "", true},
+		{"it goes on", web(at(2)), []state.Object{task("a", 1), task("a2", 1, of2, young)}, 2, 0, "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			store := statetest.New(t, append(c.tasks, c.service, n1, ofRevision(1), ofRevision(2), ofRevision(3))...)
+			o := decide(store.Snapshot(), "web", now, time.Time{}, statetest.Counter("new"))
+			if o.transaction.Len() > 0 {
+				statetest.Commit(t, statetest.NewProposer(store), o.transaction)
+			}
+			got := store.Snapshot().Revision("web", c.of).GetOutcome()
+			if got.GetState() != c.state || got.GetMessage() != c.message || got.GetRollback() != c.back || (c.state != 0) != got.GetAt().IsValid() {
+				t.Errorf("noted is %v", got)
+			}
+		})
 	}
 }

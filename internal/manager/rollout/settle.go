@@ -106,7 +106,7 @@ func (d *decision) propose(p *place, t *warrenv1.Task, why cause) {
 		d.retire([]*warrenv1.Task{t}) // the replacement has run and is done already
 		return
 	}
-	failed := why == outdated && (p.failed || failedBefore(p.Slot, d.service.GetRevision()))
+	failed := why == outdated && (p.failed || d.failedOnTheWay(p.Slot))
 	d.candidates = append(d.candidates, candidate{place: p, task: t, cause: why, failed: failed})
 }
 

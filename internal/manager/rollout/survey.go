@@ -143,11 +143,15 @@ func (v *survey) part(s *slot.Slot) place {
 		v.overdueLast(p.leaving)
 		p.cause = v.leaves(p.leaving[0])
 	}
-	if kept && len(p.fresh) > 0 {
+	if kept && (len(p.fresh) > 0 || slices.ContainsFunc(p.leaving, v.current)) {
+		// One that is kept is sent no connections, so that it can take nobody's place.
 		p.stale = without(p.stale, v.service.GetRollout().GetFrom())
 	}
 	return p
 }
+
+// current tells whether a task is of the current revision.
+func (v *survey) current(t *warrenv1.Task) bool { return t.GetRevision() == v.service.GetRevision() }
 
 // overdueLast puts tasks that must not stay any longer behind those that may stay for a while.
 func (v *survey) overdueLast(tasks []*warrenv1.Task) {
@@ -303,6 +307,12 @@ func failedBefore(s *slot.Slot, revision uint64) bool {
 		return true
 	}
 	return false
+}
+
+// failedOnTheWay is failedBefore for the current revision. Where a rollout goes on that leads to it once more, how it did before that
+// began is not this one's, nor is what was forgiven.
+func (v *survey) failedOnTheWay(s *slot.Slot) bool {
+	return failedBefore(s, v.service.GetRevision()) && (!v.active || !s.Ended[0].GetMeta().GetUpdatedAt().AsTime().Before(v.horizon))
 }
 
 // replaced tells whether the slot's last task was stopped to make room for the next.

@@ -79,18 +79,29 @@ func (tr *trial) failed(t *warrenv1.Task) bool {
 	if status.GetAttempt() <= 1 && status.GetStartedAt() != nil {
 		before = status.GetStartedAt().AsTime()
 	}
-	for _, at := range troubles(status, ended) {
-		if counts := !older || !at.Before(tr.horizon); counts && (tr.endless || at.Sub(before) < watch) {
+	for _, b := range troubles(status, ended) {
+		since := before
+		if !b.started.IsZero() {
+			since = b.started
+		}
+		if counts := !older || !b.at.Before(tr.horizon); counts && (tr.endless || b.at.Sub(since) < watch) {
 			return true
 		}
-		before = at
+		before = b.at
 	}
 	return false
 }
 
-// troubles lists when something befell a task, oldest first, by its node's clock.
-func troubles(status *warrenv1.TaskStatus, ended bool) []time.Time {
-	var found []time.Time
+// trouble is something that befell a task, by its node's clock.
+type trouble struct {
+	// started is when the program had begun that it befell, where that is known. Until then its image may have been pulled for
+	// longer than it is watched.
+	started, at time.Time
+}
+
+// troubles lists what befell a task, oldest first.
+func troubles(status *warrenv1.TaskStatus, ended bool) []trouble {
+	var found []trouble
 	exits := 0
 	for _, i := range status.GetIncidents() {
 		switch i.GetKind() {
@@ -100,16 +111,20 @@ func troubles(status *warrenv1.TaskStatus, ended bool) []time.Time {
 		default:
 			continue
 		}
-		found = append(found, i.GetAt().AsTime())
+		b := trouble{at: i.GetAt().AsTime()}
+		if i.GetStartedAt() != nil {
+			b.started = i.GetStartedAt().AsTime()
+		}
+		found = append(found, b)
 	}
 	switch {
 	case ended:
-		return append(found, status.GetSince().AsTime())
+		return append(found, trouble{at: status.GetSince().AsTime()})
 	case exits == 0 && status.GetAttempt() > 1 && status.GetExit() != nil:
-		found = append(found, status.GetExit().GetAt().AsTime())
+		found = append(found, trouble{at: status.GetExit().GetAt().AsTime()})
 	}
 	if h := status.GetHealth(); h.GetState() == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY {
-		found = append(found, h.GetSince().AsTime())
+		found = append(found, trouble{at: h.GetSince().AsTime()})
 	}
 	return found
 }
@@ -150,7 +165,7 @@ func later(a, b time.Time) time.Time {
 // words says what a task is at, for people who ask why a rollout does not go on.
 func words(s state.Snapshot, t *warrenv1.Task) string {
 	status := t.GetStatus()
-	name := lifecycle.Name(t, s.Node(t.GetNodeId()).GetFacts().GetHostname())
+	name := lifecycle.Name(t, s.Hostname(t.GetNodeId()))
 	what := cmp.Or(status.GetError(), status.GetMessage())
 	if status.GetHealth().GetState() == warrenv1.HealthState_HEALTH_STATE_UNHEALTHY {
 		what = strings.TrimSuffix("is unhealthy: "+firstLine(status.GetHealth().GetOutput()), ": ")

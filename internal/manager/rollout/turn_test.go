@@ -58,7 +58,8 @@ func TestBlueGreen(t *testing.T) {
 	}
 	kept := rollout(func(r *warrenv1.Rollout) { r.KeepUntil = timestamppb.New(now.Add(time.Minute)) })
 	over := rollout(func(r *warrenv1.Rollout) { r.KeepUntil = timestamppb.New(now) })
-	backOnce := func(s *warrenv1.Service) { s.Revision = 1 }
+	backOnce := func(s *warrenv1.Service) { s.Revision, s.Reverted = 1, true }
+	again := func(s *warrenv1.Service) { s.Revision = 1 } // by an update
 	onN2 := func(id string, slot uint32, edits ...func(*warrenv1.Task)) *warrenv1.Task {
 		return statetest.Task(id, "web", slot, "n2", edits...)
 	}
@@ -75,6 +76,8 @@ func TestBlueGreen(t *testing.T) {
 		{"and stopped then", with(both(1, 2), web(at(2), blueGreen, weighs(100, 1, 5*time.Second), in(complete), over)), []string{"2 complete 100%", "shutdown a", "shutdown b"}, 0},
 		{"what is kept leaves a node that is drained and is not replaced", []state.Object{web(at(2), blueGreen, weighs(100, 1, 0), in(complete), kept), statetest.Node("n1", isDrained), n2, task("a", 1), onN2("a2", 1, of2)},
 			[]string{"shutdown a"}, time.Minute},
+		{"it takes no new task's place, as it is sent no connections", []state.Object{web(at(2), blueGreen, weighs(100, 1, 0), in(complete), kept), statetest.Node("n1", isDrained), n2, onN2("a", 1), task("a2", 1, of2)},
+			[]string{"create web.1@2"}, time.Minute},
 		{"a new task that is lost then is replaced", []state.Object{web(at(2), blueGreen, weighs(100, 1, 0), in(complete), kept), n1, task("a", 1)}, []string{"create web.1@2"}, time.Minute},
 
 		{"a manual one waits", with(both(1, 2), web(at(2), blueGreen, manual)), []string{"2 waiting"}, 0},
@@ -86,11 +89,19 @@ func TestBlueGreen(t *testing.T) {
 		{"an old task that is lost comes back", []state.Object{web(at(2), blueGreen, manual, in(waiting)), n1, task("a", 1, stateIs(isLost), notWanted), task("a2", 1, of2)}, []string{"create web.1@1"}, 0},
 		{"a middle revision goes at once", []state.Object{web(at(2), blueGreen, func(s *warrenv1.Service) { s.Revision, s.Rollout.To = 3, 3 }), n1, task("a", 1), task("a2", 1, of2)},
 			[]string{"create web.1@3", "shutdown a2"}, deadline},
+		{"but stays where nothing else serves", []state.Object{web(at(2), blueGreen, func(s *warrenv1.Service) { s.Revision, s.Rollout.To = 3, 3 }), n1, task("a", 1, statetest.NotServing), task("a2", 1, of2),
+			task("a3", 1, statetest.Of(3), stateIs(isPreparing))}, nil, deadline},
+		{"and what does not serve beside it does not stay for its replacement", []state.Object{web(at(2), blueGreen, func(s *warrenv1.Service) { s.Revision, s.Rollout.To = 3, 3 }), statetest.Node("n1", isDrained), n2,
+			task("a", 1, statetest.NotServing), onN2("a2", 1, of2), task("a3", 1, statetest.Of(3), statetest.NotServing)}, []string{"create web.1@1", "shutdown a", "create web.1@3", "shutdown a3"}, deadline},
 		{"stop-first knows no side by side", []state.Object{web(at(2), blueGreen, stopFirst), n1, task("a", 1), task("b", 2)}, []string{"shutdown a"}, deadline},
 
 		{"going back before the switch only stops the new tasks", with(both(1, 2), web(at(2), blueGreen, backOnce, in(abandoned))), []string{"1 complete 100%", "shutdown a2", "shutdown b2"}, 0},
 		{"going back after it switches back first", with(both(1, 2), web(at(2), blueGreen, backOnce, in(complete), weighs(100, 1, time.Second), kept)),
 			[]string{"1 complete 100%", "shutdown a2", "shutdown b2"}, 0},
+		{"an update to what an older revision holds is no way back: it is by the policy for updates", with(both(1, 2), web(at(2), blueGreen, manual, again, in(complete), weighs(100, 1, time.Second), kept)),
+			[]string{"1 waiting"}, 0},
+		{"and switches over", with(both(1, 2), web(at(2), blueGreen, again, in(complete), weighs(100, 1, time.Second), kept)), []string{"1 running 100%"}, 5 * time.Second},
+		{"unless it gives up a rollout that came from there", with(both(1, 2), web(at(2), blueGreen, manual, again, in(abandoned))), []string{"1 complete 100%", "shutdown a2", "shutdown b2"}, 0},
 		{"where the old ones are gone they are started again", []state.Object{web(at(2), blueGreen, backOnce, in(complete), weighs(100, 1, time.Hour)), n1, task("a2", 1, of2), task("b2", 2, of2)},
 			[]string{"1 running", "create web.1@1", "create web.2@1"}, policy.DefaultProgressDeadline},
 	})
@@ -125,7 +136,7 @@ func TestCanary(t *testing.T) {
 		{"all steps may be promoted at once", append(old(2), append(both(1)[1:], ten(at(2), steps, in(waiting), weighs(10, 0, time.Hour), promoted(9)))...),
 			[]string{"2 running", "shutdown a", "create web.2@2"}, policy.DefaultProgressDeadline},
 		{"whatever befalls a new task sends it back", append(old(2), task("a", 1), task("a2", 1, of2, crashed(40*time.Second)), r1, statetest.Revision(ten(at(2))), ten(at(2), steps, in(waiting), weighs(10, 0, 0))),
-			[]string{"1 complete", "blame 2", "shutdown a2"}, 0},
+			[]string{"1 complete", "outcome 1", "blame 2", "shutdown a2"}, 0},
 		{"new slots get the old revision from the replicas loop, and a lost new task comes back", append(old(2), task("a", 1), task("a2", 1, of2, stateIs(isLost), notWanted), ten(at(2), steps, in(waiting), weighs(10, 0, 0))),
 			[]string{"create web.1@2"}, 0},
 	})

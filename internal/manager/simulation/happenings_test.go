@@ -115,7 +115,7 @@ func (w *world) happen(h happening) string {
 	case 15, 16:
 		return w.pick(h, func(s *warrenv1.Service) string { return w.scaleService(h, s) })
 	case 17:
-		return w.pick(h, w.goBack)
+		return w.pick(h, func(s *warrenv1.Service) string { return w.goBack(s, h.once(3)) })
 	case 18, 19:
 		return w.pick(h, func(s *warrenv1.Service) string { return halt(s, h.once(3)) })
 	case 20, 21:
@@ -265,15 +265,19 @@ func (w *world) scaleService(h happening, s *warrenv1.Service) string {
 	return words
 }
 
-// goBack goes back to the revision before, as the API would.
-func (w *world) goBack(s *warrenv1.Service) string {
+// goBack goes back to the revision before as the API would, by an update or by a rollback.
+func (w *world) goBack(s *warrenv1.Service, updated bool) string {
 	r := w.store.Snapshot().Revision(s.GetMeta().GetId(), s.GetPreviousRevision())
 	if r == nil {
 		return ""
 	}
 	s.LastRevision = max(s.GetLastRevision(), s.GetRevision())
 	s.Spec.Task, s.Revision, s.PreviousRevision = proto.CloneOf(r.GetTask()), r.GetNumber(), 0
+	s.Reverted = !updated
 	order(s, func(o *warrenv1.RolloutOrders) { o.Paused = false })
+	if updated {
+		return fmt.Sprintf("to what revision %d holds", r.GetNumber())
+	}
 	return fmt.Sprintf("back to revision %d", r.GetNumber())
 }
 

@@ -132,8 +132,7 @@ func checkRollout(s state.Snapshot, service *warrenv1.Service) error {
 }
 
 // checkStrength: where the new task is started first, one that serves is stopped only when another in its slot does, unless its node
-// had to be empty by now. Nothing of this is about slots that are given up, nor about revisions that another has overtaken while two were kept
-// side by side: no connections go there.
+// had to be empty by now; and one that is sent connections only when another in its slot is. Nothing of this is about slots that are given up.
 func checkStrength(s state.Snapshot, before, after *warrenv1.Task) error {
 	service, n := s.Service(after.GetServiceId()), s.Node(after.GetNodeId())
 	if !lifecycle.Wanted(before) || !slot.Serving(before) || after.GetDesired() != warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN || lifecycle.Ended(after.GetStatus().GetState()) {
@@ -143,17 +142,47 @@ func checkStrength(s state.Snapshot, before, after *warrenv1.Task) error {
 	if service.GetSpec().GetGlobal() != nil || slot.StopFirst(service) || deadline != nil && !deadline.AsTime().After(time.Now()) {
 		return nil
 	}
-	if parts := shares.Of(service); parts != nil && !slices.ContainsFunc(parts, func(p *warrenv1.RevisionShare) bool { return p.GetRevision() == after.GetRevision() }) {
-		return nil
-	}
 	of := slot.At(s, after.GetServiceId(), slot.KeyOf(after))
 	if len(of.Live) == 0 || !slot.Serving(of.Live[0]) {
 		return fmt.Errorf("a serving task of revision %d was stopped and no other serves", after.GetRevision())
 	}
+	sent := sentConnections(s, service, after)
+	if sent(after.GetRevision()) && !slices.ContainsFunc(of.Live, func(t *warrenv1.Task) bool { return slot.Serving(t) && sent(t.GetRevision()) }) {
+		return fmt.Errorf("a task of revision %d that is sent connections was stopped and no other in its slot is sent any", after.GetRevision())
+	}
 	return nil
 }
 
-// checkHarm: a bad revision takes no more slots beside tasks that do well than the first batch, and as many as may fail.
+// sentConnections tells of which of a service's revisions serving tasks are sent connections, the one that is being stopped counted in. As nodes
+// have it: revisions with a share; where none of these serves those whose share is 0; and any other only where none of all these does.
+func sentConnections(s state.Snapshot, service *warrenv1.Service, stopped *warrenv1.Task) func(revision uint64) bool {
+	parts := shares.Of(service)
+	if parts == nil {
+		return func(uint64) bool { return true }
+	}
+	rank := func(revision uint64) int {
+		for _, p := range parts {
+			switch {
+			case p.GetRevision() != revision:
+			case p.GetPercent() > 0:
+				return 0
+			default:
+				return 1
+			}
+		}
+		return 2
+	}
+	best := rank(stopped.GetRevision())
+	for t := range s.TasksByService(service.GetMeta().GetId()) {
+		if lifecycle.Wanted(t) && slot.Serving(t) {
+			best = min(best, rank(t.GetRevision()))
+		}
+	}
+	return func(revision uint64) bool { return rank(revision) == best }
+}
+
+// checkHarm: a bad revision takes no more slots beside tasks that do well than the first batch, and as many as may fail. Slots whose old task
+// has to leave its node are not counted: where the first batch was found good they are updated as they move.
 func checkHarm(s state.Snapshot, service *warrenv1.Service) error {
 	p := policy.Of(service)
 	r := service.GetRollout()
@@ -169,7 +198,9 @@ func checkHarm(s state.Snapshot, service *warrenv1.Service) error {
 		}
 		revisions := map[bool]bool{}
 		for _, t := range of.Live {
-			revisions[t.GetRevision() == r.GetTo()] = true
+			if old := t.GetRevision() != r.GetTo(); !old || !moves(s, t) {
+				revisions[old] = true
+			}
 		}
 		if len(revisions) == 2 {
 			taken++
@@ -179,6 +210,11 @@ func checkHarm(s state.Snapshot, service *warrenv1.Service) error {
 		return fmt.Errorf("the bad revision %d has come to %d slots where %d are allowed", r.GetTo(), taken, allowed)
 	}
 	return nil
+}
+
+// moves tells whether a task has to leave its node, whatever its revision.
+func moves(s state.Snapshot, t *warrenv1.Task) bool {
+	return t.GetDisplaced() || s.Node(t.GetNodeId()).GetSpec().GetAvailability() == warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN
 }
 
 // checkStep: a task only ever moves on, what is wanted of it only down, and it is never moved.

@@ -242,7 +242,7 @@ func (w *world) change(id string, edit func(*warrenv1.Service)) {
 			changed.WrittenAt = 0
 			if changed.GetRevision() == s.GetRevision() && !proto.Equal(changed.GetSpec().GetTask(), s.GetSpec().GetTask()) {
 				changed.Revision = max(s.GetLastRevision(), s.GetRevision()) + 1
-				changed.LastRevision, changed.PreviousRevision = changed.Revision, s.GetRevision()
+				changed.LastRevision, changed.PreviousRevision, changed.Reverted = changed.Revision, s.GetRevision(), false
 				transaction.Create(statetest.Revision(proto.CloneOf(changed)))
 			}
 		})

@@ -25,6 +25,20 @@ func (s Snapshot) Cluster() *warrenv1.Cluster {
 	return nil
 }
 
+// Hostname returns what a node's machine calls itself, also of one that was removed for as long as that is remembered; empty where
+// it is not known.
+func (s Snapshot) Hostname(node string) string {
+	if n := s.Node(node); n != nil {
+		return n.GetFacts().GetHostname()
+	}
+	for _, gone := range s.Authority().GetRemoved() {
+		if gone.GetName() == node {
+			return gone.GetHostname()
+		}
+	}
+	return ""
+}
+
 // Authority returns the certificate authority, nil before there is a cluster.
 func (s Snapshot) Authority() *statev1.Authority {
 	for a := range s.tables.authority.byID("") {

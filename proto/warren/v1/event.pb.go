@@ -103,7 +103,9 @@ type Event struct {
 	// The node that it is about: itself, or where the task is.
 	NodeId string `protobuf:"bytes,10,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// Its hostname.
-	NodeName      string `protobuf:"bytes,11,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	NodeName string `protobuf:"bytes,11,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// Of a task: the attempt that it was at then, from 1; 0 before the first.
+	Attempt       uint32 `protobuf:"varint,12,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +215,13 @@ func (x *Event) GetNodeName() string {
 		return x.NodeName
 	}
 	return ""
+}
+
+func (x *Event) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 type WatchEventsRequest struct {
@@ -383,7 +392,7 @@ var File_warren_v1_event_proto protoreflect.FileDescriptor
 
 const file_warren_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15warren/v1/event.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\"\xd2\x02\n" +
+	"\x15warren/v1/event.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\"\xec\x02\n" +
 	"\x05Event\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12.\n" +
@@ -398,7 +407,8 @@ const file_warren_v1_event_proto_rawDesc = "" +
 	"service_id\x18\t \x01(\tR\tserviceId\x12\x17\n" +
 	"\anode_id\x18\n" +
 	" \x01(\tR\x06nodeId\x12\x1b\n" +
-	"\tnode_name\x18\v \x01(\tR\bnodeName\"\x97\x03\n" +
+	"\tnode_name\x18\v \x01(\tR\bnodeName\x12\x18\n" +
+	"\aattempt\x18\f \x01(\rR\aattempt\"\x97\x03\n" +
 	"\x12WatchEventsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\aobjects\x18\x02 \x03(\x0e2\x16.warren.v1.EventObjectR\aobjects\x12\x1b\n" +

@@ -436,7 +436,10 @@ type Service struct {
 	// What users have ordered of rollouts; the API alone writes it.
 	Orders *RolloutOrders `protobuf:"bytes,10,opt,name=orders,proto3" json:"orders,omitempty"`
 	// Who wrote the spec last: a user's name.
-	WrittenBy     string `protobuf:"bytes,11,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
+	WrittenBy string `protobuf:"bytes,11,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
+	// The current revision was gone back to, by RollBackService or by a rollout that failed: the policy for rollbacks holds on the way there. An update to
+	// what a kept revision holds is none.
+	Reverted      bool `protobuf:"varint,12,opt,name=reverted,proto3" json:"reverted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -546,6 +549,13 @@ func (x *Service) GetWrittenBy() string {
 		return x.WrittenBy
 	}
 	return ""
+}
+
+func (x *Service) GetReverted() bool {
+	if x != nil {
+		return x.Reverted
+	}
+	return false
 }
 
 // Rollout is the replacement of a service's tasks by those of another revision.
@@ -1615,7 +1625,9 @@ type Revision struct {
 	// Who wrote it: a user's name.
 	WrittenBy string `protobuf:"bytes,6,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
 	// A rollout to it failed, and why; a rollback passes over it.
-	Failure       string `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
+	Failure string `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
+	// How the latest rollout to it has ended; unset before one has.
+	Outcome       *RolloutOutcome `protobuf:"bytes,8,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1699,6 +1711,85 @@ func (x *Revision) GetFailure() string {
 	return ""
 }
 
+func (x *Revision) GetOutcome() *RolloutOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+// RolloutOutcome is how a rollout has ended.
+type RolloutOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Complete or abandoned.
+	State RolloutState `protobuf:"varint,1,opt,name=state,proto3,enum=warren.v1.RolloutState" json:"state,omitempty"`
+	// Why, in words.
+	Message string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	At      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	// It went back to the revision.
+	Rollback      bool `protobuf:"varint,4,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutOutcome) Reset() {
+	*x = RolloutOutcome{}
+	mi := &file_warren_v1_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutOutcome) ProtoMessage() {}
+
+func (x *RolloutOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutOutcome.ProtoReflect.Descriptor instead.
+func (*RolloutOutcome) Descriptor() ([]byte, []int) {
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RolloutOutcome) GetState() RolloutState {
+	if x != nil {
+		return x.State
+	}
+	return RolloutState_ROLLOUT_STATE_UNSPECIFIED
+}
+
+func (x *RolloutOutcome) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *RolloutOutcome) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *RolloutOutcome) GetRollback() bool {
+	if x != nil {
+		return x.Rollback
+	}
+	return false
+}
+
 // ServiceProgress is what a service's tasks are at, counted by the manager.
 type ServiceProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1710,7 +1801,7 @@ type ServiceProgress struct {
 	Updated uint32 `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
 	// Tasks that have not ended and are not wanted any more.
 	Stopping uint32 `protobuf:"varint,4,opt,name=stopping,proto3" json:"stopping,omitempty"`
-	// desired == running == updated, all of these take connections, and nothing is stopping.
+	// desired == running == updated, all of these take connections and may stay where they are, and nothing is on its way or stopping.
 	Converged bool `protobuf:"varint,5,opt,name=converged,proto3" json:"converged,omitempty"`
 	// The latest reason why it is not, in words: what the scheduler or a node said last.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1729,7 +1820,7 @@ type ServiceProgress struct {
 
 func (x *ServiceProgress) Reset() {
 	*x = ServiceProgress{}
-	mi := &file_warren_v1_service_proto_msgTypes[15]
+	mi := &file_warren_v1_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +1832,7 @@ func (x *ServiceProgress) String() string {
 func (*ServiceProgress) ProtoMessage() {}
 
 func (x *ServiceProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[15]
+	mi := &file_warren_v1_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +1845,7 @@ func (x *ServiceProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceProgress.ProtoReflect.Descriptor instead.
 func (*ServiceProgress) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{15}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ServiceProgress) GetDesired() uint32 {
@@ -1851,7 +1942,7 @@ type SlotProgress struct {
 
 func (x *SlotProgress) Reset() {
 	*x = SlotProgress{}
-	mi := &file_warren_v1_service_proto_msgTypes[16]
+	mi := &file_warren_v1_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +1954,7 @@ func (x *SlotProgress) String() string {
 func (*SlotProgress) ProtoMessage() {}
 
 func (x *SlotProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[16]
+	mi := &file_warren_v1_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +1967,7 @@ func (x *SlotProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotProgress.ProtoReflect.Descriptor instead.
 func (*SlotProgress) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{16}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SlotProgress) GetSlot() uint32 {
@@ -1939,7 +2030,7 @@ type ServiceEntry struct {
 
 func (x *ServiceEntry) Reset() {
 	*x = ServiceEntry{}
-	mi := &file_warren_v1_service_proto_msgTypes[17]
+	mi := &file_warren_v1_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2042,7 @@ func (x *ServiceEntry) String() string {
 func (*ServiceEntry) ProtoMessage() {}
 
 func (x *ServiceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[17]
+	mi := &file_warren_v1_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2055,7 @@ func (x *ServiceEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEntry.ProtoReflect.Descriptor instead.
 func (*ServiceEntry) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{17}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ServiceEntry) GetService() *Service {
@@ -1990,7 +2081,7 @@ type CreateServiceRequest struct {
 
 func (x *CreateServiceRequest) Reset() {
 	*x = CreateServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[18]
+	mi := &file_warren_v1_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2093,7 @@ func (x *CreateServiceRequest) String() string {
 func (*CreateServiceRequest) ProtoMessage() {}
 
 func (x *CreateServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[18]
+	mi := &file_warren_v1_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2106,7 @@ func (x *CreateServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceRequest.ProtoReflect.Descriptor instead.
 func (*CreateServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{18}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateServiceRequest) GetSpec() *ServiceSpec {
@@ -2036,7 +2127,7 @@ type CreateServiceResponse struct {
 
 func (x *CreateServiceResponse) Reset() {
 	*x = CreateServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[19]
+	mi := &file_warren_v1_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2139,7 @@ func (x *CreateServiceResponse) String() string {
 func (*CreateServiceResponse) ProtoMessage() {}
 
 func (x *CreateServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[19]
+	mi := &file_warren_v1_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2152,7 @@ func (x *CreateServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceResponse.ProtoReflect.Descriptor instead.
 func (*CreateServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{19}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateServiceResponse) GetService() *Service {
@@ -2090,7 +2181,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[20]
+	mi := &file_warren_v1_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2193,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[20]
+	mi := &file_warren_v1_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2206,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{20}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListServicesRequest) GetPageSize() uint32 {
@@ -2143,7 +2234,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[21]
+	mi := &file_warren_v1_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2246,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[21]
+	mi := &file_warren_v1_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2259,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListServicesResponse) GetServices() []*ServiceEntry {
@@ -2195,7 +2286,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[22]
+	mi := &file_warren_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2298,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[22]
+	mi := &file_warren_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2311,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetServiceRequest) GetRef() string {
@@ -2239,7 +2330,7 @@ type GetServiceResponse struct {
 
 func (x *GetServiceResponse) Reset() {
 	*x = GetServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[23]
+	mi := &file_warren_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2342,7 @@ func (x *GetServiceResponse) String() string {
 func (*GetServiceResponse) ProtoMessage() {}
 
 func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[23]
+	mi := &file_warren_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2355,7 @@ func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceResponse.ProtoReflect.Descriptor instead.
 func (*GetServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetServiceResponse) GetEntry() *ServiceEntry {
@@ -2289,7 +2380,7 @@ type UpdateServiceRequest struct {
 
 func (x *UpdateServiceRequest) Reset() {
 	*x = UpdateServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[24]
+	mi := &file_warren_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2392,7 @@ func (x *UpdateServiceRequest) String() string {
 func (*UpdateServiceRequest) ProtoMessage() {}
 
 func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[24]
+	mi := &file_warren_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2405,7 @@ func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceRequest.ProtoReflect.Descriptor instead.
 func (*UpdateServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateServiceRequest) GetRef() string {
@@ -2357,7 +2448,7 @@ type UpdateServiceResponse struct {
 
 func (x *UpdateServiceResponse) Reset() {
 	*x = UpdateServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[25]
+	mi := &file_warren_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2460,7 @@ func (x *UpdateServiceResponse) String() string {
 func (*UpdateServiceResponse) ProtoMessage() {}
 
 func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[25]
+	mi := &file_warren_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2473,7 @@ func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceResponse.ProtoReflect.Descriptor instead.
 func (*UpdateServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateServiceResponse) GetService() *Service {
@@ -2420,7 +2511,7 @@ type ServicePlan struct {
 
 func (x *ServicePlan) Reset() {
 	*x = ServicePlan{}
-	mi := &file_warren_v1_service_proto_msgTypes[26]
+	mi := &file_warren_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2523,7 @@ func (x *ServicePlan) String() string {
 func (*ServicePlan) ProtoMessage() {}
 
 func (x *ServicePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[26]
+	mi := &file_warren_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2536,7 @@ func (x *ServicePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicePlan.ProtoReflect.Descriptor instead.
 func (*ServicePlan) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ServicePlan) GetVersion() uint64 {
@@ -2491,7 +2582,7 @@ type PlannedTask struct {
 
 func (x *PlannedTask) Reset() {
 	*x = PlannedTask{}
-	mi := &file_warren_v1_service_proto_msgTypes[27]
+	mi := &file_warren_v1_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2594,7 @@ func (x *PlannedTask) String() string {
 func (*PlannedTask) ProtoMessage() {}
 
 func (x *PlannedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[27]
+	mi := &file_warren_v1_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2607,7 @@ func (x *PlannedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedTask.ProtoReflect.Descriptor instead.
 func (*PlannedTask) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PlannedTask) GetSlot() uint32 {
@@ -2586,7 +2677,7 @@ type RollBackServiceRequest struct {
 
 func (x *RollBackServiceRequest) Reset() {
 	*x = RollBackServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[28]
+	mi := &file_warren_v1_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2689,7 @@ func (x *RollBackServiceRequest) String() string {
 func (*RollBackServiceRequest) ProtoMessage() {}
 
 func (x *RollBackServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[28]
+	mi := &file_warren_v1_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2702,7 @@ func (x *RollBackServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackServiceRequest.ProtoReflect.Descriptor instead.
 func (*RollBackServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RollBackServiceRequest) GetRef() string {
@@ -2637,7 +2728,7 @@ type RollBackServiceResponse struct {
 
 func (x *RollBackServiceResponse) Reset() {
 	*x = RollBackServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[29]
+	mi := &file_warren_v1_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2740,7 @@ func (x *RollBackServiceResponse) String() string {
 func (*RollBackServiceResponse) ProtoMessage() {}
 
 func (x *RollBackServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[29]
+	mi := &file_warren_v1_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2753,7 @@ func (x *RollBackServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackServiceResponse.ProtoReflect.Descriptor instead.
 func (*RollBackServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RollBackServiceResponse) GetService() *Service {
@@ -2681,7 +2772,7 @@ type ListRevisionsRequest struct {
 
 func (x *ListRevisionsRequest) Reset() {
 	*x = ListRevisionsRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[30]
+	mi := &file_warren_v1_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2784,7 @@ func (x *ListRevisionsRequest) String() string {
 func (*ListRevisionsRequest) ProtoMessage() {}
 
 func (x *ListRevisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[30]
+	mi := &file_warren_v1_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2797,7 @@ func (x *ListRevisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevisionsRequest.ProtoReflect.Descriptor instead.
 func (*ListRevisionsRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListRevisionsRequest) GetRef() string {
@@ -2725,7 +2816,7 @@ type ListRevisionsResponse struct {
 
 func (x *ListRevisionsResponse) Reset() {
 	*x = ListRevisionsResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[31]
+	mi := &file_warren_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +2828,7 @@ func (x *ListRevisionsResponse) String() string {
 func (*ListRevisionsResponse) ProtoMessage() {}
 
 func (x *ListRevisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[31]
+	mi := &file_warren_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2841,7 @@ func (x *ListRevisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevisionsResponse.ProtoReflect.Descriptor instead.
 func (*ListRevisionsResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListRevisionsResponse) GetRevisions() []*RevisionEntry {
@@ -2773,7 +2864,7 @@ type RevisionEntry struct {
 
 func (x *RevisionEntry) Reset() {
 	*x = RevisionEntry{}
-	mi := &file_warren_v1_service_proto_msgTypes[32]
+	mi := &file_warren_v1_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +2876,7 @@ func (x *RevisionEntry) String() string {
 func (*RevisionEntry) ProtoMessage() {}
 
 func (x *RevisionEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[32]
+	mi := &file_warren_v1_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +2889,7 @@ func (x *RevisionEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevisionEntry.ProtoReflect.Descriptor instead.
 func (*RevisionEntry) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RevisionEntry) GetRevision() *Revision {
@@ -2831,7 +2922,7 @@ type PauseRolloutRequest struct {
 
 func (x *PauseRolloutRequest) Reset() {
 	*x = PauseRolloutRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[33]
+	mi := &file_warren_v1_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +2934,7 @@ func (x *PauseRolloutRequest) String() string {
 func (*PauseRolloutRequest) ProtoMessage() {}
 
 func (x *PauseRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[33]
+	mi := &file_warren_v1_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +2947,7 @@ func (x *PauseRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRolloutRequest.ProtoReflect.Descriptor instead.
 func (*PauseRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{33}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PauseRolloutRequest) GetRef() string {
@@ -2875,7 +2966,7 @@ type PauseRolloutResponse struct {
 
 func (x *PauseRolloutResponse) Reset() {
 	*x = PauseRolloutResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[34]
+	mi := &file_warren_v1_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2887,7 +2978,7 @@ func (x *PauseRolloutResponse) String() string {
 func (*PauseRolloutResponse) ProtoMessage() {}
 
 func (x *PauseRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[34]
+	mi := &file_warren_v1_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2900,7 +2991,7 @@ func (x *PauseRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRolloutResponse.ProtoReflect.Descriptor instead.
 func (*PauseRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{34}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PauseRolloutResponse) GetService() *Service {
@@ -2919,7 +3010,7 @@ type ResumeRolloutRequest struct {
 
 func (x *ResumeRolloutRequest) Reset() {
 	*x = ResumeRolloutRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[35]
+	mi := &file_warren_v1_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +3022,7 @@ func (x *ResumeRolloutRequest) String() string {
 func (*ResumeRolloutRequest) ProtoMessage() {}
 
 func (x *ResumeRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[35]
+	mi := &file_warren_v1_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +3035,7 @@ func (x *ResumeRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRolloutRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{35}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ResumeRolloutRequest) GetRef() string {
@@ -2963,7 +3054,7 @@ type ResumeRolloutResponse struct {
 
 func (x *ResumeRolloutResponse) Reset() {
 	*x = ResumeRolloutResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[36]
+	mi := &file_warren_v1_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3066,7 @@ func (x *ResumeRolloutResponse) String() string {
 func (*ResumeRolloutResponse) ProtoMessage() {}
 
 func (x *ResumeRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[36]
+	mi := &file_warren_v1_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3079,7 @@ func (x *ResumeRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRolloutResponse.ProtoReflect.Descriptor instead.
 func (*ResumeRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{36}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ResumeRolloutResponse) GetService() *Service {
@@ -3007,7 +3098,7 @@ type PromoteRolloutRequest struct {
 
 func (x *PromoteRolloutRequest) Reset() {
 	*x = PromoteRolloutRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[37]
+	mi := &file_warren_v1_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3019,7 +3110,7 @@ func (x *PromoteRolloutRequest) String() string {
 func (*PromoteRolloutRequest) ProtoMessage() {}
 
 func (x *PromoteRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[37]
+	mi := &file_warren_v1_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3032,7 +3123,7 @@ func (x *PromoteRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRolloutRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{37}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PromoteRolloutRequest) GetRef() string {
@@ -3051,7 +3142,7 @@ type PromoteRolloutResponse struct {
 
 func (x *PromoteRolloutResponse) Reset() {
 	*x = PromoteRolloutResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[38]
+	mi := &file_warren_v1_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3063,7 +3154,7 @@ func (x *PromoteRolloutResponse) String() string {
 func (*PromoteRolloutResponse) ProtoMessage() {}
 
 func (x *PromoteRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[38]
+	mi := &file_warren_v1_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3076,7 +3167,7 @@ func (x *PromoteRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRolloutResponse.ProtoReflect.Descriptor instead.
 func (*PromoteRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{38}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PromoteRolloutResponse) GetService() *Service {
@@ -3095,7 +3186,7 @@ type RebalanceServiceRequest struct {
 
 func (x *RebalanceServiceRequest) Reset() {
 	*x = RebalanceServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[39]
+	mi := &file_warren_v1_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3107,7 +3198,7 @@ func (x *RebalanceServiceRequest) String() string {
 func (*RebalanceServiceRequest) ProtoMessage() {}
 
 func (x *RebalanceServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[39]
+	mi := &file_warren_v1_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3120,7 +3211,7 @@ func (x *RebalanceServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceServiceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{39}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RebalanceServiceRequest) GetRef() string {
@@ -3141,7 +3232,7 @@ type RebalanceServiceResponse struct {
 
 func (x *RebalanceServiceResponse) Reset() {
 	*x = RebalanceServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[40]
+	mi := &file_warren_v1_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3153,7 +3244,7 @@ func (x *RebalanceServiceResponse) String() string {
 func (*RebalanceServiceResponse) ProtoMessage() {}
 
 func (x *RebalanceServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[40]
+	mi := &file_warren_v1_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3166,7 +3257,7 @@ func (x *RebalanceServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceServiceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{40}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RebalanceServiceResponse) GetService() *Service {
@@ -3193,7 +3284,7 @@ type ScaleServiceRequest struct {
 
 func (x *ScaleServiceRequest) Reset() {
 	*x = ScaleServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[41]
+	mi := &file_warren_v1_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3296,7 @@ func (x *ScaleServiceRequest) String() string {
 func (*ScaleServiceRequest) ProtoMessage() {}
 
 func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[41]
+	mi := &file_warren_v1_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3309,7 @@ func (x *ScaleServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleServiceRequest.ProtoReflect.Descriptor instead.
 func (*ScaleServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{41}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ScaleServiceRequest) GetRef() string {
@@ -3244,7 +3335,7 @@ type ScaleServiceResponse struct {
 
 func (x *ScaleServiceResponse) Reset() {
 	*x = ScaleServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[42]
+	mi := &file_warren_v1_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3256,7 +3347,7 @@ func (x *ScaleServiceResponse) String() string {
 func (*ScaleServiceResponse) ProtoMessage() {}
 
 func (x *ScaleServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[42]
+	mi := &file_warren_v1_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3269,7 +3360,7 @@ func (x *ScaleServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleServiceResponse.ProtoReflect.Descriptor instead.
 func (*ScaleServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{42}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ScaleServiceResponse) GetService() *Service {
@@ -3288,7 +3379,7 @@ type DeleteServiceRequest struct {
 
 func (x *DeleteServiceRequest) Reset() {
 	*x = DeleteServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[43]
+	mi := &file_warren_v1_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3300,7 +3391,7 @@ func (x *DeleteServiceRequest) String() string {
 func (*DeleteServiceRequest) ProtoMessage() {}
 
 func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[43]
+	mi := &file_warren_v1_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3313,7 +3404,7 @@ func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{43}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteServiceRequest) GetRef() string {
@@ -3332,7 +3423,7 @@ type DeleteServiceResponse struct {
 
 func (x *DeleteServiceResponse) Reset() {
 	*x = DeleteServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[44]
+	mi := &file_warren_v1_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3435,7 @@ func (x *DeleteServiceResponse) String() string {
 func (*DeleteServiceResponse) ProtoMessage() {}
 
 func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[44]
+	mi := &file_warren_v1_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3448,7 @@ func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{44}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeleteServiceResponse) GetService() *Service {
@@ -3376,7 +3467,7 @@ type WatchServiceRequest struct {
 
 func (x *WatchServiceRequest) Reset() {
 	*x = WatchServiceRequest{}
-	mi := &file_warren_v1_service_proto_msgTypes[45]
+	mi := &file_warren_v1_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3388,7 +3479,7 @@ func (x *WatchServiceRequest) String() string {
 func (*WatchServiceRequest) ProtoMessage() {}
 
 func (x *WatchServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[45]
+	mi := &file_warren_v1_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3401,7 +3492,7 @@ func (x *WatchServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServiceRequest.ProtoReflect.Descriptor instead.
 func (*WatchServiceRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{45}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WatchServiceRequest) GetRef() string {
@@ -3423,7 +3514,7 @@ type WatchServiceResponse struct {
 
 func (x *WatchServiceResponse) Reset() {
 	*x = WatchServiceResponse{}
-	mi := &file_warren_v1_service_proto_msgTypes[46]
+	mi := &file_warren_v1_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3435,7 +3526,7 @@ func (x *WatchServiceResponse) String() string {
 func (*WatchServiceResponse) ProtoMessage() {}
 
 func (x *WatchServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_service_proto_msgTypes[46]
+	mi := &file_warren_v1_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3448,7 +3539,7 @@ func (x *WatchServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServiceResponse.ProtoReflect.Descriptor instead.
 func (*WatchServiceResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_service_proto_rawDescGZIP(), []int{46}
+	return file_warren_v1_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WatchServiceResponse) GetService() *Service {
@@ -3476,7 +3567,7 @@ var File_warren_v1_service_proto protoreflect.FileDescriptor
 
 const file_warren_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xba\x03\n" +
+	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xd6\x03\n" +
 	"\aService\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ServiceSpecR\x04spec\x12\x1a\n" +
@@ -3491,7 +3582,8 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\x06orders\x18\n" +
 	" \x01(\v2\x18.warren.v1.RolloutOrdersR\x06orders\x12\x1d\n" +
 	"\n" +
-	"written_by\x18\v \x01(\tR\twrittenBy\"\xac\x04\n" +
+	"written_by\x18\v \x01(\tR\twrittenBy\x12\x1a\n" +
+	"\breverted\x18\f \x01(\bR\breverted\"\xac\x04\n" +
 	"\aRollout\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12-\n" +
@@ -3582,7 +3674,7 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"CanaryStep\x12!\n" +
 	"\x06weight\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18d(\x01R\x06weight\x12=\n" +
-	"\x04hold\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\x04hold\"\xeb\x01\n" +
+	"\x04hold\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\x04hold\"\xa0\x02\n" +
 	"\bRevision\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12\x1d\n" +
 	"\n" +
@@ -3592,7 +3684,13 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\fimage_digest\x18\x05 \x01(\tR\vimageDigest\x12\x1d\n" +
 	"\n" +
 	"written_by\x18\x06 \x01(\tR\twrittenBy\x12\x18\n" +
-	"\afailure\x18\a \x01(\tR\afailure\"\xf7\x02\n" +
+	"\afailure\x18\a \x01(\tR\afailure\x123\n" +
+	"\aoutcome\x18\b \x01(\v2\x19.warren.v1.RolloutOutcomeR\aoutcome\"\xa1\x01\n" +
+	"\x0eRolloutOutcome\x12-\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x17.warren.v1.RolloutStateR\x05state\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n" +
+	"\brollback\x18\x04 \x01(\bR\brollback\"\xf7\x02\n" +
 	"\x0fServiceProgress\x12\x18\n" +
 	"\adesired\x18\x01 \x01(\rR\adesired\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\rR\arunning\x12\x18\n" +
@@ -3797,7 +3895,7 @@ func file_warren_v1_service_proto_rawDescGZIP() []byte {
 }
 
 var file_warren_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_warren_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_warren_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_warren_v1_service_proto_goTypes = []any{
 	(RolloutState)(0),                // 0: warren.v1.RolloutState
 	(NodeLossAction)(0),              // 1: warren.v1.NodeLossAction
@@ -3821,65 +3919,66 @@ var file_warren_v1_service_proto_goTypes = []any{
 	(*UpdatePolicy)(nil),             // 19: warren.v1.UpdatePolicy
 	(*CanaryStep)(nil),               // 20: warren.v1.CanaryStep
 	(*Revision)(nil),                 // 21: warren.v1.Revision
-	(*ServiceProgress)(nil),          // 22: warren.v1.ServiceProgress
-	(*SlotProgress)(nil),             // 23: warren.v1.SlotProgress
-	(*ServiceEntry)(nil),             // 24: warren.v1.ServiceEntry
-	(*CreateServiceRequest)(nil),     // 25: warren.v1.CreateServiceRequest
-	(*CreateServiceResponse)(nil),    // 26: warren.v1.CreateServiceResponse
-	(*ListServicesRequest)(nil),      // 27: warren.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),     // 28: warren.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),        // 29: warren.v1.GetServiceRequest
-	(*GetServiceResponse)(nil),       // 30: warren.v1.GetServiceResponse
-	(*UpdateServiceRequest)(nil),     // 31: warren.v1.UpdateServiceRequest
-	(*UpdateServiceResponse)(nil),    // 32: warren.v1.UpdateServiceResponse
-	(*ServicePlan)(nil),              // 33: warren.v1.ServicePlan
-	(*PlannedTask)(nil),              // 34: warren.v1.PlannedTask
-	(*RollBackServiceRequest)(nil),   // 35: warren.v1.RollBackServiceRequest
-	(*RollBackServiceResponse)(nil),  // 36: warren.v1.RollBackServiceResponse
-	(*ListRevisionsRequest)(nil),     // 37: warren.v1.ListRevisionsRequest
-	(*ListRevisionsResponse)(nil),    // 38: warren.v1.ListRevisionsResponse
-	(*RevisionEntry)(nil),            // 39: warren.v1.RevisionEntry
-	(*PauseRolloutRequest)(nil),      // 40: warren.v1.PauseRolloutRequest
-	(*PauseRolloutResponse)(nil),     // 41: warren.v1.PauseRolloutResponse
-	(*ResumeRolloutRequest)(nil),     // 42: warren.v1.ResumeRolloutRequest
-	(*ResumeRolloutResponse)(nil),    // 43: warren.v1.ResumeRolloutResponse
-	(*PromoteRolloutRequest)(nil),    // 44: warren.v1.PromoteRolloutRequest
-	(*PromoteRolloutResponse)(nil),   // 45: warren.v1.PromoteRolloutResponse
-	(*RebalanceServiceRequest)(nil),  // 46: warren.v1.RebalanceServiceRequest
-	(*RebalanceServiceResponse)(nil), // 47: warren.v1.RebalanceServiceResponse
-	(*ScaleServiceRequest)(nil),      // 48: warren.v1.ScaleServiceRequest
-	(*ScaleServiceResponse)(nil),     // 49: warren.v1.ScaleServiceResponse
-	(*DeleteServiceRequest)(nil),     // 50: warren.v1.DeleteServiceRequest
-	(*DeleteServiceResponse)(nil),    // 51: warren.v1.DeleteServiceResponse
-	(*WatchServiceRequest)(nil),      // 52: warren.v1.WatchServiceRequest
-	(*WatchServiceResponse)(nil),     // 53: warren.v1.WatchServiceResponse
-	nil,                              // 54: warren.v1.ServiceSpec.LabelsEntry
-	(*Meta)(nil),                     // 55: warren.v1.Meta
-	(*timestamppb.Timestamp)(nil),    // 56: google.protobuf.Timestamp
-	(Protocol)(0),                    // 57: warren.v1.Protocol
-	(*TaskSpec)(nil),                 // 58: warren.v1.TaskSpec
-	(*durationpb.Duration)(nil),      // 59: google.protobuf.Duration
-	(*PortSpec)(nil),                 // 60: warren.v1.PortSpec
-	(TaskState)(0),                   // 61: warren.v1.TaskState
+	(*RolloutOutcome)(nil),           // 22: warren.v1.RolloutOutcome
+	(*ServiceProgress)(nil),          // 23: warren.v1.ServiceProgress
+	(*SlotProgress)(nil),             // 24: warren.v1.SlotProgress
+	(*ServiceEntry)(nil),             // 25: warren.v1.ServiceEntry
+	(*CreateServiceRequest)(nil),     // 26: warren.v1.CreateServiceRequest
+	(*CreateServiceResponse)(nil),    // 27: warren.v1.CreateServiceResponse
+	(*ListServicesRequest)(nil),      // 28: warren.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),     // 29: warren.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),        // 30: warren.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),       // 31: warren.v1.GetServiceResponse
+	(*UpdateServiceRequest)(nil),     // 32: warren.v1.UpdateServiceRequest
+	(*UpdateServiceResponse)(nil),    // 33: warren.v1.UpdateServiceResponse
+	(*ServicePlan)(nil),              // 34: warren.v1.ServicePlan
+	(*PlannedTask)(nil),              // 35: warren.v1.PlannedTask
+	(*RollBackServiceRequest)(nil),   // 36: warren.v1.RollBackServiceRequest
+	(*RollBackServiceResponse)(nil),  // 37: warren.v1.RollBackServiceResponse
+	(*ListRevisionsRequest)(nil),     // 38: warren.v1.ListRevisionsRequest
+	(*ListRevisionsResponse)(nil),    // 39: warren.v1.ListRevisionsResponse
+	(*RevisionEntry)(nil),            // 40: warren.v1.RevisionEntry
+	(*PauseRolloutRequest)(nil),      // 41: warren.v1.PauseRolloutRequest
+	(*PauseRolloutResponse)(nil),     // 42: warren.v1.PauseRolloutResponse
+	(*ResumeRolloutRequest)(nil),     // 43: warren.v1.ResumeRolloutRequest
+	(*ResumeRolloutResponse)(nil),    // 44: warren.v1.ResumeRolloutResponse
+	(*PromoteRolloutRequest)(nil),    // 45: warren.v1.PromoteRolloutRequest
+	(*PromoteRolloutResponse)(nil),   // 46: warren.v1.PromoteRolloutResponse
+	(*RebalanceServiceRequest)(nil),  // 47: warren.v1.RebalanceServiceRequest
+	(*RebalanceServiceResponse)(nil), // 48: warren.v1.RebalanceServiceResponse
+	(*ScaleServiceRequest)(nil),      // 49: warren.v1.ScaleServiceRequest
+	(*ScaleServiceResponse)(nil),     // 50: warren.v1.ScaleServiceResponse
+	(*DeleteServiceRequest)(nil),     // 51: warren.v1.DeleteServiceRequest
+	(*DeleteServiceResponse)(nil),    // 52: warren.v1.DeleteServiceResponse
+	(*WatchServiceRequest)(nil),      // 53: warren.v1.WatchServiceRequest
+	(*WatchServiceResponse)(nil),     // 54: warren.v1.WatchServiceResponse
+	nil,                              // 55: warren.v1.ServiceSpec.LabelsEntry
+	(*Meta)(nil),                     // 56: warren.v1.Meta
+	(*timestamppb.Timestamp)(nil),    // 57: google.protobuf.Timestamp
+	(Protocol)(0),                    // 58: warren.v1.Protocol
+	(*TaskSpec)(nil),                 // 59: warren.v1.TaskSpec
+	(*durationpb.Duration)(nil),      // 60: google.protobuf.Duration
+	(*PortSpec)(nil),                 // 61: warren.v1.PortSpec
+	(TaskState)(0),                   // 62: warren.v1.TaskState
 }
 var file_warren_v1_service_proto_depIdxs = []int32{
-	55, // 0: warren.v1.Service.meta:type_name -> warren.v1.Meta
+	56, // 0: warren.v1.Service.meta:type_name -> warren.v1.Meta
 	12, // 1: warren.v1.Service.spec:type_name -> warren.v1.ServiceSpec
 	10, // 2: warren.v1.Service.endpoint:type_name -> warren.v1.ServiceEndpoint
 	8,  // 3: warren.v1.Service.rollout:type_name -> warren.v1.Rollout
 	9,  // 4: warren.v1.Service.orders:type_name -> warren.v1.RolloutOrders
 	0,  // 5: warren.v1.Rollout.state:type_name -> warren.v1.RolloutState
-	56, // 6: warren.v1.Rollout.started_at:type_name -> google.protobuf.Timestamp
-	56, // 7: warren.v1.Rollout.since:type_name -> google.protobuf.Timestamp
-	56, // 8: warren.v1.Rollout.advanced_at:type_name -> google.protobuf.Timestamp
-	56, // 9: warren.v1.Rollout.step_since:type_name -> google.protobuf.Timestamp
-	56, // 10: warren.v1.Rollout.keep_until:type_name -> google.protobuf.Timestamp
+	57, // 6: warren.v1.Rollout.started_at:type_name -> google.protobuf.Timestamp
+	57, // 7: warren.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	57, // 8: warren.v1.Rollout.advanced_at:type_name -> google.protobuf.Timestamp
+	57, // 9: warren.v1.Rollout.step_since:type_name -> google.protobuf.Timestamp
+	57, // 10: warren.v1.Rollout.keep_until:type_name -> google.protobuf.Timestamp
 	11, // 11: warren.v1.ServiceEndpoint.ports:type_name -> warren.v1.PublishedPort
-	57, // 12: warren.v1.PublishedPort.protocol:type_name -> warren.v1.Protocol
-	54, // 13: warren.v1.ServiceSpec.labels:type_name -> warren.v1.ServiceSpec.LabelsEntry
+	58, // 12: warren.v1.PublishedPort.protocol:type_name -> warren.v1.Protocol
+	55, // 13: warren.v1.ServiceSpec.labels:type_name -> warren.v1.ServiceSpec.LabelsEntry
 	16, // 14: warren.v1.ServiceSpec.replicated:type_name -> warren.v1.ReplicatedMode
 	17, // 15: warren.v1.ServiceSpec.global:type_name -> warren.v1.GlobalMode
-	58, // 16: warren.v1.ServiceSpec.task:type_name -> warren.v1.TaskSpec
+	59, // 16: warren.v1.ServiceSpec.task:type_name -> warren.v1.TaskSpec
 	18, // 17: warren.v1.ServiceSpec.placement:type_name -> warren.v1.Placement
 	19, // 18: warren.v1.ServiceSpec.update:type_name -> warren.v1.UpdatePolicy
 	14, // 19: warren.v1.ServiceSpec.networks:type_name -> warren.v1.NetworkAttachment
@@ -3887,76 +3986,79 @@ var file_warren_v1_service_proto_depIdxs = []int32{
 	19, // 21: warren.v1.ServiceSpec.rollback:type_name -> warren.v1.UpdatePolicy
 	13, // 22: warren.v1.ServiceSpec.node_loss:type_name -> warren.v1.NodeLossPolicy
 	1,  // 23: warren.v1.NodeLossPolicy.action:type_name -> warren.v1.NodeLossAction
-	59, // 24: warren.v1.NodeLossPolicy.wait:type_name -> google.protobuf.Duration
+	60, // 24: warren.v1.NodeLossPolicy.wait:type_name -> google.protobuf.Duration
 	2,  // 25: warren.v1.EndpointSpec.mode:type_name -> warren.v1.EndpointMode
-	60, // 26: warren.v1.EndpointSpec.ports:type_name -> warren.v1.PortSpec
-	59, // 27: warren.v1.UpdatePolicy.delay:type_name -> google.protobuf.Duration
+	61, // 26: warren.v1.EndpointSpec.ports:type_name -> warren.v1.PortSpec
+	60, // 27: warren.v1.UpdatePolicy.delay:type_name -> google.protobuf.Duration
 	5,  // 28: warren.v1.UpdatePolicy.order:type_name -> warren.v1.UpdateOrder
-	59, // 29: warren.v1.UpdatePolicy.monitor:type_name -> google.protobuf.Duration
+	60, // 29: warren.v1.UpdatePolicy.monitor:type_name -> google.protobuf.Duration
 	3,  // 30: warren.v1.UpdatePolicy.failure_action:type_name -> warren.v1.FailureAction
-	59, // 31: warren.v1.UpdatePolicy.progress_deadline:type_name -> google.protobuf.Duration
+	60, // 31: warren.v1.UpdatePolicy.progress_deadline:type_name -> google.protobuf.Duration
 	4,  // 32: warren.v1.UpdatePolicy.strategy:type_name -> warren.v1.RolloutStrategy
 	20, // 33: warren.v1.UpdatePolicy.canary:type_name -> warren.v1.CanaryStep
-	59, // 34: warren.v1.UpdatePolicy.keep:type_name -> google.protobuf.Duration
-	59, // 35: warren.v1.CanaryStep.hold:type_name -> google.protobuf.Duration
-	55, // 36: warren.v1.Revision.meta:type_name -> warren.v1.Meta
-	58, // 37: warren.v1.Revision.task:type_name -> warren.v1.TaskSpec
-	56, // 38: warren.v1.ServiceProgress.reason_at:type_name -> google.protobuf.Timestamp
-	23, // 39: warren.v1.ServiceProgress.slots:type_name -> warren.v1.SlotProgress
-	61, // 40: warren.v1.SlotProgress.state:type_name -> warren.v1.TaskState
-	7,  // 41: warren.v1.ServiceEntry.service:type_name -> warren.v1.Service
-	22, // 42: warren.v1.ServiceEntry.progress:type_name -> warren.v1.ServiceProgress
-	12, // 43: warren.v1.CreateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
-	7,  // 44: warren.v1.CreateServiceResponse.service:type_name -> warren.v1.Service
-	24, // 45: warren.v1.ListServicesResponse.services:type_name -> warren.v1.ServiceEntry
-	24, // 46: warren.v1.GetServiceResponse.entry:type_name -> warren.v1.ServiceEntry
-	12, // 47: warren.v1.UpdateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
-	7,  // 48: warren.v1.UpdateServiceResponse.service:type_name -> warren.v1.Service
-	33, // 49: warren.v1.UpdateServiceResponse.plan:type_name -> warren.v1.ServicePlan
-	34, // 50: warren.v1.ServicePlan.tasks:type_name -> warren.v1.PlannedTask
-	6,  // 51: warren.v1.PlannedTask.action:type_name -> warren.v1.PlannedAction
-	7,  // 52: warren.v1.RollBackServiceResponse.service:type_name -> warren.v1.Service
-	39, // 53: warren.v1.ListRevisionsResponse.revisions:type_name -> warren.v1.RevisionEntry
-	21, // 54: warren.v1.RevisionEntry.revision:type_name -> warren.v1.Revision
-	7,  // 55: warren.v1.PauseRolloutResponse.service:type_name -> warren.v1.Service
-	7,  // 56: warren.v1.ResumeRolloutResponse.service:type_name -> warren.v1.Service
-	7,  // 57: warren.v1.PromoteRolloutResponse.service:type_name -> warren.v1.Service
-	7,  // 58: warren.v1.RebalanceServiceResponse.service:type_name -> warren.v1.Service
-	7,  // 59: warren.v1.ScaleServiceResponse.service:type_name -> warren.v1.Service
-	7,  // 60: warren.v1.DeleteServiceResponse.service:type_name -> warren.v1.Service
-	7,  // 61: warren.v1.WatchServiceResponse.service:type_name -> warren.v1.Service
-	22, // 62: warren.v1.WatchServiceResponse.progress:type_name -> warren.v1.ServiceProgress
-	25, // 63: warren.v1.ServiceService.CreateService:input_type -> warren.v1.CreateServiceRequest
-	27, // 64: warren.v1.ServiceService.ListServices:input_type -> warren.v1.ListServicesRequest
-	29, // 65: warren.v1.ServiceService.GetService:input_type -> warren.v1.GetServiceRequest
-	31, // 66: warren.v1.ServiceService.UpdateService:input_type -> warren.v1.UpdateServiceRequest
-	48, // 67: warren.v1.ServiceService.ScaleService:input_type -> warren.v1.ScaleServiceRequest
-	50, // 68: warren.v1.ServiceService.DeleteService:input_type -> warren.v1.DeleteServiceRequest
-	35, // 69: warren.v1.ServiceService.RollBackService:input_type -> warren.v1.RollBackServiceRequest
-	37, // 70: warren.v1.ServiceService.ListRevisions:input_type -> warren.v1.ListRevisionsRequest
-	40, // 71: warren.v1.ServiceService.PauseRollout:input_type -> warren.v1.PauseRolloutRequest
-	42, // 72: warren.v1.ServiceService.ResumeRollout:input_type -> warren.v1.ResumeRolloutRequest
-	44, // 73: warren.v1.ServiceService.PromoteRollout:input_type -> warren.v1.PromoteRolloutRequest
-	46, // 74: warren.v1.ServiceService.RebalanceService:input_type -> warren.v1.RebalanceServiceRequest
-	52, // 75: warren.v1.ServiceService.WatchService:input_type -> warren.v1.WatchServiceRequest
-	26, // 76: warren.v1.ServiceService.CreateService:output_type -> warren.v1.CreateServiceResponse
-	28, // 77: warren.v1.ServiceService.ListServices:output_type -> warren.v1.ListServicesResponse
-	30, // 78: warren.v1.ServiceService.GetService:output_type -> warren.v1.GetServiceResponse
-	32, // 79: warren.v1.ServiceService.UpdateService:output_type -> warren.v1.UpdateServiceResponse
-	49, // 80: warren.v1.ServiceService.ScaleService:output_type -> warren.v1.ScaleServiceResponse
-	51, // 81: warren.v1.ServiceService.DeleteService:output_type -> warren.v1.DeleteServiceResponse
-	36, // 82: warren.v1.ServiceService.RollBackService:output_type -> warren.v1.RollBackServiceResponse
-	38, // 83: warren.v1.ServiceService.ListRevisions:output_type -> warren.v1.ListRevisionsResponse
-	41, // 84: warren.v1.ServiceService.PauseRollout:output_type -> warren.v1.PauseRolloutResponse
-	43, // 85: warren.v1.ServiceService.ResumeRollout:output_type -> warren.v1.ResumeRolloutResponse
-	45, // 86: warren.v1.ServiceService.PromoteRollout:output_type -> warren.v1.PromoteRolloutResponse
-	47, // 87: warren.v1.ServiceService.RebalanceService:output_type -> warren.v1.RebalanceServiceResponse
-	53, // 88: warren.v1.ServiceService.WatchService:output_type -> warren.v1.WatchServiceResponse
-	76, // [76:89] is the sub-list for method output_type
-	63, // [63:76] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	60, // 34: warren.v1.UpdatePolicy.keep:type_name -> google.protobuf.Duration
+	60, // 35: warren.v1.CanaryStep.hold:type_name -> google.protobuf.Duration
+	56, // 36: warren.v1.Revision.meta:type_name -> warren.v1.Meta
+	59, // 37: warren.v1.Revision.task:type_name -> warren.v1.TaskSpec
+	22, // 38: warren.v1.Revision.outcome:type_name -> warren.v1.RolloutOutcome
+	0,  // 39: warren.v1.RolloutOutcome.state:type_name -> warren.v1.RolloutState
+	57, // 40: warren.v1.RolloutOutcome.at:type_name -> google.protobuf.Timestamp
+	57, // 41: warren.v1.ServiceProgress.reason_at:type_name -> google.protobuf.Timestamp
+	24, // 42: warren.v1.ServiceProgress.slots:type_name -> warren.v1.SlotProgress
+	62, // 43: warren.v1.SlotProgress.state:type_name -> warren.v1.TaskState
+	7,  // 44: warren.v1.ServiceEntry.service:type_name -> warren.v1.Service
+	23, // 45: warren.v1.ServiceEntry.progress:type_name -> warren.v1.ServiceProgress
+	12, // 46: warren.v1.CreateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
+	7,  // 47: warren.v1.CreateServiceResponse.service:type_name -> warren.v1.Service
+	25, // 48: warren.v1.ListServicesResponse.services:type_name -> warren.v1.ServiceEntry
+	25, // 49: warren.v1.GetServiceResponse.entry:type_name -> warren.v1.ServiceEntry
+	12, // 50: warren.v1.UpdateServiceRequest.spec:type_name -> warren.v1.ServiceSpec
+	7,  // 51: warren.v1.UpdateServiceResponse.service:type_name -> warren.v1.Service
+	34, // 52: warren.v1.UpdateServiceResponse.plan:type_name -> warren.v1.ServicePlan
+	35, // 53: warren.v1.ServicePlan.tasks:type_name -> warren.v1.PlannedTask
+	6,  // 54: warren.v1.PlannedTask.action:type_name -> warren.v1.PlannedAction
+	7,  // 55: warren.v1.RollBackServiceResponse.service:type_name -> warren.v1.Service
+	40, // 56: warren.v1.ListRevisionsResponse.revisions:type_name -> warren.v1.RevisionEntry
+	21, // 57: warren.v1.RevisionEntry.revision:type_name -> warren.v1.Revision
+	7,  // 58: warren.v1.PauseRolloutResponse.service:type_name -> warren.v1.Service
+	7,  // 59: warren.v1.ResumeRolloutResponse.service:type_name -> warren.v1.Service
+	7,  // 60: warren.v1.PromoteRolloutResponse.service:type_name -> warren.v1.Service
+	7,  // 61: warren.v1.RebalanceServiceResponse.service:type_name -> warren.v1.Service
+	7,  // 62: warren.v1.ScaleServiceResponse.service:type_name -> warren.v1.Service
+	7,  // 63: warren.v1.DeleteServiceResponse.service:type_name -> warren.v1.Service
+	7,  // 64: warren.v1.WatchServiceResponse.service:type_name -> warren.v1.Service
+	23, // 65: warren.v1.WatchServiceResponse.progress:type_name -> warren.v1.ServiceProgress
+	26, // 66: warren.v1.ServiceService.CreateService:input_type -> warren.v1.CreateServiceRequest
+	28, // 67: warren.v1.ServiceService.ListServices:input_type -> warren.v1.ListServicesRequest
+	30, // 68: warren.v1.ServiceService.GetService:input_type -> warren.v1.GetServiceRequest
+	32, // 69: warren.v1.ServiceService.UpdateService:input_type -> warren.v1.UpdateServiceRequest
+	49, // 70: warren.v1.ServiceService.ScaleService:input_type -> warren.v1.ScaleServiceRequest
+	51, // 71: warren.v1.ServiceService.DeleteService:input_type -> warren.v1.DeleteServiceRequest
+	36, // 72: warren.v1.ServiceService.RollBackService:input_type -> warren.v1.RollBackServiceRequest
+	38, // 73: warren.v1.ServiceService.ListRevisions:input_type -> warren.v1.ListRevisionsRequest
+	41, // 74: warren.v1.ServiceService.PauseRollout:input_type -> warren.v1.PauseRolloutRequest
+	43, // 75: warren.v1.ServiceService.ResumeRollout:input_type -> warren.v1.ResumeRolloutRequest
+	45, // 76: warren.v1.ServiceService.PromoteRollout:input_type -> warren.v1.PromoteRolloutRequest
+	47, // 77: warren.v1.ServiceService.RebalanceService:input_type -> warren.v1.RebalanceServiceRequest
+	53, // 78: warren.v1.ServiceService.WatchService:input_type -> warren.v1.WatchServiceRequest
+	27, // 79: warren.v1.ServiceService.CreateService:output_type -> warren.v1.CreateServiceResponse
+	29, // 80: warren.v1.ServiceService.ListServices:output_type -> warren.v1.ListServicesResponse
+	31, // 81: warren.v1.ServiceService.GetService:output_type -> warren.v1.GetServiceResponse
+	33, // 82: warren.v1.ServiceService.UpdateService:output_type -> warren.v1.UpdateServiceResponse
+	50, // 83: warren.v1.ServiceService.ScaleService:output_type -> warren.v1.ScaleServiceResponse
+	52, // 84: warren.v1.ServiceService.DeleteService:output_type -> warren.v1.DeleteServiceResponse
+	37, // 85: warren.v1.ServiceService.RollBackService:output_type -> warren.v1.RollBackServiceResponse
+	39, // 86: warren.v1.ServiceService.ListRevisions:output_type -> warren.v1.ListRevisionsResponse
+	42, // 87: warren.v1.ServiceService.PauseRollout:output_type -> warren.v1.PauseRolloutResponse
+	44, // 88: warren.v1.ServiceService.ResumeRollout:output_type -> warren.v1.ResumeRolloutResponse
+	46, // 89: warren.v1.ServiceService.PromoteRollout:output_type -> warren.v1.PromoteRolloutResponse
+	48, // 90: warren.v1.ServiceService.RebalanceService:output_type -> warren.v1.RebalanceServiceResponse
+	54, // 91: warren.v1.ServiceService.WatchService:output_type -> warren.v1.WatchServiceResponse
+	79, // [79:92] is the sub-list for method output_type
+	66, // [66:79] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_service_proto_init() }
@@ -3979,7 +4081,7 @@ func file_warren_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_service_proto_rawDesc), len(file_warren_v1_service_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -513,7 +513,9 @@ type Incident struct {
 	Attempt uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Kind    IncidentKind           `protobuf:"varint,3,opt,name=kind,proto3,enum=warren.v1.IncidentKind" json:"kind,omitempty"`
 	// In words, with the last lines of output where there are any; at most 512 bytes.
-	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// When the attempt's program had begun; unset where it had not.
+	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -574,6 +576,13 @@ func (x *Incident) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *Incident) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
 }
 
 // TaskExit is how a program ended.
@@ -976,12 +985,14 @@ const file_warren_v1_task_proto_rawDesc = "" +
 	"\aaddress\x18\v \x01(\tR\aaddress\x12\x18\n" +
 	"\aserving\x18\f \x01(\bR\aserving\x12-\n" +
 	"\x06health\x18\r \x01(\v2\x15.warren.v1.TaskHealthR\x06health\x121\n" +
-	"\tincidents\x18\x0e \x03(\v2\x13.warren.v1.IncidentR\tincidents\"\x97\x01\n" +
+	"\tincidents\x18\x0e \x03(\v2\x13.warren.v1.IncidentR\tincidents\"\xd2\x01\n" +
 	"\bIncident\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12+\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x17.warren.v1.IncidentKindR\x04kind\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\x8a\x01\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x129\n" +
+	"\n" +
+	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"\x8a\x01\n" +
 	"\bTaskExit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x1d\n" +
 	"\n" +
@@ -1084,20 +1095,21 @@ var file_warren_v1_task_proto_depIdxs = []int32{
 	5,  // 8: warren.v1.TaskStatus.incidents:type_name -> warren.v1.Incident
 	13, // 9: warren.v1.Incident.at:type_name -> google.protobuf.Timestamp
 	2,  // 10: warren.v1.Incident.kind:type_name -> warren.v1.IncidentKind
-	13, // 11: warren.v1.TaskExit.at:type_name -> google.protobuf.Timestamp
-	9,  // 12: warren.v1.ListTasksResponse.tasks:type_name -> warren.v1.TaskEntry
-	3,  // 13: warren.v1.TaskEntry.task:type_name -> warren.v1.Task
-	9,  // 14: warren.v1.GetTaskResponse.entry:type_name -> warren.v1.TaskEntry
-	15, // 15: warren.v1.GetTaskResponse.spec:type_name -> warren.v1.TaskSpec
-	7,  // 16: warren.v1.TaskService.ListTasks:input_type -> warren.v1.ListTasksRequest
-	10, // 17: warren.v1.TaskService.GetTask:input_type -> warren.v1.GetTaskRequest
-	8,  // 18: warren.v1.TaskService.ListTasks:output_type -> warren.v1.ListTasksResponse
-	11, // 19: warren.v1.TaskService.GetTask:output_type -> warren.v1.GetTaskResponse
-	18, // [18:20] is the sub-list for method output_type
-	16, // [16:18] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	13, // 11: warren.v1.Incident.started_at:type_name -> google.protobuf.Timestamp
+	13, // 12: warren.v1.TaskExit.at:type_name -> google.protobuf.Timestamp
+	9,  // 13: warren.v1.ListTasksResponse.tasks:type_name -> warren.v1.TaskEntry
+	3,  // 14: warren.v1.TaskEntry.task:type_name -> warren.v1.Task
+	9,  // 15: warren.v1.GetTaskResponse.entry:type_name -> warren.v1.TaskEntry
+	15, // 16: warren.v1.GetTaskResponse.spec:type_name -> warren.v1.TaskSpec
+	7,  // 17: warren.v1.TaskService.ListTasks:input_type -> warren.v1.ListTasksRequest
+	10, // 18: warren.v1.TaskService.GetTask:input_type -> warren.v1.GetTaskRequest
+	8,  // 19: warren.v1.TaskService.ListTasks:output_type -> warren.v1.ListTasksResponse
+	11, // 20: warren.v1.TaskService.GetTask:output_type -> warren.v1.GetTaskResponse
+	19, // [19:21] is the sub-list for method output_type
+	17, // [17:19] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_task_proto_init() }

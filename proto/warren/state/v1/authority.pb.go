@@ -147,7 +147,11 @@ type RemovedMember struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// When the last certificate for it will have expired: then this record is of no use any more.
-	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// Of a node: what its machine called itself, by which people know tasks that were there, and its subnet. Should it run on cut off, its tasks
+	// still have addresses of that, so that it is given to another node only where there is none left.
+	Hostname      string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Subnet        string `protobuf:"bytes,4,opt,name=subnet,proto3" json:"subnet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -194,6 +198,20 @@ func (x *RemovedMember) GetUntil() *timestamppb.Timestamp {
 		return x.Until
 	}
 	return nil
+}
+
+func (x *RemovedMember) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *RemovedMember) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
 }
 
 // JoinToken is what is kept of a join token: enough to know it again.
@@ -282,10 +300,12 @@ const file_warren_state_v1_authority_proto_rawDesc = "" +
 	"\x06bridge\x18\x06 \x01(\fR\x06bridge\x12J\n" +
 	"\x13rotation_started_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x11rotationStartedAt\x12*\n" +
 	"\x11sealed_unlock_key\x18\b \x01(\fR\x0fsealedUnlockKey\x12H\n" +
-	"\x12longer_lived_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10longerLivedUntil\"U\n" +
+	"\x12longer_lived_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10longerLivedUntil\"\x89\x01\n" +
 	"\rRemovedMember\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
-	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x97\x01\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1a\n" +
+	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x16\n" +
+	"\x06subnet\x18\x04 \x01(\tR\x06subnet\"\x97\x01\n" +
 	"\tJoinToken\x12#\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x0f.warren.v1.RoleR\x04role\x12\x16\n" +
 	"\x06serial\x18\x02 \x01(\x04R\x06serial\x12\x12\n" +
