@@ -91,9 +91,10 @@ test-kernel: build bin/gotestsum ## Run what needs a kernel of its own (cgroup v
 		build/test-kernel -run '$(RUN)' -image "$$(./test/kernel/diskimage.sh --path)"
 
 .PHONY: bench
-bench: setup build ## Measure against the budgets (RUN=regexp, LOAD=60s); also writes build/bench.json
+bench: setup build ## Measure against the budgets (RUN=regexp, LOAD=60s, SWARM=1 beside Docker Swarm); also writes build/bench.json
 	@go build -buildvcs=false -o build/bench ./test/bench
-	@$(SUDO) ./build/bench -run '$(RUN)' -json build/bench.json $(if $(LOAD),-load $(LOAD))
+	@$(if $(SWARM),$(SUDO) ./test/bench/swarmroot.sh)
+	@$(SUDO) ./build/bench -run '$(RUN)' -json build/bench.json $(if $(LOAD),-load $(LOAD)) $(if $(SWARM),-swarm "$$(./test/bench/swarmroot.sh --path)")
 
 .PHONY: lint
 lint: bin/buf bin/golangci-lint ## Check format, style, the API's rules and its compatibility, generated code

@@ -1,5 +1,5 @@
 // Command bench measures Warren on this machine, in one run with what it is compared to: the floor,
-// which is containerd driven directly by a small client, and Docker Swarm where dockerd is installed.
+// which is containerd driven directly by a small client, and Docker Swarm where that is asked for.
 //
 // Every benchmark prints rows of a table and adds figures to a flat JSON object of name → number, by
 // which runs are compared over time. Figures that end in _ratio are Warren's over the floor's, pair by pair,
@@ -50,7 +50,13 @@ var benchmarks = []benchmark{
 	{"node_loss", measureNodeLoss},
 	{"drain", measureDrain},
 	{"probe", measureProbes},
-	{"swarm", measureSwarm},
+	{"swarm_start", onSwarm(measureSwarmStart)},
+	{"swarm_crash", onSwarm(measureSwarmCrash)},
+	{"swarm_rollout_50", onSwarm(measureSwarmRollout)},
+	{"swarm_rollout_failed", onSwarm(measureSwarmBadRelease)},
+	{"swarm_node_loss", onSwarm(measureSwarmNodeLoss)},
+	{"swarm_drain", onSwarm(measureSwarmDrain)},
+	{"swarm_probe", onSwarm(measureSwarmProbes)},
 }
 
 // bench is what benchmarks share.
@@ -60,6 +66,12 @@ type bench struct {
 	load    time.Duration
 	machine *host // made when first asked for
 	figures map[string]float64
+
+	// rolledAtOnce is how many tasks measureRollout has replaced at a time.
+	rolledAtOnce int
+
+	swarmRoot string // what Swarm's machines boot from; empty where Swarm is not asked for
+	swarm     *swarm // made when first asked for
 }
 
 func main() {
@@ -78,6 +90,7 @@ func run() (err error) {
 	bin := flag.String("bin", "bin", "folder of the binaries to measure")
 	rounds := flag.Int("rounds", 5, "rounds of each timing; the median is quoted")
 	load := flag.Duration("load", 15*time.Second, "how long each run of failed_requests lasts")
+	swarmRoot := flag.String("swarm", "", "measure Docker Swarm as well, on machines with this root file system (swarmroot.sh)")
 	flag.Parse()
 	chosen, err := regexp.Compile(*pattern)
 	if err != nil {
@@ -86,7 +99,7 @@ func run() (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("containers need root: run it as root")
 	}
-	b := &bench{bin: *bin, rounds: max(1, *rounds), load: *load, figures: map[string]float64{}}
+	b := &bench{bin: *bin, rounds: max(1, *rounds), load: *load, figures: map[string]float64{}, swarmRoot: *swarmRoot}
 	defer func() { err = errors.Join(err, b.close()) }()
 	for _, m := range benchmarks {
 		if !chosen.MatchString(m.name) {
@@ -136,10 +149,14 @@ func (b *bench) save(path string) error {
 }
 
 func (b *bench) close() error {
-	if b.machine == nil {
-		return nil
+	var errs []error
+	if b.machine != nil {
+		errs = append(errs, b.machine.close())
 	}
-	return b.machine.close()
+	if b.swarm != nil {
+		errs = append(errs, b.swarm.close())
+	}
+	return errors.Join(errs...)
 }
 
 func median[T cmp.Ordered](values []T) T {

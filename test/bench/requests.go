@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -181,8 +182,9 @@ func (c *cluster) removeOther(ctx context.Context, image string) error {
 
 // load is requests without end.
 type load struct {
-	url  string
-	from netns.NsHandle
+	url      string
+	from     netns.NsHandle
+	resolver *net.Resolver // of the name in the URL, where it has one
 
 	asked, failed atomic.Int64
 	mu            sync.Mutex
@@ -208,7 +210,7 @@ func (l *load) during(ctx context.Context, d time.Duration, change func(context.
 // ask is one caller.
 func (l *load) ask(ctx context.Context, ending <-chan struct{}, keep bool) {
 	transport := &http.Transport{DisableKeepAlives: !keep, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-		return dial(ctx, l.from, addr)
+		return l.dial(ctx, addr)
 	}}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: answerAtMost}
@@ -226,6 +228,21 @@ func (l *load) ask(ctx context.Context, ending <-chan struct{}, keep bool) {
 			l.fail(fmt.Sprintf("kept %v, after %v: %v", keep, time.Since(begin).Round(time.Millisecond), err))
 		}
 	}
+}
+
+func (l *load) dial(ctx context.Context, addr string) (net.Conn, error) {
+	if l.resolver != nil {
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		found, err := l.resolver.LookupHost(ctx, host)
+		if err != nil {
+			return nil, err
+		}
+		addr = net.JoinHostPort(found[rand.IntN(len(found))], port)
+	}
+	return dial(ctx, l.from, addr)
 }
 
 func (l *load) fail(failure string) {

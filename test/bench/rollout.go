@@ -59,6 +59,8 @@ func measureRollout(ctx context.Context, b *bench) (err error) {
 	}
 	b.row(fmt.Sprintf("rollout_%d_ratio", rolled), median(ratios), "", fmt.Sprintf("%v, floor %v, new ones first, %d at a time",
 		median(ours).Round(time.Millisecond), median(floors).Round(time.Millisecond), f.parallel))
+	b.row(fmt.Sprintf("rollout_%d_ms", rolled), milliseconds(median(ours)), "ms", "")
+	b.rolledAtOnce = f.parallel
 	return c.clean(ctx, "rolled")
 }
 

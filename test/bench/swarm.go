@@ -6,180 +6,254 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cuemby/warren/test/image"
+	"github.com/cuemby/warren/test/machine"
 )
 
-// measureSwarm times Docker Swarm at the same task as measureStart, where dockerd is installed: a
-// service by image id on the host's network, from its creation to all replicas running.
-func measureSwarm(ctx context.Context, b *bench) (err error) {
-	if _, err := exec.LookPath("dockerd"); err != nil {
-		fmt.Println("  left out: dockerd is not installed")
-		return nil
-	}
-	s, err := startSwarm(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	for _, n := range []int{1, 50} {
-		var times []time.Duration
-		for round := range b.rounds {
-			took, err := s.round(ctx, fmt.Sprintf("swarm-%d-%d", n, round), n)
-			if err != nil {
-				return err
-			}
-			times = append(times, took)
-		}
-		b.row(fmt.Sprintf("swarm_start_%d_ms", n), milliseconds(median(times)), "ms", "Docker Swarm, the same service")
-	}
-	return nil
-}
-
-// swarm is a Docker Engine of our own in swarm mode.
+// swarm is Docker Swarm on machines of their own, which Debian's docker.io is installed on and which are booted by systemd:
+// a manager that has tasks too, and workers. What it is asked, and when, is as near to what Warren is asked as the two
+// allow.
+//
+// Its services are on an overlay network of Swarm's, and found by DNS alone (endpoint mode dnsrr): virtual addresses and
+// the ingress network need IPVS, which not every kernel has.
 type swarm struct {
-	dir    string
-	daemon *process
-	http   *http.Client
-	image  string
-	// bridged says that swarm's bridge was there before.
-	bridged bool
+	lab      *machine.Lab
+	machines []*machine.Machine // the first is the manager
+	clients  []*http.Client     // of the engines on them
+	image    string             // by its id, which no engine asks a registry for
+	network  string
 }
 
-// swarmBridge is the bridge that an engine in swarm mode makes.
-const swarmBridge = "docker_gwbridge"
+// swarmVersion is the version of the engine's API that Debian 12 has.
+const swarmVersion = "/v1.41"
 
-func startSwarm(ctx context.Context) (*swarm, error) {
-	dir, err := os.MkdirTemp("", "warren-bench-swarm-")
+// onSwarm is a measurement of Swarm, which is made ready at the first.
+func onSwarm(measure func(context.Context, *bench, *swarm) error) func(context.Context, *bench) error {
+	return func(ctx context.Context, b *bench) (err error) {
+		if b.swarmRoot == "" {
+			fmt.Println("  left out: asked for by -swarm, or make bench SWARM=1")
+			return nil
+		}
+		if b.swarm == nil {
+			if b.swarm, err = startSwarm(ctx, b.swarmRoot); err != nil {
+				return fmt.Errorf("start swarm: %w", err)
+			}
+		}
+		return measure(ctx, b, b.swarm)
+	}
+}
+
+func startSwarm(ctx context.Context, root string) (*swarm, error) {
+	lab, err := machine.NewLab(ctx, machine.Options{Root: root})
 	if err != nil {
 		return nil, err
 	}
-	s := &swarm{dir: dir}
-	_, absent := net.InterfaceByName(swarmBridge)
-	s.bridged = absent == nil
-	s.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", s.socket())
-	}}}
-	s.daemon, err = start(dir, "dockerd", "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
-		"--pidfile", filepath.Join(dir, "pid"), "-H", "unix://"+s.socket(), "--iptables=false", "--ip6tables=false", "--bridge=none")
-	if err != nil {
-		return nil, err
-	}
+	s := &swarm{lab: lab}
 	if err := s.prepare(ctx); err != nil {
-		return nil, fmt.Errorf("start swarm: %w\n%s", errors.Join(err, s.close()), s.daemon.output())
+		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
 
-func (s *swarm) prepare(ctx context.Context) error {
-	if err := until(ctx, "dockerd answers", func() (bool, error) {
-		_, err := s.docker(ctx, "version")
-		return err == nil, nil
-	}); err != nil {
+// prepare boots the machines, gives all of them the image and joins them.
+func (s *swarm) prepare(ctx context.Context) (err error) {
+	if s.machines, err = s.lab.BootAll(ctx, "swarm1", "swarm2", "swarm3"); err != nil {
 		return err
 	}
+	dir, err := os.MkdirTemp("", "warren-bench-swarm-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	images, err := image.Build(ctx, "1")
 	if err != nil {
 		return err
 	}
-	archive := filepath.Join(s.dir, "hello.tar")
+	archive := filepath.Join(dir, "hello.tar")
 	if err := image.Save(images["1"], "hello:1", archive); err != nil {
 		return err
 	}
-	if _, err := s.docker(ctx, "load", "-i", archive); err != nil {
+	var join map[string]any
+	for i, m := range s.machines {
+		s.clients = append(s.clients, engineOf(m))
+		if err := s.load(ctx, i, archive); err != nil {
+			return err
+		}
+		address := m.IP().String()
+		if i == 0 {
+			if join, err = s.initialize(ctx, address); err != nil {
+				return err
+			}
+			continue
+		}
+		join["AdvertiseAddr"] = address
+		if err := s.call(ctx, i, http.MethodPost, "/swarm/join", join, nil); err != nil {
+			return err
+		}
+	}
+	var inspected struct{ ID string }
+	if err := s.ask(ctx, "/images/hello:1/json", &inspected); err != nil {
 		return err
 	}
-	if s.image, err = s.docker(ctx, "image", "inspect", "-f", "{{.Id}}", "hello:1"); err != nil {
+	s.image = inspected.ID
+	var network struct{ ID string }
+	err = s.call(ctx, 0, http.MethodPost, "/networks/create", map[string]any{
+		"Name": "bench", "Driver": "overlay",
+		"IPAM": map[string]any{"Config": []map[string]string{{"Subnet": "10.200.0.0/20"}}},
+	}, &network)
+	s.network = network.ID
+	return errors.Join(err, s.ready(ctx))
+}
+
+// initialize makes the first machine a manager, and returns what the others join with.
+func (s *swarm) initialize(ctx context.Context, address string) (map[string]any, error) {
+	request := map[string]any{"AdvertiseAddr": address, "ListenAddr": "0.0.0.0:2377"}
+	if err := s.call(ctx, 0, http.MethodPost, "/swarm/init", request, nil); err != nil {
+		return nil, err
+	}
+	var state struct{ JoinTokens struct{ Worker string } }
+	err := s.ask(ctx, "/swarm", &state)
+	return map[string]any{
+		"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": []string{address + ":2377"}, "JoinToken": state.JoinTokens.Worker,
+	}, err
+}
+
+// engineOf speaks with a machine's engine, by its socket as the machine's process 1 sees it.
+func engineOf(m *machine.Machine) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", fmt.Sprintf("/proc/%d/root/run/docker.sock", m.Leader()))
+	}}}
+}
+
+func (s *swarm) load(ctx context.Context, engine int, archive string) error {
+	file, err := os.Open(archive)
+	if err != nil {
 		return err
 	}
-	_, err = s.docker(ctx, "swarm", "init", "--advertise-addr", "127.0.0.1")
-	return err
+	defer file.Close()
+	return s.send(ctx, engine, http.MethodPost, "/images/load", file, nil)
 }
 
-func (s *swarm) socket() string { return filepath.Join(s.dir, "docker.sock") }
+// ask asks the manager.
+func (s *swarm) ask(ctx context.Context, path string, answer any) error {
+	return s.call(ctx, 0, http.MethodGet, path, nil, answer)
+}
 
-func (s *swarm) docker(ctx context.Context, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, "docker", args...)
-	command.Env = append(os.Environ(), "DOCKER_HOST=unix://"+s.socket())
-	output, err := command.CombinedOutput()
+func (s *swarm) call(ctx context.Context, engine int, method, path string, body, answer any) error {
+	if body == nil {
+		return s.send(ctx, engine, method, path, nil, answer)
+	}
+	content, err := json.Marshal(body)
 	if err != nil {
-		return "", fmt.Errorf("docker %s: %w: %s", args[0], err, bytes.TrimSpace(output))
+		return err
 	}
-	return strings.TrimSpace(string(output)), nil
+	return s.send(ctx, engine, method, path, bytes.NewReader(content), answer)
 }
 
-func (s *swarm) round(ctx context.Context, name string, n int) (time.Duration, error) {
-	begin := time.Now()
-	_, err := s.docker(ctx, "service", "create", "--detach", "--no-resolve-image", "--network", "host",
-		"--replicas", strconv.Itoa(n), "--name", name, s.image, "sleep")
+func (s *swarm) send(ctx context.Context, engine int, method, path string, body io.Reader, answer any) error {
+	request, err := http.NewRequestWithContext(ctx, method, "http://engine"+swarmVersion+path, body)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if err := s.wait(ctx, name, n); err != nil {
-		return 0, err
+	request.Header.Set("Content-Type", "application/json")
+	response, err := s.clients[engine].Do(request)
+	if err != nil {
+		return err
 	}
-	took := time.Since(begin)
-	if _, err := s.docker(ctx, "service", "rm", name); err != nil {
-		return 0, err
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	switch {
+	case err != nil:
+	case response.StatusCode >= http.StatusBadRequest:
+		err = fmt.Errorf("%s", bytes.TrimSpace(content))
+	case answer != nil:
+		err = json.Unmarshal(content, answer)
 	}
-	return took, s.wait(ctx, "", 0)
+	if err != nil {
+		return fmt.Errorf("%s %s of %s: %w", method, path, s.machines[engine].Name(), err)
+	}
+	return nil
 }
 
-// wait asks every few milliseconds until n containers run; no service name asks for all containers.
-func (s *swarm) wait(ctx context.Context, service string, n int) error {
-	filters := `{}`
-	if service != "" {
-		filters = fmt.Sprintf(`{"label":["com.docker.swarm.service.name=%s"],"status":["running"]}`, service)
+// filtered is a path that lists what has that value under that key.
+func filtered(path, key, value string) string {
+	filters, _ := json.Marshal(map[string][]string{key: {value}}) // cannot fail
+	return path + "?filters=" + url.QueryEscape(string(filters))
+}
+
+type swarmNode struct {
+	ID          string
+	Version     struct{ Index int }
+	Spec        map[string]any
+	Description struct{ Hostname string }
+	Status      struct{ State string }
+}
+
+func (s *swarm) node(ctx context.Context, hostname string) (swarmNode, error) {
+	var nodes []swarmNode
+	if err := s.ask(ctx, "/nodes", &nodes); err != nil {
+		return swarmNode{}, err
 	}
-	address := "http://docker/v1.41/containers/json?all=1&filters=" + url.QueryEscape(filters)
-	deadline := time.Now().Add(2 * time.Minute)
-	for time.Now().Before(deadline) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-		if err != nil {
-			return err
+	for _, n := range nodes {
+		if n.Description.Hostname == hostname {
+			return n, nil
 		}
-		response, err := s.http.Do(request)
-		if err != nil {
-			return err
-		}
-		var containers []struct{ ID string }
-		err = errors.Join(json.NewDecoder(response.Body).Decode(&containers), response.Body.Close())
-		if err != nil {
-			return err
-		}
-		if len(containers) == n {
-			return nil
-		}
-		time.Sleep(5 * time.Millisecond)
 	}
-	return fmt.Errorf("service %q did not come to %d containers in two minutes", service, n)
+	return swarmNode{}, fmt.Errorf("swarm has no node %s", hostname)
+}
+
+// makeAvailable sets a node's availability: active, pause or drain.
+func (s *swarm) makeAvailable(ctx context.Context, hostname, availability string) error {
+	n, err := s.node(ctx, hostname)
+	if err != nil {
+		return err
+	}
+	n.Spec["Availability"] = availability
+	return s.call(ctx, 0, http.MethodPost, fmt.Sprintf("/nodes/%s/update?version=%d", n.ID, n.Version.Index), n.Spec, nil)
+}
+
+// ready waits until all nodes are.
+func (s *swarm) ready(ctx context.Context) error {
+	return s.until(ctx, "all of Swarm's nodes are ready", func() (bool, error) {
+		for _, m := range s.machines {
+			if n, err := s.node(ctx, m.Name()); err != nil || n.Status.State != "ready" {
+				return false, nil //nolint:nilerr // not yet
+			}
+		}
+		return true, nil
+	})
+}
+
+// until asks every few milliseconds: Swarm tells nobody how far a service has come.
+func (s *swarm) until(ctx context.Context, what string, done func() (bool, error)) error {
+	deadline := time.Now().Add(3 * time.Minute)
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited three minutes in vain until %s", what)
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (s *swarm) close() error {
-	// The containers end with the swarm; leaving it tells dockerd to remove them.
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	_, err := s.docker(ctx, "swarm", "leave", "--force")
-	errs := []error{err, s.wait(ctx, "", 0), s.daemon.stop()}
-	// What dockerd leaves behind: the mount of its host network namespace, and swarm's bridge.
-	mounts, err := filepath.Glob(filepath.Join(s.dir, "exec", "netns", "*"))
-	errs = append(errs, err)
-	for _, mount := range mounts {
-		errs = append(errs, unix.Unmount(mount, unix.MNT_DETACH))
+	for _, c := range s.clients {
+		c.CloseIdleConnections()
 	}
-	if _, err := net.InterfaceByName(swarmBridge); err == nil && !s.bridged {
-		errs = append(errs, exec.CommandContext(ctx, "ip", "link", "delete", swarmBridge).Run())
-	}
-	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+	return s.lab.Close()
 }

@@ -247,6 +247,8 @@ func TestRollingUpdates(t *testing.T) {
 			[]string{"shutdown b", "create web.3@2"}, 4 * time.Second},
 		{"a first batch is as many as may be underway", []state.Object{web(at(2), parallel(2)), n1, task("a2", 1, of2), task("b2", 2, of2, young), task("c", 3)}, nil, 4 * time.Second},
 		{"and pays for all", []state.Object{web(at(2), parallel(2)), n1, task("a2", 1, of2), task("b2", 2, of2), task("c", 3)}, []string{"create web.3@2"}, deadline},
+		{"of a later batch nothing waits for the slowest", []state.Object{statetest.Replicated("web", 5, at(2), parallel(2)), n1, task("a2", 1, of2), task("b2", 2, of2),
+			task("c", 3), task("c2", 3, of2, young), task("d", 4), task("d2", 4, of2, stateIs(isPreparing)), task("e", 5)}, []string{"shutdown c", "create web.5@2"}, 4 * time.Second},
 		{"unless nothing is to be monitored", []state.Object{web(at(2), policyOf(func(p *warrenv1.UpdatePolicy) { p.Monitor = durationpb.New(0) })), n1,
 			task("a2", 1, of2, young), task("b", 2)}, []string{"create web.2@2"}, deadline + 29*time.Second},
 		{"it waits while the new task runs and does not serve", []state.Object{web(at(2)), n1, task("a", 1), task("a2", 1, of2, statetest.NotServing), task("b", 2)}, nil, deadline},
