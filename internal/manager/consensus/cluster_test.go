@@ -546,6 +546,7 @@ func TestOneSurvivorGoesOnAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		survivor := c.follower()
+		c.await("the survivor to have what the others have", func() bool { return survivor.has("n1") })
 		for _, m := range c.members {
 			m.stop()
 		}
