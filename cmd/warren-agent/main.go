@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -21,6 +22,8 @@ import (
 	"github.com/cuemby/warren/internal/agent"
 	"github.com/cuemby/warren/internal/agent/initproc"
 	"github.com/cuemby/warren/internal/version"
+	"github.com/cuemby/warren/internal/watchdog"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
 // Exit codes.
@@ -73,7 +76,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 		stop() // a second signal ends the process at once
 		notify(logger, daemon.SdNotifyStopping)
 	})
-	if err := agent.Run(ctx, f.agent(logger), func() { notify(logger, daemon.SdNotifyReady) }); err != nil {
+	config := f.agent(logger)
+	config.Status = func(status string) { notify(logger, "STATUS="+status) }
+	var watching sync.WaitGroup
+	err = agent.Run(ctx, config, func() {
+		notify(logger, daemon.SdNotifyReady)
+		watching.Go(func() { watchdog.Keep(ctx, f.Socket, warrenv1connect.AgentServiceGetAgentProcedure, logger) })
+	})
+	stop()
+	watching.Wait()
+	if err != nil {
 		logger.Error("the agent cannot run", "error", err)
 		return exitFailed
 	}

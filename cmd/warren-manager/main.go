@@ -20,6 +20,8 @@ import (
 	"github.com/cuemby/warren/internal/manager"
 	"github.com/cuemby/warren/internal/manager/heap"
 	"github.com/cuemby/warren/internal/version"
+	"github.com/cuemby/warren/internal/watchdog"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
 // Exit codes.
@@ -65,7 +67,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	options.Status = func(status string) { notify(ctx, logger, status) }
 	m, err := manager.New(ctx, options)
 	if err == nil {
+		watched := watch(ctx, f.Socket, logger)
 		err = m.Run(ctx)
+		stop()
+		<-watched
 	}
 	if err != nil {
 		logger.Error("the manager cannot run", "err", err)
@@ -73,6 +78,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	logger.Info("stopped")
 	return exitDone
+}
+
+// watch has systemd know that the manager is alive as long as it answers on its socket.
+func watch(ctx context.Context, socket string, logger *slog.Logger) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		watchdog.Keep(ctx, socket, warrenv1connect.ManagerServiceGetManagerProcedure, logger)
+	}()
+	return done
 }
 
 // tuneMemory paces the garbage collector, unless GOGC in the environment says how.

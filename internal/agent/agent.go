@@ -60,7 +60,9 @@ type Config struct {
 	WireGuard, WireGuardSocket string
 	// PacketRules is what the packet rules are made of.
 	PacketRules string
-	Logger      *slog.Logger
+	// Status, if set, is told how the agent stands, in words, whenever that may have changed.
+	Status func(string)
+	Logger *slog.Logger
 }
 
 // Run is an agent's life. It returns when ctx ends, which stops no container, or when it cannot begin.
@@ -182,7 +184,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	})
 
 	here := &node{
-		ctx: ctx, membership: member, tasks: supervisor, disconnect: network.Remove, forget: state.Reset, logger: c.Logger,
+		ctx: ctx, membership: member, tasks: supervisor, disconnect: network.Remove, forget: state.Reset, status: c.Status, logger: c.Logger,
 		hold: func(ctx context.Context, mine *pki.Credentials, standing func(string, error)) {
 			session.Run(ctx, session.Options{
 				Managers:  member,
