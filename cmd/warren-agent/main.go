@@ -20,7 +20,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/cuemby/warren/internal/agent"
-	"github.com/cuemby/warren/internal/agent/initproc"
+	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/version"
 	"github.com/cuemby/warren/internal/watchdog"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
@@ -33,21 +33,16 @@ const (
 	exitUsage  = 2
 )
 
-func main() {
-	if initproc.Invoked(os.Args) { // in a container, where this program is process 1
-		os.Exit(initproc.Run(os.Args[1:]))
-	}
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
-}
-
 func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == wireguardCommand {
 		return runWireguard(args[1:], stdout, stderr)
 	}
 	disconnect := len(args) > 0 && args[0] == disconnectCommand
-	if disconnect {
+	endTasks := len(args) > 0 && args[0] == endTasksCommand
+	if disconnect || endTasks {
 		args = args[1:]
 	}
+	args, check := daemonflags.TakeCheck(args)
 	var f flags
 	exit := -1 // set when parsing itself was all there is to do, as with --help
 	parser, err := newParser(&f, stdout, stderr, func(code int) { exit = code })
@@ -64,10 +59,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return misused(stderr, "warren-agent", err)
 	}
+	if check {
+		fmt.Fprintln(stdout, f.Config.InOrder())
+		return exitDone
+	}
 
 	tuneMemory()
 	if disconnect {
-		return runDisconnect(f.agent(f.Logger(stderr)))
+		return runOnce(f.agent(f.Logger(stderr)), "this machine is not disconnected from the cluster's network", agent.Disconnect)
+	}
+	if endTasks {
+		return runOnce(f.agent(f.Logger(stderr)), "this machine's tasks are not all ended", agent.EndTasks)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -92,15 +94,18 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitDone
 }
 
-// disconnectCommand is the word after the program's name that has it take down what agents have left up in the network,
-// as before the package is removed for good. It takes the agent's flags.
-const disconnectCommand = "disconnect"
+// The words after the program's name that have it take down, with the agent stopped, what agents have left up: in the
+// network, and of containers. They take the agent's flags. Packages do both before they are removed.
+const (
+	disconnectCommand = "disconnect"
+	endTasksCommand   = "end-tasks"
+)
 
-func runDisconnect(c agent.Config) int {
+func runOnce(c agent.Config, failed string, do func(context.Context, agent.Config) error) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := agent.Disconnect(ctx, c); err != nil {
-		c.Logger.Error("this machine is not disconnected from the cluster's network", "error", err)
+	if err := do(ctx, c); err != nil {
+		c.Logger.Error(failed, "error", err)
 		return exitFailed
 	}
 	return exitDone

@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/manager"
 	"github.com/cuemby/warren/internal/manager/heap"
 	"github.com/cuemby/warren/internal/version"
@@ -31,11 +32,8 @@ const (
 	exitUsage  = 2
 )
 
-func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
-}
-
 func run(args []string, stdout, stderr io.Writer) int {
+	args, check := daemonflags.TakeCheck(args)
 	var f flags
 	exit := -1 // set when parsing itself was all there is to do, as with --help
 	parser, err := newParser(&f, stdout, stderr, func(code int) { exit = code })
@@ -55,6 +53,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 			fmt.Fprintln(stderr, "See warren-manager --help.")
 		}
 		return exitUsage
+	}
+	if check {
+		fmt.Fprintln(stdout, f.Config.InOrder())
+		return exitDone
 	}
 
 	tuneMemory()

@@ -64,8 +64,6 @@ type cli struct {
 	Complete   command.Complete   `cmd:"" name:"__complete" hidden:"" passthrough:"" manager:"optional"`
 }
 
-func main() { os.Exit(run()) }
-
 // run does what the arguments say and returns the exit code.
 func run() int {
 	streams := output.Standard()
@@ -76,15 +74,7 @@ func run() int {
 
 	var c cli
 	ended := -1
-	parser := kong.Must(&c,
-		kong.Name("warrenctl"),
-		kong.Description(description),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 110}),
-		kong.Help(printHelp),
-		kong.Writers(streams.Out, streams.Err),
-		kong.Exit(func(code int) { ended = code }),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-	)
+	parser := newParser(ctx, &c, streams, func(code int) { ended = code })
 	args := os.Args[1:]
 	for _, arg := range args {
 		if !utf8.ValidString(arg) { // it would go on its way with its bytes replaced
@@ -113,6 +103,19 @@ func run() int {
 	report(streams, err)
 	session.Close()
 	return failure.ExitCode(err)
+}
+
+// newParser makes the parser of c. exit is called where parsing itself was all there is to do.
+func newParser(ctx context.Context, c *cli, streams *output.Streams, exit func(int)) *kong.Kong {
+	return kong.Must(c,
+		kong.Name("warrenctl"),
+		kong.Description(description),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 110}),
+		kong.Help(printHelp),
+		kong.Writers(streams.Out, streams.Err),
+		kong.Exit(exit),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)
 }
 
 // printHelp prints kong's help, with a command's aliases in a line of their own: within every path

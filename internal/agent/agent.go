@@ -97,19 +97,9 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	// Before the runtime, which lets go of whatever nobody has taken.
 	asked := names.Recall(kept, c.Logger)
 	defer asked.Close()
-	containerd, err := runtime.Open(ctx, runtime.Options{
-		Address:            c.ContainerdAddress,
-		Namespace:          c.ContainerdNamespace,
-		Snapshotter:        c.Snapshotter,
-		StateDir:           c.RunDir,
-		CgroupParent:       c.CgroupParent,
-		InsecureRegistries: c.InsecureRegistries,
-		DockerConfig:       c.DockerConfig,
-		InitBinary:         self,
-		Logs:               output,
-		Keeper:             kept,
-		Logger:             c.Logger,
-	})
+	about := c.runtime(output)
+	about.InitBinary, about.Keeper = self, kept
+	containerd, err := runtime.Open(ctx, about)
 	if err != nil {
 		return err
 	}
@@ -133,9 +123,9 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		return err
 	}
 
-	about := c.overlay(state, member, machine.Name())
-	about.Sockets = asked
-	network, err := overlay.Open(about)
+	place := c.overlay(state, member, machine.Name())
+	place.Sockets = asked
+	network, err := overlay.Open(place)
 	if err != nil {
 		return err
 	}
@@ -222,6 +212,21 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	serving.Wait()
 	c.Logger.Info("agent leaves; its tasks run on")
 	return served
+}
+
+// runtime says where containers live.
+func (c Config) runtime(output *logs.Store) runtime.Options {
+	return runtime.Options{
+		Address:            c.ContainerdAddress,
+		Namespace:          c.ContainerdNamespace,
+		Snapshotter:        c.Snapshotter,
+		StateDir:           c.RunDir,
+		CgroupParent:       c.CgroupParent,
+		InsecureRegistries: c.InsecureRegistries,
+		DockerConfig:       c.DockerConfig,
+		Logs:               output,
+		Logger:             c.Logger,
+	}
 }
 
 // overlay says what the overlay works with.

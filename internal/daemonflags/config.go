@@ -40,6 +40,23 @@ func (ConfigFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 	return nil
 }
 
+// InOrder says that a daemon would begin with this file.
+func (c ConfigFile) InOrder() string {
+	if _, err := os.Stat(string(c)); errors.Is(err, fs.ErrNotExist) {
+		return string(c) + " is not there; what the flags and the environment say is in order"
+	}
+	return string(c) + " is in order"
+}
+
+// TakeCheck takes the words "config check" off the front of a daemon's arguments, and tells whether they were there. They ask
+// for no more than a check of the file and the flags.
+func TakeCheck(args []string) ([]string, bool) {
+	if len(args) >= 2 && args[0] == "config" && args[1] == "check" {
+		return args[2:], true
+	}
+	return args, false
+}
+
 // config is a configuration file; kong asks it for the values of flags.
 type config struct {
 	path   string
