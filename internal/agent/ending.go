@@ -12,10 +12,12 @@ import (
 	"github.com/cuemby/warren/internal/agent/store"
 )
 
-// A program that is told to end when its agent is removed has this long, and is looked at this often.
+// A program that is told to end when its agent is removed has this long, and is looked at this often. A containerd that
+// does not answer is not waited for longer.
 const (
-	endWithin = 10 * time.Second
-	lookAfter = 100 * time.Millisecond
+	answerWithin = 10 * time.Second
+	endWithin    = 10 * time.Second
+	lookAfter    = 100 * time.Millisecond
 )
 
 // EndTasks ends and removes all containers of this machine's tasks, as before the agent is removed. It fails where
@@ -35,7 +37,9 @@ func EndTasks(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer closing(&err, containers.Close)
-	all, err := containers.List(ctx)
+	asking, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	all, err := containers.List(asking)
 	if err != nil {
 		return err
 	}
