@@ -22,7 +22,7 @@ var guarded = map[string][]string{
 	"github.com/containerd/containerd": {"internal/agent/runtime", "test/"},
 	"github.com/hashicorp/raft":        {"internal/manager/consensus", "internal/manager/state", "internal/manager", "test/bench"},
 	"github.com/cilium/statedb":        {"internal/manager/state"},
-	"github.com/alecthomas/kong":       {"cmd/", "internal/ctl", "internal/daemonflags"},
+	"github.com/alecthomas/kong":       {"cmd/", "internal/ctl", "internal/daemonflags", "packaging/document"},
 	"golang.zx2c4.com/wireguard":       {"internal/agent/overlay/wireguard", "internal/agent/overlay", "test/"},
 	"github.com/google/nftables":       {"internal/agent/overlay/rules/nft", "internal/agent/overlay/rules/iptables", "test/"},
 	"github.com/coreos/go-iptables":    {"internal/agent/overlay/rules/iptables"},

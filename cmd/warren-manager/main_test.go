@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/cuemby/warren/packaging/document"
 )
 
 func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
@@ -47,6 +51,7 @@ func TestExitCodesAndWhatIsSaid(t *testing.T) {
 		{[]string{"--version"}, exitDone, "warren-manager ", ""},
 		{[]string{"--help"}, exitDone, "--data-dir", ""},
 		{[]string{"--no-such-flag"}, exitUsage, "", "--help"},
+		{[]string{"config", "check", "--config", unknown}, exitUsage, "", `unknown key "sockt"`},
 		{[]string{"--config", unknown}, exitUsage, "", `unknown key "sockt"`},
 		{[]string{"--config", filepath.Join(dir, "missing")}, exitUsage, "", "no such file"},
 		{[]string{"--log-level", "loud"}, exitUsage, "", "debug"},
@@ -60,5 +65,45 @@ func TestExitCodesAndWhatIsSaid(t *testing.T) {
 		if !strings.Contains(stdout.String(), c.stdout) || !strings.Contains(stderr.String(), c.stderr) {
 			t.Errorf("%q: said %q and %q", c.args, &stdout, &stderr)
 		}
+	}
+}
+
+func TestTheConfigurationFileOfThePackageIsInOrderAndSaysTheDefaults(t *testing.T) {
+	var plain, read flags
+	parser, err := newParser(&plain, io.Discard, io.Discard, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := document.Config(parser.Model, "/etc/warren/manager.yaml")
+	for _, flag := range parser.Model.Flags {
+		switch {
+		case flag.Name == "help" || flag.Name == "version" || flag.Name == "config":
+		case !strings.Contains(text, "\n#"+flag.Name+": "):
+			t.Errorf("no key %s in\n%s", flag.Name, text)
+		case flag.HasDefault: // it says so without the comment sign, too
+			text = strings.Replace(text, "\n#"+flag.Name+": ", "\n"+flag.Name+": ", 1)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "manager.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"config", "check", "--config", path}, &stdout, &stderr); code != exitDone || !strings.Contains(stdout.String(), path+" is in order") {
+		t.Fatalf("exit code %d, said %q and %q", code, &stdout, &stderr)
+	}
+	again, err := newParser(&read, io.Discard, io.Discard, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.Parse([]string{"--config", path}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(nil); err != nil {
+		t.Fatal(err)
+	}
+	read.Config = plain.Config
+	if !reflect.DeepEqual(plain, read) {
+		t.Errorf("with the file\n%+v\nwithout\n%+v", read, plain)
 	}
 }

@@ -84,5 +84,10 @@ func (c config) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, er
 			return nil, nil
 		}
 	}
+	// A number means what it does on the command line, also where the flag is a text such as 512m.
+	switch number := c.values[flag.Name].(type) {
+	case int, float64:
+		return fmt.Sprint(number), nil
+	}
 	return c.values[flag.Name], nil
 }
