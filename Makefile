@@ -102,7 +102,7 @@ test: setup test-packages packages-lint bin/gotestsum ## Run all tests, with the
 	@CGO_ENABLED=0 go test -trimpath -buildvcs=false -tags '$(TAGS)' $(GCFLAGS) -count 1 ./internal/manager/simulation -run SmallWorlds
 
 .PHONY: e2e
-e2e: setup test-packages bin/gotestsum ## Run the end-to-end scripts whose name matches RUN=regexp
+e2e: setup build bin/gotestsum ## Run the end-to-end scripts whose name matches RUN=regexp
 	@$(as-root)
 	@bin/gotestsum --format testname -- -count 1 -timeout 20m $(TEST_EXEC) ./test/e2e -run 'TestScripts/$(RUN)'
 

@@ -66,10 +66,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 	tuneMemory()
 	if disconnect {
-		return runOnce(f.agent(f.Logger(stderr)), "this machine is not disconnected from the cluster's network", agent.Disconnect)
+		return runOnce(f.agent(f.Logger(stderr)), agent.Disconnect)
 	}
 	if endTasks {
-		return runOnce(f.agent(f.Logger(stderr)), "this machine's tasks are not all ended", agent.EndTasks)
+		return runOnce(f.agent(f.Logger(stderr)), agent.EndTasks)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -101,11 +101,11 @@ const (
 	endTasksCommand   = "end-tasks"
 )
 
-func runOnce(c agent.Config, failed string, do func(context.Context, agent.Config) error) int {
+func runOnce(c agent.Config, do func(context.Context, agent.Config) error) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := do(ctx, c); err != nil {
-		c.Logger.Error(failed, "error", err)
+		c.Logger.Error("something is left on this machine", "error", err)
 		return exitFailed
 	}
 	return exitDone

@@ -41,7 +41,7 @@ func EndTasks(ctx context.Context, c Config) (err error) {
 	defer cancel()
 	all, err := containers.List(asking)
 	if err != nil {
-		return err
+		return fmt.Errorf("end the tasks: %w", err)
 	}
 	for _, found := range all {
 		if found.State != runtime.StateRunning {
