@@ -24,8 +24,9 @@ UNHURRIED  := github.com/containerd go.opentelemetry.io google.golang.org/grpc g
                net/rpc encoding/gob text/template html/template net/http/pprof runtime/pprof golang.org/x/text github.com/miekg/dns
 GCFLAGS    := $(foreach tree,$(UNHURRIED),-gcflags='$(tree)/...=-l')
 LDFLAGS    := -s -w -X $(IDENTITY).Version=$(VERSION) -X $(IDENTITY).Commit=$(COMMIT) -X $(IDENTITY).Date=$(DATE)
-
-compile    = CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags '$(TAGS)' $(GCFLAGS)
+BUILD_FLAGS = -trimpath -buildvcs=false -tags '$(TAGS)' $(GCFLAGS) -ldflags '$(LDFLAGS)'
+# Packages that are made where there is no git are of that time.
+COMMIT_TIME = $(if $(filter unknown,$(DATE)),@0,$(DATE))
 
 # Test binaries are compiled by whoever calls make and run as root.
 SUDO      := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
@@ -51,13 +52,36 @@ setup: ## Install what machines and containers need on this host (quick when it 
 
 .PHONY: build
 build: ## Build bin/warren-manager, bin/warren-agent and bin/warrenctl
-	@mkdir -p bin
-	@$(compile) -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+	@mkdir -p bin build
+	@CGO_ENABLED=0 go build $(BUILD_FLAGS) -o bin/ $(PROGRAMS:%=./cmd/%)
 	@for program in $(PROGRAMS); do \
 		size=$$(stat -c %s bin/$$program); \
 		printf 'bin/%-16s %5.1f MB\n' $$program "$$(awk "BEGIN { print $$size / 1048576 }")"; \
 		if [ "$$size" -gt $(MAX_BINARY) ]; then echo "bin/$$program is larger than 25 MB" >&2; exit 1; fi; \
 	done
+
+ARCHES := amd64 arm64
+HOST   := $(shell go env GOARCH)
+
+.PHONY: packages
+packages: build bin/nfpm ## Make .deb and .rpm packages for amd64 and arm64 in dist/ (ARCHES="amd64")
+	@rm -rf dist/*.deb dist/*.rpm
+	@$(foreach arch,$(ARCHES),$(call build-packages,$(arch),dist);)
+	@ls -sh1 dist/*.deb dist/*.rpm
+
+.PHONY: apt-repo
+apt-repo: ## Make a signed apt repository of dist/ in dist/apt (KEY=id of your gpg key)
+	@./packaging/apt-repo.sh dist dist/apt $(KEY)
+
+# What tests install: the host's architecture alone, of the programs that are tested.
+.PHONY: test-packages
+test-packages: build bin/nfpm
+	@$(call build-packages,$(HOST),build/packages)
+	@./packaging/apt-repo.sh build/packages build/apt 2>/dev/null
+
+.PHONY: packages-lint
+packages-lint: setup test-packages ## Have lintian, rpmlint and systemd-analyze judge packages and units
+	@./packaging/lint.sh build/packages
 
 .PHONY: demo
 demo: setup build ## Show a cluster of three machines at work (KEEP=1 leaves it up)
@@ -72,7 +96,7 @@ demo-rm: ## Remove the cluster that "make demo KEEP=1" left up
 ##@ Checks
 
 .PHONY: test
-test: setup build bin/gotestsum ## Run all tests, with the race detector, as root
+test: setup test-packages packages-lint bin/gotestsum ## Run all tests, with the race detector, as root
 	@$(as-root)
 	@bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 20m $(TEST_EXEC) ./...
 	@echo "thousands of simulated clusters, without the race detector, which makes them ten times as slow"
@@ -104,7 +128,7 @@ lint: bin/buf bin/golangci-lint ## Check format, style, the API's rules and its 
 	@echo "buf";             bin/buf lint; bin/buf format --diff --exit-code --path proto/warren
 	@echo "buf breaking";    ./tools/breaking.sh '$(BASE)'
 	@echo "generated code";  ./tools/stale.sh
-	@echo "unused methods";  found=$$($(compile) -ldflags '-dumpdep' -o /dev/null $(DAEMONS:%=./cmd/%) 2>&1 | awk '/^[^ ]+( <UsedInIface>)? <ReflectMethod> ->/ && $$1 !~ /^reflect\./ { print $$1 }' | sort -u); \
+	@echo "unused methods";  found=$$(CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags '$(TAGS)' $(GCFLAGS) -ldflags '-dumpdep' -o /dev/null $(DAEMONS:%=./cmd/%) 2>&1 | awk '/^[^ ]+( <UsedInIface>)? <ReflectMethod> ->/ && $$1 !~ /^reflect\./ { print $$1 }' | sort -u); \
 		if [ -n "$$found" ]; then echo "methods are looked up by name, so that the linker keeps all of them (docs/decisions/0016-daemons-flags.md), by" $$found >&2; exit 1; fi
 
 ##@ Code
@@ -116,13 +140,21 @@ generate: bin/buf ## Generate Go code from proto/, and the reference of commands
 	@go test ./cmd/warrenctl -count=1 -run '^TestTheReferenceTells' -update >/dev/null
 
 .PHONY: tools
-tools: bin/buf bin/golangci-lint bin/gotestsum ## Build the tools pinned in tools/go.mod (minutes, once)
+tools: bin/buf bin/golangci-lint bin/gotestsum bin/nfpm ## Build the tools pinned in tools/go.mod (minutes, once)
 
 .PHONY: clean
 clean: ## Remove what was built in this checkout
-	@rm -rf bin build
+	@rm -rf bin build dist
 
-GO_DIRS = $(wildcard cmd internal proto test)
+GO_DIRS = $(wildcard cmd internal packaging proto systemd test)
+
+# The programs for another architecture, what they say of themselves (which is the same on all), and packages of both:
+# architecture, folder.
+define build-packages
+	$(if $(filter $(HOST),$(1)),ln -sfn ../bin build/bin-$(1),mkdir -p build/bin-$(1) && CGO_ENABLED=0 GOARCH=$(1) go build $(BUILD_FLAGS) -o build/bin-$(1)/ $(PROGRAMS:%=./cmd/%)); \
+	for program in $(PROGRAMS); do CGO_ENABLED=0 go run -trimpath -buildvcs=false -tags '$(TAGS) documents' $(GCFLAGS) ./cmd/$$program build/documents; done; \
+	NFPM=bin/nfpm VERSION='$(VERSION)' COMMIT_TIME='$(COMMIT_TIME)' ./packaging/build.sh $(1) build/bin-$(1) build/documents $(2)
+endef
 
 define as-root
 if [ -n '$(SUDO)' ]; then echo "not root: the tests' programs are run with sudo, as they make machines and containers"; fi
@@ -131,7 +163,8 @@ endef
 bin/buf:           package := github.com/bufbuild/buf/cmd/buf
 bin/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 bin/gotestsum:     package := gotest.tools/gotestsum
-bin/buf bin/golangci-lint bin/gotestsum: tools/go.mod tools/go.sum
+bin/nfpm:          package := github.com/goreleaser/nfpm/v2/cmd/nfpm
+bin/buf bin/golangci-lint bin/gotestsum bin/nfpm: tools/go.mod tools/go.sum
 	@echo "building $@ (once)"
 	@go build -C tools -buildvcs=false -o ../$@ $(package)
 	@touch $@

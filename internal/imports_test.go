@@ -22,7 +22,7 @@ var guarded = map[string][]string{
 	"github.com/containerd/containerd": {"internal/agent/runtime", "test/"},
 	"github.com/hashicorp/raft":        {"internal/manager/consensus", "internal/manager/state", "internal/manager", "test/bench"},
 	"github.com/cilium/statedb":        {"internal/manager/state"},
-	"github.com/alecthomas/kong":       {"cmd/warrenctl", "internal/ctl"}, // see internal/daemonflags
+	"github.com/alecthomas/kong":       {"cmd/warrenctl", "internal/ctl", "packaging/document"}, // see internal/daemonflags
 	"github.com/spf13/pflag":           {"internal/daemonflags"},
 	"github.com/prometheus/":           {"internal/metrics", "internal/manager/metrics", "internal/agent/metrics"},
 	"golang.zx2c4.com/wireguard":       {"internal/agent/overlay/wireguard", "internal/agent/overlay", "test/"},

@@ -1,9 +1,11 @@
-// Package systemd holds the units of Warren's daemons, as packages install them; tests put the same ones on their machines.
+// Package systemd holds the units of Warren's daemons, their users and folders, as packages install them; tests put the same
+// ones on their machines.
 package systemd
 
 import "embed"
 
-// Units are the unit files by name.
+// Files are the files by name: units by the names they are installed by, NAME.sysusers and NAME.tmpfiles as NAME.conf in
+// sysusers.d and tmpfiles.d.
 //
-//go:embed *.service *.socket
-var Units embed.FS
+//go:embed *.service *.socket *.sysusers *.tmpfiles
+var Files embed.FS

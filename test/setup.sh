@@ -26,6 +26,11 @@ want ip iproute2
 want iptables iptables
 want nft nftables
 want nsenter util-linux
+want lintian lintian
+want rpm rpm
+want rpmlint rpmlint
+want apt-ftparchive apt-utils
+want gpg gnupg
 want gcc gcc # the race detector's
 want_file /usr/include/stdlib.h libc6-dev
 want_file /etc/ssl/certs/ca-certificates.crt ca-certificates

@@ -13,14 +13,16 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/cuemby/warren/internal/agent"
-	"github.com/cuemby/warren/internal/agent/initproc"
 	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/version"
+	"github.com/cuemby/warren/internal/watchdog"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
 // Exit codes.
@@ -30,21 +32,16 @@ const (
 	exitUsage  = 2
 )
 
-func main() {
-	if initproc.Invoked(os.Args) { // in a container, where this program is process 1
-		os.Exit(initproc.Run(os.Args[1:]))
-	}
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
-}
-
 func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == wireguardCommand {
 		return runWireguard(args[1:], stdout, stderr)
 	}
 	disconnect := len(args) > 0 && args[0] == disconnectCommand
-	if disconnect {
+	endTasks := len(args) > 0 && args[0] == endTasksCommand
+	if disconnect || endTasks {
 		args = args[1:]
 	}
+	args, check := daemonflags.TakeCheck(args)
 	var f flags
 	err := program().Parse(&f, args, stdout)
 	if errors.Is(err, daemonflags.ErrHelp) {
@@ -57,6 +54,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, version.String("warren-agent"))
 		return exitDone
 	}
+	if check {
+		fmt.Fprintln(stdout, f.Config.InOrder())
+		return exitDone
+	}
 
 	tuneMemory()
 	log, err := f.Log(stderr)
@@ -65,7 +66,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	logger := log.Logger()
 	if disconnect {
-		return runDisconnect(f.agent(logger))
+		return runOnce(f.agent(logger), agent.Disconnect)
+	}
+	if endTasks {
+		return runOnce(f.agent(logger), agent.EndTasks)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer daemonflags.Reloader{Running: &f, Parse: func() (any, daemonflags.Logging, error) { return reparse(args) }, Log: log}.Start(ctx)()
@@ -74,7 +78,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 		stop() // a second signal ends the process at once
 		notify(logger, daemon.SdNotifyStopping)
 	})
-	if err := agent.Run(ctx, f.agent(logger), func() { notify(logger, daemon.SdNotifyReady) }); err != nil {
+	config := f.agent(logger)
+	config.Status = func(status string) { notify(logger, "STATUS="+status) }
+	var watching sync.WaitGroup
+	err = agent.Run(ctx, config, func() {
+		notify(logger, daemon.SdNotifyReady)
+		watching.Go(func() { watchdog.Keep(ctx, f.Socket, warrenv1connect.AgentServiceGetAgentProcedure, logger) })
+	})
+	stop()
+	watching.Wait()
+	if err != nil {
 		logger.Error("the agent cannot run", "error", err)
 		return exitFailed
 	}
@@ -88,15 +101,18 @@ func reparse(args []string) (any, daemonflags.Logging, error) {
 	return &f, f.Logging, err
 }
 
-// disconnectCommand is the word after the program's name that has it take down what agents have left up in the network,
-// as before the package is removed for good. It takes the agent's flags.
-const disconnectCommand = "disconnect"
+// The words after the program's name that have it take down, with the agent stopped, what agents have left up: in the
+// network, and of containers. They take the agent's flags. Packages do both before they are removed.
+const (
+	disconnectCommand = "disconnect"
+	endTasksCommand   = "end-tasks"
+)
 
-func runDisconnect(c agent.Config) int {
+func runOnce(c agent.Config, do func(context.Context, agent.Config) error) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := agent.Disconnect(ctx, c); err != nil {
-		c.Logger.Error("this machine is not disconnected from the cluster's network", "error", err)
+	if err := do(ctx, c); err != nil {
+		c.Logger.Error("something is left on this machine", "error", err)
 		return exitFailed
 	}
 	return exitDone

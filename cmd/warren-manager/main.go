@@ -20,6 +20,8 @@ import (
 	"github.com/cuemby/warren/internal/manager"
 	"github.com/cuemby/warren/internal/manager/heap"
 	"github.com/cuemby/warren/internal/version"
+	"github.com/cuemby/warren/internal/watchdog"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
 // Exit codes.
@@ -29,11 +31,8 @@ const (
 	exitUsage  = 2
 )
 
-func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
-}
-
 func run(args []string, stdout, stderr io.Writer) int {
+	args, check := daemonflags.TakeCheck(args)
 	var f flags
 	err := program().Parse(&f, args, stdout)
 	if errors.Is(err, daemonflags.ErrHelp) {
@@ -45,6 +44,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if f.Version {
 		fmt.Fprintln(stdout, version.String("warren-manager"))
+		return exitDone
+	}
+	if check {
+		fmt.Fprintln(stdout, f.Config.InOrder())
 		return exitDone
 	}
 
@@ -66,7 +69,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	m, err := manager.New(ctx, options)
 	if err == nil {
 		settleMemory()
+		watched := watch(ctx, f.Socket, logger)
 		err = m.Run(ctx)
+		stop()
+		<-watched
 	}
 	if err != nil {
 		logger.Error("the manager cannot run", "err", err)
@@ -81,6 +87,16 @@ func reparse(args []string) (any, daemonflags.Logging, error) {
 	var f flags
 	err := program().Parse(&f, args, io.Discard)
 	return &f, f.Logging, err
+}
+
+// watch has systemd know that the manager is alive as long as it answers on its socket.
+func watch(ctx context.Context, socket string, logger *slog.Logger) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		watchdog.Keep(ctx, socket, warrenv1connect.ManagerServiceGetManagerProcedure, logger)
+	}()
+	return done
 }
 
 // tuneMemory paces the garbage collector, unless GOGC in the environment says how.

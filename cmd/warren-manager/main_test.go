@@ -5,8 +5,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/cuemby/warren/packaging/document"
 )
 
 func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
@@ -44,6 +47,7 @@ func TestExitCodesAndWhatIsSaid(t *testing.T) {
 		{[]string{"--version"}, exitDone, "warren-manager ", ""},
 		{[]string{"--help"}, exitDone, "--data-dir", ""},
 		{[]string{"--no-such-flag"}, exitUsage, "", "--help"},
+		{[]string{"config", "check", "--config", unknown}, exitUsage, "", `unknown key "sockt"`},
 		{[]string{"--config", unknown}, exitUsage, "", `unknown key "sockt"`},
 		{[]string{"--config", filepath.Join(dir, "missing")}, exitUsage, "", "no such file"},
 		{[]string{"--log-level", "loud"}, exitUsage, "", "debug"},
@@ -57,5 +61,41 @@ func TestExitCodesAndWhatIsSaid(t *testing.T) {
 		if !strings.Contains(stdout.String(), c.stdout) || !strings.Contains(stderr.String(), c.stderr) {
 			t.Errorf("%q: said %q and %q", c.args, &stdout, &stderr)
 		}
+	}
+}
+
+func TestTheConfigurationFileOfThePackageIsInOrderAndSaysTheDefaults(t *testing.T) {
+	var plain, read flags
+	model, err := document.Model(program(), new(flags))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := document.Config(model, "/etc/warren/manager.yaml")
+	for _, flag := range model.Flags {
+		switch {
+		case flag.Name == "help" || flag.Name == "version" || flag.Name == "config":
+		case !strings.Contains(text, "\n#"+flag.Name+": "):
+			t.Errorf("no key %s in\n%s", flag.Name, text)
+		case flag.HasDefault: // it says so without the comment sign, too
+			text = strings.Replace(text, "\n#"+flag.Name+": ", "\n"+flag.Name+": ", 1)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "manager.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"config", "check", "--config", path}, &stdout, &stderr); code != exitDone || !strings.Contains(stdout.String(), path+" is in order") {
+		t.Fatalf("exit code %d, said %q and %q", code, &stdout, &stderr)
+	}
+	if err := program().Parse(&read, []string{"--config", path}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if err := program().Parse(&plain, nil, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	read.Config = plain.Config
+	if !reflect.DeepEqual(plain, read) {
+		t.Errorf("with the file\n%+v\nwithout\n%+v", read, plain)
 	}
 }

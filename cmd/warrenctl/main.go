@@ -66,8 +66,6 @@ type cli struct {
 	Complete   command.Complete   `cmd:"" name:"__complete" hidden:"" passthrough:"" manager:"optional"`
 }
 
-func main() { os.Exit(run()) }
-
 // run does what the arguments say and returns the exit code.
 func run() int {
 	streams := output.Standard()

@@ -63,6 +63,8 @@ type Config struct {
 	WireGuard, WireGuardSocket string
 	// PacketRules is what the packet rules are made of.
 	PacketRules string
+	// Status, if set, is told how the agent stands, in words, whenever that may have changed.
+	Status func(string)
 	// MetricsAddr is the host:port where Prometheus may read metrics, by plain HTTP; empty for none. MetricsOptional says that
 	// the agent does without where the address is not to be had.
 	MetricsAddr     string
@@ -114,19 +116,9 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	// Before the runtime, which lets go of whatever nobody has taken.
 	asked := names.Recall(kept, c.Logger)
 	defer asked.Close()
-	containerd, err := runtime.Open(ctx, runtime.Options{
-		Address:            c.ContainerdAddress,
-		Namespace:          c.ContainerdNamespace,
-		Snapshotter:        c.Snapshotter,
-		StateDir:           c.RunDir,
-		CgroupParent:       c.CgroupParent,
-		InsecureRegistries: c.InsecureRegistries,
-		DockerConfig:       c.DockerConfig,
-		InitBinary:         self,
-		Logs:               output,
-		Keeper:             kept,
-		Logger:             c.Logger,
-	})
+	about := c.runtime(output)
+	about.InitBinary, about.Keeper = self, kept
+	containerd, err := runtime.Open(ctx, about)
 	if err != nil {
 		return err
 	}
@@ -150,9 +142,9 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		return err
 	}
 
-	about := c.overlay(state, member, machine.Name())
-	about.Sockets = asked
-	network, err := overlay.Open(about)
+	place := c.overlay(state, member, machine.Name())
+	place.Sockets = asked
+	network, err := overlay.Open(place)
 	if err != nil {
 		return err
 	}
@@ -202,7 +194,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	})
 
 	here := &node{
-		ctx: ctx, membership: member, tasks: supervisor, disconnect: network.Remove, forget: state.Reset, logger: c.Logger,
+		ctx: ctx, membership: member, tasks: supervisor, disconnect: network.Remove, forget: state.Reset, status: c.Status, logger: c.Logger,
 		hold: func(ctx context.Context, mine *pki.Credentials, standing func(string, error)) {
 			session.Run(ctx, session.Options{
 				Managers:  member,
@@ -250,6 +242,21 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	serving.Wait()
 	c.Logger.Info("agent leaves; its tasks run on")
 	return served
+}
+
+// runtime says where containers live.
+func (c Config) runtime(output *logs.Store) runtime.Options {
+	return runtime.Options{
+		Address:            c.ContainerdAddress,
+		Namespace:          c.ContainerdNamespace,
+		Snapshotter:        c.Snapshotter,
+		StateDir:           c.RunDir,
+		CgroupParent:       c.CgroupParent,
+		InsecureRegistries: c.InsecureRegistries,
+		DockerConfig:       c.DockerConfig,
+		Logs:               output,
+		Logger:             c.Logger,
+	}
 }
 
 // overlay says what the overlay works with.

@@ -38,7 +38,9 @@ type node struct {
 	// forget drops all that is recorded of tasks.
 	forget func() error
 	// hold keeps a session until ctx ends.
-	hold   func(ctx context.Context, mine *pki.Credentials, standing func(manager string, problem error))
+	hold func(ctx context.Context, mine *pki.Credentials, standing func(manager string, problem error))
+	// status, if set, is told how the node stands whenever that may have changed.
+	status func(string)
 	logger *slog.Logger
 
 	departures sync.WaitGroup
@@ -57,6 +59,7 @@ var _ control.Node = (*node)(nil)
 // run attends at the managers whenever this machine is a member, until ctx ends.
 func (n *node) run(ctx context.Context) {
 	for ctx.Err() == nil {
+		n.report()
 		if _, err := n.membership.Await(ctx); err == nil {
 			n.attend(ctx)
 		}
@@ -98,8 +101,30 @@ func (n *node) attend(ctx context.Context) {
 // stand notes how the session stands.
 func (n *node) stand(manager string, problem error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.manager, n.problem = manager, problem
+	n.mu.Unlock()
+	n.report()
+}
+
+// report tells, in words, how the node stands.
+func (n *node) report() {
+	if n.status != nil {
+		n.status(words(n.Describe()))
+	}
+}
+
+func words(d *warrenv1.GetAgentResponse) string {
+	switch {
+	case d.GetNodeId() == "" && d.GetProblem() == "":
+		return "waits to join a cluster"
+	case d.GetNodeId() == "":
+		return "cannot join the cluster yet: " + d.GetProblem()
+	case d.GetManager() != "":
+		return "node " + d.GetNodeId() + ", in session with " + d.GetManager()
+	case d.GetProblem() != "":
+		return "node " + d.GetNodeId() + ", no session with a manager: " + d.GetProblem()
+	}
+	return "node " + d.GetNodeId() + ", looks for a manager"
 }
 
 // connected tells whether there is a session.
@@ -112,8 +137,9 @@ func (n *node) connected() bool {
 // cannotJoin notes why this machine, which is to join by itself, has not yet.
 func (n *node) cannotJoin(problem error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.joining = problem
+	n.mu.Unlock()
+	n.report()
 }
 
 // Join implements control.Node.

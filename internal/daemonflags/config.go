@@ -17,6 +17,23 @@ import (
 // that names it.
 type ConfigFile string
 
+// InOrder says that a daemon would begin with this file.
+func (c ConfigFile) InOrder() string {
+	if _, err := os.Stat(string(c)); errors.Is(err, fs.ErrNotExist) {
+		return string(c) + " is not there; what the flags and the environment say is in order"
+	}
+	return string(c) + " is in order"
+}
+
+// TakeCheck takes the words "config check" off the front of a daemon's arguments, and tells whether they were there. They ask
+// for no more than a check of the file and the flags.
+func TakeCheck(args []string) ([]string, bool) {
+	if len(args) >= 2 && args[0] == "config" && args[1] == "check" {
+		return args[2:], true
+	}
+	return args, false
+}
+
 // config is what a configuration file says.
 type config struct {
 	path   string

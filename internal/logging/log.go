@@ -64,11 +64,13 @@ func (l *Log) Logger() *slog.Logger {
 
 func (l *Log) handler(format Format) (slog.Handler, error) {
 	if format == Auto {
-		format = Text
 		// Whoever starts a daemon from a service of their own may have turned its output elsewhere.
 		if ours, _ := journal.StderrIsJournalStream(); ours && l.to == os.Stderr {
-			format = Journal
+			if handler, err := newJournal(&l.level); err == nil {
+				return handler, nil
+			}
 		}
+		format = Text
 	}
 	options := &slog.HandlerOptions{Level: &l.level}
 	switch format {

@@ -118,25 +118,40 @@ func JoinManager(ctx context.Context, m, manager *machine.Machine) error {
 
 // StartManager starts the manager on a machine. It returns when it takes calls.
 func StartManager(ctx context.Context, m *machine.Machine) error {
-	return m.StartUnit(ctx, machine.Unit{Name: ManagerUnit, Type: "notify", Command: ManagerCommand()})
+	if err := install(ctx, m, ManagerUnit, "warren-manager.service"); err != nil {
+		return err
+	}
+	return m.StartInstalled(ctx, ManagerUnit, ManagerCommand())
 }
 
 // StartAgent starts the agent on a machine. It waits to join a cluster, unless flags say which.
 func StartAgent(ctx context.Context, m *machine.Machine, registry string, flags ...string) error {
-	if err := InstallWireGuard(ctx, m); err != nil {
+	if err := install(ctx, m, AgentUnit, "warren-agent.service", "warren-wireguard.service", "warren-wireguard.socket"); err != nil {
 		return err
 	}
-	return m.StartUnit(ctx, machine.Unit{Name: AgentUnit, Type: "notify", Command: append(AgentCommand(registry), flags...)})
+	return m.StartInstalled(ctx, AgentUnit, append(AgentCommand(registry), flags...))
 }
 
 // InstallWireGuard gives a machine the units of the process that agents have their WireGuard device in.
 func InstallWireGuard(ctx context.Context, m *machine.Machine) error {
-	for _, name := range []string{"warren-wireguard.service", "warren-wireguard.socket"} {
-		file, err := systemd.Units.ReadFile(name)
+	return install(ctx, m, AgentUnit, "warren-wireguard.service", "warren-wireguard.socket")
+}
+
+// install puts units on a machine as the daemon's package does, with the account and the folders that they need.
+func install(ctx context.Context, m *machine.Machine, daemon string, units ...string) error {
+	files := map[string]string{}
+	for _, name := range append([]string{daemon + ".sysusers", daemon + ".tmpfiles"}, units...) {
+		file, err := systemd.Files.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		if err := m.InstallUnit(ctx, name, string(file)); err != nil {
+		files[name] = string(file)
+	}
+	if err := m.InstallAccounts(ctx, daemon, files[daemon+".sysusers"], files[daemon+".tmpfiles"]); err != nil {
+		return err
+	}
+	for _, name := range units {
+		if err := m.InstallUnit(ctx, name, files[name]); err != nil {
 			return err
 		}
 	}

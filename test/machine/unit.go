@@ -36,8 +36,8 @@ func (m *Machine) StartUnit(ctx context.Context, unit Unit) error {
 	return nil
 }
 
-// InstallUnit puts a unit file on the machine, by its name with the suffix, and enables it: from then on systemd knows
-// it, also after a boot. Its programs are where the machine has them.
+// InstallUnit puts a unit file on the machine, by its name with the suffix. A socket is enabled and started. Its programs
+// are where the machine has them.
 func (m *Machine) InstallUnit(ctx context.Context, name, file string) error {
 	define := m.Command(ctx, "sh", "-ec", `
 		cat >/etc/systemd/system/"$1"
@@ -51,19 +51,50 @@ func (m *Machine) InstallUnit(ctx context.Context, name, file string) error {
 	return nil
 }
 
+// StartInstalled starts a service whose unit is on the machine, by its name without the suffix, with a command in place of
+// the unit's; it starts again when the power comes back. It fails as StartUnit does.
+func (m *Machine) StartInstalled(ctx context.Context, name string, command []string) error {
+	start := m.Command(ctx, "sh", "-ec", `
+		mkdir -p /etc/systemd/system/"$1".service.d
+		cat >/etc/systemd/system/"$1".service.d/command.conf
+		systemctl enable --quiet "$1"
+		systemctl daemon-reload
+		systemctl restart "$1" || { journalctl --unit "$1" --output cat --lines 20; exit 1; }
+		`, "sh", name)
+	start.Stdin = strings.NewReader("[Service]\nExecStart=\nExecStart=" + quoteCommand(command) + "\n")
+	if output, err := start.CombinedOutput(); err != nil {
+		return fmt.Errorf("start %s on %s: %w: %s", name, m.name, err, strings.TrimSpace(string(output)))
+	}
+	return nil
+}
+
+// InstallAccounts puts files for sysusers.d and tmpfiles.d on the machine, by their name there, and has what they say made.
+func (m *Machine) InstallAccounts(ctx context.Context, name, sysusers, tmpfiles string) error {
+	for path, text := range map[string]string{"/etc/sysusers.d": sysusers, "/etc/tmpfiles.d": tmpfiles} {
+		write := m.Command(ctx, "sh", "-ec", `mkdir -p "$1" && cat >"$1/$2".conf`, "sh", path, name)
+		write.Stdin = strings.NewReader(text)
+		if output, err := write.CombinedOutput(); err != nil {
+			return fmt.Errorf("install %s/%s.conf on %s: %w: %s", path, name, m.name, err, strings.TrimSpace(string(output)))
+		}
+	}
+	_, err := m.Run(ctx, "sh", "-ec", `systemd-sysusers "$1".conf && systemd-tmpfiles --create "$1".conf`, "sh", name)
+	return err
+}
+
 func (u Unit) file() string {
 	var file strings.Builder
-	fmt.Fprintf(&file, "[Unit]\nDescription=%s\nAfter=containerd.service\n\n[Service]\nType=%s\nExecStart=", u.Name, u.Type)
-	for i, arg := range u.Command {
-		if i > 0 {
-			file.WriteByte(' ')
-		}
-		file.WriteString(quoteForUnit(arg))
-	}
-	// Stopping a daemon stops the daemon: what it has started besides is its own affair.
-	file.WriteString("\nKillMode=process\nDelegate=yes\nLimitNOFILE=1048576\nFileDescriptorStoreMax=16384\nTasksMax=infinity\nTimeoutStartSec=30\n")
+	fmt.Fprintf(&file, "[Unit]\nDescription=%s\n\n[Service]\nType=%s\nExecStart=%s\n", u.Name, u.Type, quoteCommand(u.Command))
 	file.WriteString("\n[Install]\nWantedBy=multi-user.target\n")
 	return file.String()
+}
+
+// quoteCommand writes a command as a unit has it.
+func quoteCommand(args []string) string {
+	quoted := make([]string, len(args))
+	for i, arg := range args {
+		quoted[i] = quoteForUnit(arg)
+	}
+	return strings.Join(quoted, " ")
 }
 
 // quoteForUnit quotes an argument as systemd.service(5) has it.

@@ -1,0 +1,105 @@
+package document
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+)
+
+type program struct {
+	Name   string            `placeholder:"NAME" help:"A name. It's .short - really."`
+	Listen string            `default:":7420" placeholder:"HOST:PORT" help:"Where."`
+	Peer   []string          `placeholder:"HOST:PORT" help:"A peer. Repeat it for each."`
+	Label  map[string]string `placeholder:"KEY=VALUE" help:"A label. Repeat it for each."`
+	Token  string            `name:"join-token" placeholder:"TOKEN" help:"A token."`
+	Count  int               `default:"3" placeholder:"N" env:"COUNT" help:"How many."`
+	Secret string            `hidden:"" help:"Nobody's."`
+}
+
+type commands struct {
+	Service struct {
+		Create struct {
+			Image string `arg:"" help:"The image."`
+			Loud  bool   `help:"Loudly."`
+		} `cmd:"" aliases:"run" help:"Create a service."`
+	} `cmd:"" help:"Services."`
+	Within struct{} `cmd:"" hidden:""`
+}
+
+// Help is shown below the command's summary.
+func (commands) Help() string { return "Begin.\n\n    $ x service create a\\b\n\nEnd." }
+
+func model(t *testing.T, grammar any) *kong.Application {
+	t.Helper()
+	parser, err := kong.New(grammar, kong.Name("x"), kong.Description("Does it.\n\nThoroughly."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parser.Model
+}
+
+func TestAConfigurationFileHasEveryKeyExplainedAndCommentedOut(t *testing.T) {
+	got := Config(model(t, new(program)), "/etc/x.yaml")
+	for _, want := range []string{
+		"\n#name: NAME\n", "\n#listen: \":7420\"\n", "\n# A peer. Several are given as [a, b].\n#peer: [\"HOST:PORT\"]\n",
+		"\n#label: {KEY: VALUE}\n", "where every user of this machine can read it.\n#join-token: TOKEN\n", "\n# How many.\n#count: 3\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	for line := range strings.Lines(got) {
+		if len(line) > width+1 || (line != "\n" && !strings.HasPrefix(line, "#")) {
+			t.Errorf("line %q", line)
+		}
+	}
+	if strings.Contains(got, "secret") {
+		t.Error("a hidden flag is told")
+	}
+}
+
+func TestADaemonsPageTellsFlagsWithDefaultsAndEnvironment(t *testing.T) {
+	page := Daemon(model(t, new(program)), Also{"FILES", [][2]string{{"/etc/x", "A file."}}})
+	if page.Name != "x" || page.Section != 8 {
+		t.Errorf("it is %s(%d)", page.Name, page.Section)
+	}
+	for _, want := range []string{
+		".SH FLAGS", `.B \-\-count=N`, "How many. Default: 3. Environment: COUNT.", ".SH FILES\n.TP\n.B /etc/x\nA file.", "A name. It's .short \\- really.",
+	} {
+		if !strings.Contains(page.Text, want) {
+			t.Errorf("no %q in\n%s", want, page.Text)
+		}
+	}
+}
+
+func TestEachCommandHasAPage(t *testing.T) {
+	pages := CommandLine(model(t, new(commands)))
+	dir := t.TempDir()
+	if err := Write(dir, pages, map[string]string{"other": "text"}); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(entries) != 3 {
+		t.Fatalf("wrote %q, %v", entries, err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "x-service-create.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{".SH ARGUMENTS\n.TP\n.I <image>\nThe image.", `.B \-\-loud`, "Also known as run."} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
+func TestWhatIsIndentedIsAnExampleAndStaysAsItIs(t *testing.T) {
+	w := newPage("x", 1, "X.")
+	w.prose("Begin.\n\n    $ x \\ -a\n\n.End")
+	if want := "Begin.\n.sp\n.PP\n.nf\n.RS\n$ x \\e \\-a\n.RE\n.fi\n.PP\n\\&.End\n"; !strings.HasSuffix(w.page.Text, want) {
+		t.Errorf("%q does not end with %q", w.page.Text, want)
+	}
+}

@@ -1,0 +1,100 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cuemby/warren/test/image"
+)
+
+// Where "make test-packages" puts packages of the programs that are tested, and an apt repository of the .deb ones.
+const (
+	packages   = "../../build/packages"
+	repository = "../../build/apt"
+)
+
+// TestPackages tells stories of machines that have Warren from its packages, and no other way.
+func TestPackages(t *testing.T) {
+	ctx, _ := prepare(t)
+	if _, err := os.Stat(filepath.Join(repository, "warren.gpg")); err != nil {
+		t.Fatalf("run \"make test-packages\" first: %v", err)
+	}
+	images, err := image.Build(ctx, "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := maps.Clone(commands)
+	all["repository"] = tell(addRepository)
+	all["rpm"] = runRPM
+	testscript.Run(t, testscript.Params{
+		Dir:                "packages",
+		RequireUniqueNames: true,
+		Setup:              func(env *testscript.Env) error { return newStory(ctx, env, "", images) },
+		Cmds:               all,
+	})
+}
+
+// addRepository has machines install from the repository of packages, and from nowhere else:
+//
+//	repository M...
+func addRepository(s *story, names []string) error {
+	for _, name := range names {
+		m, err := s.machine(name)
+		if err != nil {
+			return err
+		}
+		if err := os.CopyFS(m.HostPath("/srv/apt"), os.DirFS(repository)); err != nil {
+			return err
+		}
+		source := "deb [signed-by=/srv/apt/warren.gpg] file:/srv/apt stable main\n"
+		if err := os.WriteFile(m.HostPath("/etc/apt/sources.list"), []byte(source), 0o644); err != nil {
+			return err
+		}
+		if _, err := m.Run(s.ctx, "apt-get", "--quiet", "update", "--error-on=any"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runRPM has the host's rpm work on a machine's disk: "rpm M ARG...". Among the arguments, PACKAGE.rpm is that package.
+func runRPM(ts *testscript.TestScript, neg bool, args []string) {
+	s := storyOf(ts)
+	if len(args) < 2 {
+		ts.Fatalf("%v", errUsage)
+	}
+	m, err := s.machine(args[0])
+	ts.Check(err)
+	// Debian's own rpm asks whether that is meant.
+	given := []string{"--force-debian", "--root", m.HostPath("/")}
+	for _, arg := range args[1:] {
+		if filepath.Ext(arg) == ".rpm" {
+			found, err := filepath.Glob(filepath.Join(packages, arg[:len(arg)-len(".rpm")]+"-[0-9]*.rpm"))
+			ts.Check(err)
+			if len(found) != 1 {
+				ts.Fatalf("%s: found %q", arg, found)
+			}
+			arg, err = filepath.Abs(found[0])
+			ts.Check(err)
+		}
+		given = append(given, arg)
+	}
+	command := exec.CommandContext(s.ctx, "rpm", given...)
+	command.Stdout, command.Stderr = ts.Stdout(), ts.Stderr()
+	switch err := command.Run(); {
+	case errors.Is(err, context.Canceled), err != nil && !neg:
+		ts.Check(fmt.Errorf("rpm %q: %w", given, err))
+	case err == nil && neg:
+		ts.Fatalf("rpm %q: it succeeded", given)
+	}
+}
