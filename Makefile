@@ -35,6 +35,9 @@ TEST_EXEC := $(if $(SUDO),-exec 'sudo -E env "PATH=$(PATH)"')
 # Where compatibility of the API is judged from: the main branch, as far as this clone knows it.
 BASE = $(shell git rev-parse -q --verify origin/main 2>/dev/null || git rev-parse -q --verify main 2>/dev/null)
 
+# Else every program with the race detector sleeps a second before it ends, in case others are about to report something.
+PROMPT_RACE := GORACE=atexit_sleep_ms=10
+
 RUN = .
 
 ##@ Everyday
@@ -98,7 +101,7 @@ demo-rm: ## Remove the cluster that "make demo KEEP=1" left up
 .PHONY: test
 test: setup test-packages packages-lint bin/gotestsum ## Run all tests, with the race detector, as root
 	@$(as-root)
-	@bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 20m $(TEST_EXEC) ./...
+	@$(PROMPT_RACE) bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 20m $(TEST_EXEC) ./...
 	@echo "thousands of simulated clusters, without the race detector, which makes them ten times as slow"
 	@CGO_ENABLED=0 go test -trimpath -buildvcs=false -tags '$(TAGS)' $(GCFLAGS) -count 1 ./internal/manager/simulation -run SmallWorlds
 
