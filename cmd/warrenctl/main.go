@@ -63,6 +63,7 @@ type cli struct {
 	Events     command.Events     `cmd:"" aliases:"event" help:"Show what happened."`
 	Top        command.Top        `cmd:"" aliases:"stats" help:"Show what nodes and tasks use, live."`
 	System     command.System     `cmd:"" help:"The machines below: one page about all, disks, images that nobody needs."`
+	Debug      command.Debug      `cmd:"" help:"For those who look for a fault."`
 	Version    command.Version    `cmd:"" help:"Show the versions of warrenctl, the manager, and all in the cluster."`
 	Completion command.Completion `cmd:"" manager:"none" help:"Print the script that completes command lines in a shell."`
 	Complete   command.Complete   `cmd:"" name:"__complete" hidden:"" passthrough:"" manager:"optional"`
