@@ -57,7 +57,7 @@ func DiskImages(nodes []*warrenv1.GetDiskUsageResponse, now time.Time) *output.T
 			}
 			t.Rows = append(t.Rows, output.Row{
 				ID: i.GetDigest(), Name: imageName(i), Object: i,
-				Cells: []output.Cell{cell(nodeName(n.GetHostname(), n.GetNodeId())), cell(imageName(i)), size(i.GetBytes()), use, cell(i.GetDigest())},
+				Cells: []output.Cell{cell(nodeName(n.GetHostname(), n.GetNodeId())), imageCell(i), size(i.GetBytes()), use, cell(i.GetDigest())},
 			})
 		}
 	}
@@ -72,9 +72,18 @@ func imageName(i *warrenv1.StoredImage) string {
 		}
 	}
 	if len(i.GetNames()) > 0 {
-		return Image(i.GetNames()[0])
+		return i.GetNames()[0]
 	}
 	return i.GetDigest()
+}
+
+// imageCell is an image's name, where it is one with a digest with the beginning of that.
+func imageCell(i *warrenv1.StoredImage) output.Cell {
+	c := cell(imageName(i))
+	if name, digest, is := strings.Cut(c.Text, "@sha256:"); is {
+		c.Short = name + "@sha256:" + ShortID(digest)
+	}
+	return c
 }
 
 // Pruned is the table of `system prune`: what was removed, or would be.
@@ -86,7 +95,7 @@ func Pruned(nodes []*warrenv1.PruneImagesResponse) *output.Table {
 		for _, i := range n.GetPruned().GetImages() {
 			t.Rows = append(t.Rows, output.Row{
 				ID: i.GetDigest(), Name: imageName(i), Object: i,
-				Cells: []output.Cell{cell(nodeName(n.GetHostname(), n.GetNodeId())), cell(imageName(i)), size(i.GetBytes())},
+				Cells: []output.Cell{cell(nodeName(n.GetHostname(), n.GetNodeId())), imageCell(i), size(i.GetBytes())},
 			})
 		}
 	}
