@@ -155,8 +155,8 @@ func (r *Runtime) layers(ctx context.Context, config imagespec.Descriptor, layer
 		return err
 	}
 	var whole imagespec.Image
-	if json.Unmarshal(blob, &whole) != nil {
-		return nil // not an image's: it has no layers
+	if err := json.Unmarshal(blob, &whole); err != nil {
+		return nil //nolint:nilerr // not an image's: it has no layers
 	}
 	for n := range whole.RootFS.DiffIDs {
 		chain := identity.ChainID(slices.Clone(whole.RootFS.DiffIDs[:n+1])).String()

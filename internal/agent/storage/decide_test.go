@@ -1,8 +1,8 @@
 package storage
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -93,7 +93,7 @@ func TestWhatIsDecidedKeepsTheLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var images []image
 		for n := range rapid.IntRange(0, 8).Draw(t, "images") {
-			i := unusedFor(fmt.Sprint(n), int64(rapid.IntRange(0, 30).Draw(t, "bytes")), time.Duration(rapid.IntRange(-2, 50).Draw(t, "hours"))*time.Hour)
+			i := unusedFor(strconv.Itoa(n), int64(rapid.IntRange(0, 30).Draw(t, "bytes")), time.Duration(rapid.IntRange(-2, 50).Draw(t, "hours"))*time.Hour)
 			i.Pieces["shared"] = 3
 			i.used, i.kept, i.Pulled = rapid.Bool().Draw(t, "used"), rapid.Bool().Draw(t, "kept"), rapid.Bool().Draw(t, "pulled")
 			if rapid.Bool().Draw(t, "unmarked") {

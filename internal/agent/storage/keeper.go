@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -201,9 +202,7 @@ func (k *Keeper) Disk(ctx context.Context) (*warrenv1.NodeDisk, error) {
 	}
 	all, left := map[string]int64{}, newPieces(images)
 	for _, i := range images {
-		for name, size := range i.Pieces {
-			all[name] = size
-		}
+		maps.Copy(all, i.Pieces)
 		if !i.used {
 			told.ReclaimableImageBytes += left.drop(i.Pieces)
 		}

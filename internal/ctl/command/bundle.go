@@ -325,7 +325,7 @@ func (g *gathering) daemon(ctx context.Context, name, socket string, stand func(
 func (g *gathering) logs(ctx context.Context) error {
 	journalctl, err := exec.LookPath("journalctl")
 	if err != nil {
-		return nil // no systemd
+		return nil //nolint:nilerr // no systemd
 	}
 	for _, unit := range []string{"warren-manager", "warren-agent", "warren-wireguard", "containerd"} {
 		text, err := journal(ctx, journalctl, unit, g.since)

@@ -139,13 +139,11 @@ func (c *Top) live(ctx context.Context, s *Session) error {
 	for {
 		resumption.Open()
 		err := c.follow(ctx, s, screen, &resumption)
-		if ctx.Err() != nil {
-			return nil // Ctrl-C is how one leaves
-		}
-		if err := resumption.Broke(ctx, err, func() { s.warn([]string{"no manager can be reached; trying again"}) }); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		err = resumption.Broke(ctx, err, func() { s.warn([]string{"no manager can be reached; trying again"}) })
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // Ctrl-C is how one leaves
+		case err != nil:
 			return err
 		}
 	}
@@ -159,25 +157,21 @@ func (c *Top) follow(ctx context.Context, s *Session, screen *topScreen, resumpt
 	if err != nil {
 		return err
 	}
-	messages, ended := make(chan *warrenv1.WatchUsageResponse), make(chan error, 1)
-	go func() { // ends with the stream, which cancel ends
+	messages, ended := make(chan *warrenv1.WatchUsageResponse), make(chan struct{})
+	var broke error // to be read once ended is closed
+	go func() {     // ends with the stream, which cancel ends
+		defer close(ended)
 		for stream.Receive() {
 			select {
 			case messages <- stream.Msg():
 			case <-ctx.Done():
 			}
 		}
-		ended <- stream.Err()
+		broke = stream.Err()
 	}()
 	defer func() {
 		cancel()
-		for waiting := true; waiting; {
-			select {
-			case <-messages:
-			case <-ended:
-				waiting = false
-			}
-		}
+		<-ended
 		_ = stream.Close()
 	}()
 	// Nodes tell at moments of their own: what they tell is drawn together.
@@ -196,12 +190,11 @@ func (c *Top) follow(ctx context.Context, s *Session, screen *topScreen, resumpt
 				continue
 			}
 		case <-ticker.C:
-		case err := <-ended:
-			ended <- err // for the one who waits
-			if err == nil {
-				err = connect.NewError(connect.CodeUnavailable, errors.New("the manager ended the stream"))
+		case <-ended:
+			if broke == nil {
+				return connect.NewError(connect.CodeUnavailable, errors.New("the manager ended the stream"))
 			}
-			return err
+			return broke
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -2,6 +2,7 @@ package fakemanager
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -44,6 +45,9 @@ func (h systemService) WatchUsage(ctx context.Context, req *connect.Request[warr
 	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
+	h.m.mu.Lock()
+	cut := h.m.cut
+	h.m.mu.Unlock()
 	for first := true; ; first = false {
 		told, err := h.usage(req.Msg)
 		if err != nil {
@@ -61,6 +65,8 @@ func (h systemService) WatchUsage(ctx context.Context, req *connect.Request[warr
 		}
 		select {
 		case <-ticker.C:
+		case <-cut:
+			return connect.NewError(connect.CodeUnavailable, errors.New("the stream is cut"))
 		case <-ctx.Done():
 			return ctx.Err()
 		}

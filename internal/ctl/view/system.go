@@ -317,16 +317,23 @@ func countedKinds(v ClusterVersion) string {
 	return strings.Join(said, ", ")
 }
 
-// states writes how many are in each state, the most first.
+// states writes how many are in each state: what is as it should be first, then the most.
 func states(counts map[string]int) string {
 	if len(counts) == 0 {
 		return "none"
 	}
 	var said []string
 	for _, state := range slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
-		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+		return cmp.Or(well(b)-well(a), cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
 	}) {
 		said = append(said, fmt.Sprintf("%d %s", counts[state], state))
 	}
 	return strings.Join(said, ", ")
+}
+
+func well(state string) int {
+	if state == "ready" || state == "running" {
+		return 1
+	}
+	return 0
 }
