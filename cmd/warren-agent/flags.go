@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 
@@ -44,6 +45,8 @@ type flags struct {
 	CgroupParent        string   `default:"/warren" placeholder:"PATH" help:"Control group above those of the containers."`
 	InsecureRegistry    []string `placeholder:"HOST[:PORT]|CIDR" help:"A registry to speak to by plain HTTP; those on this machine's loopback always are. Repeat it for each."`
 	DockerConfig        string   `default:"/root/.docker/config.json" placeholder:"FILE" help:"Docker config.json with the credentials of registries. It may be missing."`
+
+	ImageRetention retention `default:"24h" placeholder:"DURATION" help:"How long an image that was pulled for a task stays when no task uses it any more. On a disk that is fuller than 85 % those go before that, the longest unused first. 0: images stay until warrenctl system prune removes them."`
 
 	Wireguard       string `default:"auto" enum:"auto,kernel,userspace" placeholder:"KIND" help:"Whose WireGuard connects this node to others: the kernel's, or that of a process beside the agent (userspace), as kernels without one need it. One of ${enum}."`
 	WireguardSocket string `default:"${wireguard}" placeholder:"PATH" help:"Where that process listens: warren-wireguard.socket starts it when it is asked for."`
@@ -163,6 +166,7 @@ func (f *flags) agent(logger *slog.Logger) agent.Config {
 		CgroupParent:        f.CgroupParent,
 		InsecureRegistries:  f.InsecureRegistry,
 		DockerConfig:        f.DockerConfig,
+		ImageRetention:      time.Duration(f.ImageRetention),
 		MaxParallelStarts:   f.MaxParallelStarts,
 		WireGuard:           f.Wireguard,
 		WireGuardSocket:     f.WireguardSocket,
@@ -183,5 +187,23 @@ func (s *size) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a size: write it as 512m or 2g", text)
 	}
 	*s = size(bytes)
+	return nil
+}
+
+// retention is how long something stays, 0 for ever.
+type retention time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *retention) UnmarshalText(text []byte) error {
+	d, err := time.ParseDuration(string(text))
+	if days, is := strings.CutSuffix(string(text), "d"); is {
+		var n float64
+		n, err = strconv.ParseFloat(days, 64)
+		d = time.Duration(n * float64(24*time.Hour))
+	}
+	if err != nil || d < 0 {
+		return fmt.Errorf("it must be a time such as 24h or 7d, or 0 for ever, not %q", text)
+	}
+	*r = retention(d)
 	return nil
 }

@@ -61,7 +61,10 @@ type cli struct {
 
 	Why        command.Why        `cmd:"" aliases:"explain" help:"Explain why a service, task or node is as it is."`
 	Events     command.Events     `cmd:"" aliases:"event" help:"Show what happened."`
-	Version    command.Version    `cmd:"" help:"Show the versions of warrenctl and the manager."`
+	Top        command.Top        `cmd:"" aliases:"stats" help:"Show what nodes and tasks use, live."`
+	System     command.System     `cmd:"" help:"The machines below: one page about all, disks, images that nobody needs."`
+	Debug      command.Debug      `cmd:"" help:"For those who look for a fault."`
+	Version    command.Version    `cmd:"" help:"Show the versions of warrenctl, the manager, and all in the cluster."`
 	Completion command.Completion `cmd:"" manager:"none" help:"Print the script that completes command lines in a shell."`
 	Complete   command.Complete   `cmd:"" name:"__complete" hidden:"" passthrough:"" manager:"optional"`
 }

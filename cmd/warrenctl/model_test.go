@@ -79,6 +79,7 @@ var says = []string{
 	"user create", "user rm", "context use", "context import", "context export", "context rm",
 	"context current",           // a name alone
 	"service logs", "task logs", // as the tasks write it
+	"debug bundle",             // what it has written
 	"completion", "__complete", // for shells
 }
 
@@ -119,7 +120,11 @@ var shows = map[string][]string{
 	"why node":              {"n1", "object", "name", "wanted"},
 	"why any":               {"web", "object", "name", "wanted"},
 	"events":                {"--filter type=service", "index", "time", "object", "objectId", "objectName", "action"},
-	"version":               {"", "client", "manager"},
+	"version":               {"", "client", "manager", "cluster"},
+	"top":                   {"", "nodeId", "hostname", "usage"},
+	"system info":           {"", "name", "versions", "managers", "nodes", "tasks", "warnings"},
+	"system df":             {"", "nodeId", "hostname", "disk"},
+	"system prune":          {"--dry-run", "nodeId", "hostname", "pruned"},
 }
 
 func TestEverythingThatIsShownIsShownToProgramsToo(t *testing.T) {

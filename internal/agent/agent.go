@@ -22,8 +22,10 @@ import (
 	"github.com/cuemby/warren/internal/agent/prober"
 	"github.com/cuemby/warren/internal/agent/runtime"
 	"github.com/cuemby/warren/internal/agent/session"
+	"github.com/cuemby/warren/internal/agent/storage"
 	"github.com/cuemby/warren/internal/agent/store"
 	"github.com/cuemby/warren/internal/agent/supervisor"
+	"github.com/cuemby/warren/internal/agent/usage"
 	"github.com/cuemby/warren/internal/dataformat"
 	scrape "github.com/cuemby/warren/internal/metrics"
 	"github.com/cuemby/warren/internal/pki"
@@ -57,6 +59,8 @@ type Config struct {
 	InsecureRegistries []string
 	// DockerConfig is a Docker config.json with the credentials of registries; it may be missing.
 	DockerConfig string
+	// ImageRetention is how long an image stays that no task uses any more; 0 for ever.
+	ImageRetention time.Duration
 	// MaxParallelStarts bounds how many containers are created and started at once.
 	MaxParallelStarts int
 	// WireGuard is which device to take, WireGuardSocket where the process of a device of userspace listens.
@@ -103,7 +107,8 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	if err != nil {
 		return err
 	}
-	output, err := logs.Open(filepath.Join(c.DataDir, "logs"))
+	outputDir := filepath.Join(c.DataDir, "logs")
+	output, err := logs.Open(outputDir)
 	if err != nil {
 		return fmt.Errorf("open the tasks' output: %w", err)
 	}
@@ -193,6 +198,14 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		}
 	})
 
+	look := inside{
+		Meter: usage.New(usage.Sources{Tasks: supervisor.Look, Container: containerd.Usage}),
+		Keeper: storage.New(storage.Options{
+			Engine: containerd, Tasks: supervisor.Look, Retention: c.ImageRetention, DataDir: c.DataDir, OutputDir: outputDir, Logger: c.Logger,
+		}),
+	}
+	watching.Go(func() { look.Run(ctx) })
+
 	here := &node{
 		ctx: ctx, membership: member, tasks: supervisor, disconnect: network.Remove, forget: state.Reset, status: c.Status, logger: c.Logger,
 		hold: func(ctx context.Context, mine *pki.Credentials, standing func(string, error)) {
@@ -207,6 +220,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 				Facts:     machine,
 				Logs:      output,
 				Network:   network,
+				Inside:    look,
 				Standing:  standing,
 				Logger:    c.Logger,
 			})
@@ -300,6 +314,12 @@ func Disconnect(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("take down the overlay network: %w", err)
 	}
 	return nil
+}
+
+// inside is what may be looked at on this node.
+type inside struct {
+	*usage.Meter
+	*storage.Keeper
 }
 
 // closing closes something at the end of a function that returns *err.

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cuemby/warren/internal/agent/supervisor"
+	"github.com/cuemby/warren/internal/agent/traffic"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -71,11 +72,10 @@ func (c *containers) usage(to chan<- prometheus.Metric, t supervisor.Look) {
 	if !t.OwnNetwork {
 		return
 	}
-	links, err := readLinks(linksOf(t.Status.GetPid()))
+	sum, err := traffic.OfProgram(t.Status.GetPid())
 	if err != nil {
 		return
 	}
-	sum := outside(links)
 	count(to, netReceived, sum.Received, labels...)
 	count(to, netSent, sum.Sent, labels...)
 	count(to, netDropped, sum.ReceivedDropped, append(labels, "received")...)

@@ -10,6 +10,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay"
 	"github.com/cuemby/warren/internal/agent/runtime"
 	"github.com/cuemby/warren/internal/agent/supervisor"
+	"github.com/cuemby/warren/internal/agent/traffic"
 	shared "github.com/cuemby/warren/internal/metrics"
 )
 
@@ -22,7 +23,7 @@ type Sources struct {
 	// Overlay tells how the node's overlay stands.
 	Overlay func(ctx context.Context) (overlay.Figures, error)
 	// Links tells what the node's links have carried, by name; nil for the kernel's own account.
-	Links func() (map[string]Traffic, error)
+	Links func() (map[string]traffic.Traffic, error)
 	// Connected tells whether the agent has a session with a manager.
 	Connected func() bool
 	// CertificateExpires tells until when the node's certificate is good; zero where it has none.
@@ -70,7 +71,7 @@ func New() *Metrics {
 // Ask has what is not observed be asked of the sources at each scrape. It is called once.
 func (m *Metrics) Ask(s Sources) {
 	if s.Links == nil {
-		s.Links = func() (map[string]Traffic, error) { return readLinks(here) }
+		s.Links = traffic.Here
 	}
 	m.registry.MustRegister(&standing{s}, &containers{s})
 }

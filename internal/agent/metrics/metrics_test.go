@@ -14,6 +14,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay"
 	"github.com/cuemby/warren/internal/agent/runtime"
 	"github.com/cuemby/warren/internal/agent/supervisor"
+	"github.com/cuemby/warren/internal/agent/traffic"
 	"github.com/cuemby/warren/internal/metrics/metricstest"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -49,8 +50,8 @@ var inOverlay = []string{"warren_agent_overlay_received_bytes_total", "warren_ag
 func TestEveryMetricIsFoundGoodAndDescribed(t *testing.T) {
 	m := metrics.New()
 	s := sources(look("web.1", warrenv1.TaskState_TASK_STATE_RUNNING, 3))
-	s.Links = func() (map[string]metrics.Traffic, error) {
-		return map[string]metrics.Traffic{overlay.Device: {Received: 1, Sent: 2, ReceivedDropped: 3, SentDropped: 4}}, nil
+	s.Links = func() (map[string]traffic.Traffic, error) {
+		return map[string]traffic.Traffic{overlay.Device: {Received: 1, Sent: 2, ReceivedDropped: 3, SentDropped: 4}}, nil
 	}
 	m.Ask(s)
 	m.Started(time.Second)
@@ -105,7 +106,7 @@ func TestAScrapeGoesOnWithoutWhatCannotBeAsked(t *testing.T) {
 	s.Overlay = func(context.Context) (overlay.Figures, error) {
 		return overlay.Figures{Up: true}, errors.New("WireGuard does not answer")
 	}
-	s.Links = func() (map[string]metrics.Traffic, error) { return nil, errors.New("there is no /proc") }
+	s.Links = func() (map[string]traffic.Traffic, error) { return nil, errors.New("there is no /proc") }
 	m.Ask(s)
 	all, err := m.Gatherer().Gather()
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	goruntime "runtime"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
@@ -61,10 +62,11 @@ type imageCache struct {
 	mu      sync.Mutex
 	configs map[string]*imageConfig // by digest
 	pulling map[string]chan struct{}
+	wanted  map[string]time.Time // when each name was last asked for
 }
 
 func newImageCache() imageCache {
-	return imageCache{configs: make(map[string]*imageConfig), pulling: make(map[string]chan struct{})}
+	return imageCache{configs: make(map[string]*imageConfig), pulling: make(map[string]chan struct{}), wanted: make(map[string]time.Time)}
 }
 
 func (c *imageCache) config(digest string) *imageConfig {
@@ -125,6 +127,7 @@ func (r *Runtime) Pull(ctx context.Context, image string, progress func(string))
 	if progress == nil {
 		progress = func(string) {}
 	}
+	r.images.want(name)
 	var present images.Image
 	err = r.do(ctx, func(ctx context.Context) (err error) {
 		present, err = r.present(ctx, name)
@@ -190,7 +193,7 @@ func (r *Runtime) presentElsewhere(ctx context.Context, name string, missing err
 		} else if err != nil {
 			return images.Image{}, err
 		}
-		image, err := r.client.ImageService().Create(ctx, images.Image{Name: name, Target: image.Target})
+		image, err := r.client.ImageService().Create(ctx, images.Image{Name: name, Target: image.Target, Labels: pulledLabels(image)})
 		if errdefs.IsAlreadyExists(err) {
 			return r.client.ImageService().Get(ctx, name)
 		}
@@ -271,6 +274,7 @@ func (r *Runtime) pull(ctx context.Context, named reference.Named, progress func
 	meter := newMeter(progress, r.client.ContentStore())
 	image, err := r.client.Pull(ctx, named.String(),
 		client.WithPullUnpack,
+		client.WithPullLabel(labelPulled, "true"),
 		client.WithPullSnapshotter(r.options.Snapshotter),
 		client.WithImageHandler(meter),
 		client.WithResolver(meteredResolver{

@@ -121,6 +121,22 @@ func (l *line) serve(ctx context.Context, open *warrenv1.OpenStream, stream *rel
 			return err
 		}
 		return stream.Send(&warrenv1.RelayRequest{Data: &warrenv1.RelayRequest_Pings{Pings: &warrenv1.PingList{Pings: pings}}})
+	case *warrenv1.OpenStream_Usage:
+		return l.Inside.Watch(ctx, purpose.Usage.GetInterval().AsDuration(), purpose.Usage.GetServiceId(), func(u *warrenv1.NodeUsage) error {
+			return stream.Send(&warrenv1.RelayRequest{Data: &warrenv1.RelayRequest_Usage{Usage: u}})
+		})
+	case *warrenv1.OpenStream_Disk:
+		disk, err := l.Inside.Disk(ctx)
+		if err != nil {
+			return err
+		}
+		return stream.Send(&warrenv1.RelayRequest{Data: &warrenv1.RelayRequest_Disk{Disk: disk}})
+	case *warrenv1.OpenStream_Prune:
+		pruned, err := l.Inside.Prune(ctx, purpose.Prune.GetDryRun())
+		if pruned != nil {
+			err = errors.Join(stream.Send(&warrenv1.RelayRequest{Data: &warrenv1.RelayRequest_Pruned{Pruned: pruned}}), err)
+		}
+		return err
 	default:
 		return fmt.Errorf("this agent does not know streams of the kind %T: upgrade it", purpose)
 	}

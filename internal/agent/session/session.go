@@ -67,6 +67,16 @@ type Network interface {
 	Ping(ctx context.Context, addresses []string, count uint32) ([]*warrenv1.Ping, error)
 }
 
+// Inside tells what goes on on this node, and tidies it on request.
+type Inside interface {
+	// Watch emits what the node and the tasks of a service use (of all where that is empty), every interval.
+	Watch(ctx context.Context, interval time.Duration, service string, emit func(*warrenv1.NodeUsage) error) error
+	// Disk tells what takes up the node's disk.
+	Disk(ctx context.Context) (*warrenv1.NodeDisk, error)
+	// Prune removes the images that no task needs. It tells also where it fails half-way what it has removed.
+	Prune(ctx context.Context, dryRun bool) (*warrenv1.PrunedImages, error)
+}
+
 // Options says whom a session connects, and with what.
 type Options struct {
 	Managers Managers
@@ -81,6 +91,7 @@ type Options struct {
 	Facts   Facts
 	Logs    Logs
 	Network Network
+	Inside  Inside
 	// Standing is told, if set, which manager the session is with, or why there is none.
 	Standing func(manager string, problem error)
 	Logger   *slog.Logger

@@ -163,7 +163,7 @@ func attendUntil(t *testing.T, a *fakeAgent, managers ...string) (end func(why e
 	go func() {
 		defer close(done)
 		Run(ctx, Options{Managers: a, NodeID: a.NodeID(), ClusterID: "cluster", TLS: a.holder.ClientConfig, Fresh: a.fresh,
-			Tasks: a, Reports: a, Facts: a, Logs: a, Network: a.network, Standing: a.stand, Logger: slog.New(slog.NewTextHandler(a, nil))})
+			Tasks: a, Reports: a, Facts: a, Logs: a, Network: a.network, Inside: fakeInside{}, Standing: a.stand, Logger: slog.New(slog.NewTextHandler(a, nil))})
 	}()
 	end = func(why error) {
 		cancel(why)

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/cuemby/warren/internal/lifecycle"
@@ -42,8 +43,12 @@ func why(exit Exit) string {
 // Look is how a task stands, for those who look on.
 type Look struct {
 	// Name is web.1, or web.NODE of a global service.
-	ID, Name, Service string
-	Status            *warrenv1.TaskStatus // not to be changed
+	ID, Name, Service, ServiceID string
+	// Image is what its program is made from, ImageDigest what that stood for where that is known.
+	Image, ImageDigest string
+	// LimitNanoCPUs is how much of processors it may use; 0 for no limit.
+	LimitNanoCPUs int64
+	Status        *warrenv1.TaskStatus // not to be changed
 	// OwnNetwork says that the program has a network namespace of its own, and not the node's.
 	OwnNetwork bool
 }
@@ -60,8 +65,10 @@ func (s *Supervisor) Look() []Look {
 			continue // not this node's: it is being removed
 		}
 		all = append(all, Look{
-			ID: t.id, Name: lifecycle.Name(task, s.Hostname), Service: task.GetServiceName(), Status: progress.Status,
-			OwnNetwork: assignment.GetSpec().GetNetwork() != warrenv1.NetworkMode_NETWORK_MODE_HOST,
+			ID: t.id, Name: lifecycle.Name(task, s.Hostname), Service: task.GetServiceName(), ServiceID: task.GetServiceId(), Status: progress.Status,
+			Image: pinned(assignment), ImageDigest: cmp.Or(progress.Status.GetImageDigest(), assignment.GetImageDigest()),
+			LimitNanoCPUs: assignment.GetSpec().GetLimits().GetNanoCpus(),
+			OwnNetwork:    assignment.GetSpec().GetNetwork() != warrenv1.NetworkMode_NETWORK_MODE_HOST,
 		})
 	}
 	return all

@@ -55,6 +55,7 @@ type Client struct {
 	Logs     warrenv1connect.LogServiceClient
 	Events   warrenv1connect.EventServiceClient
 	Explain  warrenv1connect.ExplainServiceClient
+	System   warrenv1connect.SystemServiceClient
 
 	Members warrenv1connect.MembershipServiceClient
 	Trust   warrenv1connect.TrustServiceClient
@@ -90,6 +91,7 @@ func New(o Options) (*Client, error) {
 		Logs:     warrenv1connect.NewLogServiceClient(h, url, options...),
 		Events:   warrenv1connect.NewEventServiceClient(h, url, options...),
 		Explain:  warrenv1connect.NewExplainServiceClient(h, url, options...),
+		System:   warrenv1connect.NewSystemServiceClient(h, url, options...),
 
 		Members:  warrenv1connect.NewMembershipServiceClient(h, url, options...),
 		Trust:    warrenv1connect.NewTrustServiceClient(h, url, options...),

@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 
@@ -28,4 +30,29 @@ func overSocket(path string) *http.Client {
 			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", path)
 		},
 	}}
+}
+
+// profileLimit bounds what is read of a daemon's profile.
+const profileLimit = 64 << 20
+
+// Profile returns one of the profiles that a daemon on this machine tells of itself on its unix socket, such as
+// goroutine?debug=1.
+func Profile(ctx context.Context, socket, name string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://daemon/debug/pprof/"+name, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	h := overSocket(socket)
+	defer h.CloseIdleConnections()
+	res, err := h.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the daemon answers %s", res.Status)
+	}
+	return io.ReadAll(io.LimitReader(res.Body, profileLimit))
 }

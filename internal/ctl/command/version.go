@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/cuemby/warren/internal/ctl/output"
+	"github.com/cuemby/warren/internal/ctl/view"
 	"github.com/cuemby/warren/internal/version"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -34,6 +35,8 @@ func (c *Version) Run(ctx context.Context, s *Session) error {
 	builds := struct {
 		Client  build  `json:"client"`
 		Manager *build `json:"manager,omitempty"`
+		// Cluster are the versions of all its managers and nodes.
+		Cluster []view.ClusterVersion `json:"cluster,omitempty"`
 	}{Client: own}
 	var failed error
 	if !c.Client {
@@ -41,6 +44,9 @@ func (c *Version) Run(ctx context.Context, s *Session) error {
 		if failed = err; err == nil {
 			m := res.Msg
 			builds.Manager = &build{m.GetVersion(), m.GetCommit(), "", m.GetGoVersion(), m.GetPlatform()}
+			if m.GetInitialized() {
+				builds.Cluster, failed = s.versions(ctx)
+			}
 		}
 	}
 	if c.Output != "text" {
@@ -51,7 +57,23 @@ func (c *Version) Run(ctx context.Context, s *Session) error {
 	if builds.Manager != nil {
 		err = errors.Join(err, s.print("warren-manager  "+builds.Manager.line()))
 	}
+	if len(builds.Cluster) > 0 {
+		err = errors.Join(err, s.print(""), output.ListFlags{Output: "table"}.List(s.Out, view.Versions(builds.Cluster)))
+	}
 	return errors.Join(err, failed)
+}
+
+// versions are those of all managers and nodes of the cluster.
+func (s *Session) versions(ctx context.Context) ([]view.ClusterVersion, error) {
+	res, err := s.Cluster.GetCluster(ctx, connect.NewRequest(&warrenv1.GetClusterRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := s.ListNodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return view.ClusterVersions(res.Msg.GetManagers(), nodes), nil
 }
 
 func (b build) line() string {

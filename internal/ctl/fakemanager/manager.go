@@ -43,6 +43,7 @@ type Manager struct {
 	networks  []*warrenv1.Network
 	severed   map[string]bool // hostnames of nodes that the overlay does not reach
 	silent    map[string]bool // and of those whose agents do not answer
+	pruned    map[string]bool // and of those where nothing is unused any more
 	services  []*warrenv1.Service
 	tasks     []*warrenv1.Task // oldest first
 	specs     map[string]*warrenv1.TaskSpec
@@ -74,6 +75,7 @@ func Start(socket string) (*Manager, error) {
 		cut:       make(chan struct{}),
 		severed:   map[string]bool{},
 		silent:    map[string]bool{},
+		pruned:    map[string]bool{},
 		specs:     map[string]*warrenv1.TaskSpec{},
 		passes:    passes{credentials: pki.NewHolder(nil)},
 	}
@@ -107,6 +109,7 @@ func Start(socket string) (*Manager, error) {
 	mux.Handle(warrenv1connect.NewLogServiceHandler(logService{m}, options))
 	mux.Handle(warrenv1connect.NewEventServiceHandler(eventService{m}, options))
 	mux.Handle(warrenv1connect.NewExplainServiceHandler(explainService{m}, options))
+	mux.Handle(warrenv1connect.NewSystemServiceHandler(systemService{m}, options))
 	mux.Handle(warrenv1connect.NewUserServiceHandler(userService{m}, options))
 	mux.Handle(warrenv1connect.NewMembershipServiceHandler(membershipService{m: m}, options))
 	m.server = &http.Server{Handler: mux, Protocols: new(http.Protocols)}

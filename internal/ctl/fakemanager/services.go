@@ -66,7 +66,11 @@ func (h clusterService) UpdateCluster(_ context.Context, req *connect.Request[wa
 }
 
 func (h clusterService) GetVersion(context.Context, *connect.Request[warrenv1.GetVersionRequest]) (*connect.Response[warrenv1.GetVersionResponse], error) {
-	return connect.NewResponse(&warrenv1.GetVersionResponse{Version: "1.2.3", Commit: "abc1234", GoVersion: "go1.26.8", Platform: "linux/amd64"}), nil
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
+	return connect.NewResponse(&warrenv1.GetVersionResponse{
+		Version: "1.2.3", Commit: "abc1234", GoVersion: "go1.26.8", Platform: "linux/amd64", Initialized: h.m.cluster != nil,
+	}), nil
 }
 
 // mayUpdate checks the version an update was made from.

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/jedib0t/go-pretty/v6/text"
 	"golang.org/x/term"
 )
 
@@ -29,6 +30,8 @@ type Stream struct {
 	Colour bool
 	// width asks the terminal; nil where there is none.
 	width func() int
+	// height asks it for its lines.
+	height func() int
 }
 
 // Standard returns the streams of the process.
@@ -55,6 +58,14 @@ func (s Stream) Width() int {
 	return s.width()
 }
 
+// Height returns the terminal's lines, 0 where there is no terminal or it does not tell.
+func (s Stream) Height() int {
+	if s.height == nil {
+		return 0
+	}
+	return s.height()
+}
+
 func fromFile(f *os.File) Stream {
 	fd := int(f.Fd())
 	if !term.IsTerminal(fd) || !enableSequences(f) || os.Getenv("TERM") == "dumb" {
@@ -70,6 +81,13 @@ func fromFile(f *os.File) Stream {
 				return 0
 			}
 			return columns
+		},
+		height: func() int {
+			_, lines, err := term.GetSize(fd)
+			if err != nil {
+				return 0
+			}
+			return lines
 		},
 	}
 }
@@ -88,4 +106,13 @@ func OneLine(s string) string {
 		return strings.TrimSpace(s)
 	}
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) && !unicode.IsMark(r) || r == ' ' }), " ")
+}
+
+// Snip cuts a line that is to take no more than so many columns, escape sequences not counted; it is whole where the
+// columns are not known.
+func Snip(line string, columns int) string {
+	if columns <= 0 || text.StringWidthWithoutEscSequences(line) <= columns {
+		return line
+	}
+	return text.Snip(line, columns, ellipsis)
 }

@@ -129,6 +129,7 @@ func New(o Options) (http.Handler, error) {
 	mux.Handle(warrenv1connect.NewServiceServiceHandler(&serviceService{store: o.Store, write: write}, options))
 	mux.Handle(warrenv1connect.NewTaskServiceHandler(&taskService{store: o.Store}, options))
 	mux.Handle(warrenv1connect.NewExplainServiceHandler(&explainService{store: o.Store, log: o.Events}, options))
+	mux.Handle(warrenv1connect.NewSystemServiceHandler(&systemService{store: o.Store, exchange: o.Exchange}, options))
 	mux.Handle(warrenv1connect.NewEventServiceHandler(&eventService{log: o.Events}, options))
 	mux.Handle(warrenv1connect.NewSessionServiceHandler(o.Sessions, options))
 	mux.Handle(warrenv1connect.NewLogServiceHandler(o.Logs, options))

@@ -830,6 +830,9 @@ type OpenStream struct {
 	//	*OpenStream_Logs
 	//	*OpenStream_Peers
 	//	*OpenStream_Ping
+	//	*OpenStream_Usage
+	//	*OpenStream_Disk
+	//	*OpenStream_Prune
 	Purpose       isOpenStream_Purpose `protobuf_oneof:"purpose"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -906,6 +909,33 @@ func (x *OpenStream) GetPing() *PingPurpose {
 	return nil
 }
 
+func (x *OpenStream) GetUsage() *UsagePurpose {
+	if x != nil {
+		if x, ok := x.Purpose.(*OpenStream_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
+func (x *OpenStream) GetDisk() *DiskPurpose {
+	if x != nil {
+		if x, ok := x.Purpose.(*OpenStream_Disk); ok {
+			return x.Disk
+		}
+	}
+	return nil
+}
+
+func (x *OpenStream) GetPrune() *PrunePurpose {
+	if x != nil {
+		if x, ok := x.Purpose.(*OpenStream_Prune); ok {
+			return x.Prune
+		}
+	}
+	return nil
+}
+
 type isOpenStream_Purpose interface {
 	isOpenStream_Purpose()
 }
@@ -922,11 +952,29 @@ type OpenStream_Ping struct {
 	Ping *PingPurpose `protobuf:"bytes,4,opt,name=ping,proto3,oneof"`
 }
 
+type OpenStream_Usage struct {
+	Usage *UsagePurpose `protobuf:"bytes,5,opt,name=usage,proto3,oneof"`
+}
+
+type OpenStream_Disk struct {
+	Disk *DiskPurpose `protobuf:"bytes,6,opt,name=disk,proto3,oneof"`
+}
+
+type OpenStream_Prune struct {
+	Prune *PrunePurpose `protobuf:"bytes,7,opt,name=prune,proto3,oneof"`
+}
+
 func (*OpenStream_Logs) isOpenStream_Purpose() {}
 
 func (*OpenStream_Peers) isOpenStream_Purpose() {}
 
 func (*OpenStream_Ping) isOpenStream_Purpose() {}
+
+func (*OpenStream_Usage) isOpenStream_Purpose() {}
+
+func (*OpenStream_Disk) isOpenStream_Purpose() {}
+
+func (*OpenStream_Prune) isOpenStream_Purpose() {}
 
 // PeersPurpose asks how the overlay stands with each other node.
 type PeersPurpose struct {
@@ -1020,6 +1068,143 @@ func (x *PingPurpose) GetCount() uint32 {
 	return 0
 }
 
+// UsagePurpose asks what the node and its tasks use, again and again until the stream is closed.
+type UsagePurpose struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Interval *durationpb.Duration   `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Only tasks of this service; empty: all.
+	ServiceId     string `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsagePurpose) Reset() {
+	*x = UsagePurpose{}
+	mi := &file_warren_v1_session_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsagePurpose) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsagePurpose) ProtoMessage() {}
+
+func (x *UsagePurpose) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsagePurpose.ProtoReflect.Descriptor instead.
+func (*UsagePurpose) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UsagePurpose) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *UsagePurpose) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+// DiskPurpose asks what takes up the node's disk.
+type DiskPurpose struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskPurpose) Reset() {
+	*x = DiskPurpose{}
+	mi := &file_warren_v1_session_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskPurpose) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskPurpose) ProtoMessage() {}
+
+func (x *DiskPurpose) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskPurpose.ProtoReflect.Descriptor instead.
+func (*DiskPurpose) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{14}
+}
+
+// PrunePurpose asks to remove the images that no task needs.
+type PrunePurpose struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only tell what would be removed.
+	DryRun        bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrunePurpose) Reset() {
+	*x = PrunePurpose{}
+	mi := &file_warren_v1_session_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrunePurpose) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrunePurpose) ProtoMessage() {}
+
+func (x *PrunePurpose) ProtoReflect() protoreflect.Message {
+	mi := &file_warren_v1_session_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrunePurpose.ProtoReflect.Descriptor instead.
+func (*PrunePurpose) Descriptor() ([]byte, []int) {
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PrunePurpose) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 // LogsPurpose asks for a task's output.
 type LogsPurpose struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1031,7 +1216,7 @@ type LogsPurpose struct {
 
 func (x *LogsPurpose) Reset() {
 	*x = LogsPurpose{}
-	mi := &file_warren_v1_session_proto_msgTypes[13]
+	mi := &file_warren_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1228,7 @@ func (x *LogsPurpose) String() string {
 func (*LogsPurpose) ProtoMessage() {}
 
 func (x *LogsPurpose) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[13]
+	mi := &file_warren_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1241,7 @@ func (x *LogsPurpose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsPurpose.ProtoReflect.Descriptor instead.
 func (*LogsPurpose) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LogsPurpose) GetTaskId() string {
@@ -1082,7 +1267,7 @@ type CloseStream struct {
 
 func (x *CloseStream) Reset() {
 	*x = CloseStream{}
-	mi := &file_warren_v1_session_proto_msgTypes[14]
+	mi := &file_warren_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1279,7 @@ func (x *CloseStream) String() string {
 func (*CloseStream) ProtoMessage() {}
 
 func (x *CloseStream) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[14]
+	mi := &file_warren_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1292,7 @@ func (x *CloseStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseStream.ProtoReflect.Descriptor instead.
 func (*CloseStream) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CloseStream) GetStreamId() string {
@@ -1127,6 +1312,9 @@ type RelayRequest struct {
 	//	*RelayRequest_Error
 	//	*RelayRequest_Peers
 	//	*RelayRequest_Pings
+	//	*RelayRequest_Usage
+	//	*RelayRequest_Disk
+	//	*RelayRequest_Pruned
 	Data          isRelayRequest_Data `protobuf_oneof:"data"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1134,7 +1322,7 @@ type RelayRequest struct {
 
 func (x *RelayRequest) Reset() {
 	*x = RelayRequest{}
-	mi := &file_warren_v1_session_proto_msgTypes[15]
+	mi := &file_warren_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1334,7 @@ func (x *RelayRequest) String() string {
 func (*RelayRequest) ProtoMessage() {}
 
 func (x *RelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[15]
+	mi := &file_warren_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1347,7 @@ func (x *RelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
 func (*RelayRequest) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RelayRequest) GetStreamId() string {
@@ -1212,6 +1400,33 @@ func (x *RelayRequest) GetPings() *PingList {
 	return nil
 }
 
+func (x *RelayRequest) GetUsage() *NodeUsage {
+	if x != nil {
+		if x, ok := x.Data.(*RelayRequest_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetDisk() *NodeDisk {
+	if x != nil {
+		if x, ok := x.Data.(*RelayRequest_Disk); ok {
+			return x.Disk
+		}
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetPruned() *PrunedImages {
+	if x != nil {
+		if x, ok := x.Data.(*RelayRequest_Pruned); ok {
+			return x.Pruned
+		}
+	}
+	return nil
+}
+
 type isRelayRequest_Data interface {
 	isRelayRequest_Data()
 }
@@ -1234,6 +1449,18 @@ type RelayRequest_Pings struct {
 	Pings *PingList `protobuf:"bytes,5,opt,name=pings,proto3,oneof"`
 }
 
+type RelayRequest_Usage struct {
+	Usage *NodeUsage `protobuf:"bytes,6,opt,name=usage,proto3,oneof"`
+}
+
+type RelayRequest_Disk struct {
+	Disk *NodeDisk `protobuf:"bytes,7,opt,name=disk,proto3,oneof"`
+}
+
+type RelayRequest_Pruned struct {
+	Pruned *PrunedImages `protobuf:"bytes,8,opt,name=pruned,proto3,oneof"`
+}
+
 func (*RelayRequest_Logs) isRelayRequest_Data() {}
 
 func (*RelayRequest_Error) isRelayRequest_Data() {}
@@ -1241,6 +1468,12 @@ func (*RelayRequest_Error) isRelayRequest_Data() {}
 func (*RelayRequest_Peers) isRelayRequest_Data() {}
 
 func (*RelayRequest_Pings) isRelayRequest_Data() {}
+
+func (*RelayRequest_Usage) isRelayRequest_Data() {}
+
+func (*RelayRequest_Disk) isRelayRequest_Data() {}
+
+func (*RelayRequest_Pruned) isRelayRequest_Data() {}
 
 type LogBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1253,7 +1486,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_warren_v1_session_proto_msgTypes[16]
+	mi := &file_warren_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1498,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[16]
+	mi := &file_warren_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1511,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LogBatch) GetLines() []*LogLine {
@@ -1303,7 +1536,7 @@ type RelayResponse struct {
 
 func (x *RelayResponse) Reset() {
 	*x = RelayResponse{}
-	mi := &file_warren_v1_session_proto_msgTypes[17]
+	mi := &file_warren_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1548,7 @@ func (x *RelayResponse) String() string {
 func (*RelayResponse) ProtoMessage() {}
 
 func (x *RelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[17]
+	mi := &file_warren_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1561,7 @@ func (x *RelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayResponse.ProtoReflect.Descriptor instead.
 func (*RelayResponse) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{20}
 }
 
 // Directory is what an agent needs to find the managers and to believe them.
@@ -1348,7 +1581,7 @@ type Directory struct {
 
 func (x *Directory) Reset() {
 	*x = Directory{}
-	mi := &file_warren_v1_session_proto_msgTypes[18]
+	mi := &file_warren_v1_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1593,7 @@ func (x *Directory) String() string {
 func (*Directory) ProtoMessage() {}
 
 func (x *Directory) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[18]
+	mi := &file_warren_v1_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1606,7 @@ func (x *Directory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directory.ProtoReflect.Descriptor instead.
 func (*Directory) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{18}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Directory) GetManagers() []string {
@@ -1406,7 +1639,7 @@ type PeerList struct {
 
 func (x *PeerList) Reset() {
 	*x = PeerList{}
-	mi := &file_warren_v1_session_proto_msgTypes[19]
+	mi := &file_warren_v1_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1651,7 @@ func (x *PeerList) String() string {
 func (*PeerList) ProtoMessage() {}
 
 func (x *PeerList) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[19]
+	mi := &file_warren_v1_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1664,7 @@ func (x *PeerList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerList.ProtoReflect.Descriptor instead.
 func (*PeerList) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{19}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PeerList) GetPeers() []*OverlayPeer {
@@ -1450,7 +1683,7 @@ type PingList struct {
 
 func (x *PingList) Reset() {
 	*x = PingList{}
-	mi := &file_warren_v1_session_proto_msgTypes[20]
+	mi := &file_warren_v1_session_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1695,7 @@ func (x *PingList) String() string {
 func (*PingList) ProtoMessage() {}
 
 func (x *PingList) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[20]
+	mi := &file_warren_v1_session_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1708,7 @@ func (x *PingList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingList.ProtoReflect.Descriptor instead.
 func (*PingList) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{20}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PingList) GetPings() []*Ping {
@@ -1503,7 +1736,7 @@ type NetworkConfig struct {
 
 func (x *NetworkConfig) Reset() {
 	*x = NetworkConfig{}
-	mi := &file_warren_v1_session_proto_msgTypes[21]
+	mi := &file_warren_v1_session_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1748,7 @@ func (x *NetworkConfig) String() string {
 func (*NetworkConfig) ProtoMessage() {}
 
 func (x *NetworkConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[21]
+	mi := &file_warren_v1_session_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +1761,7 @@ func (x *NetworkConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkConfig.ProtoReflect.Descriptor instead.
 func (*NetworkConfig) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{21}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NetworkConfig) GetSubnet() string {
@@ -1588,7 +1821,7 @@ type Peers struct {
 
 func (x *Peers) Reset() {
 	*x = Peers{}
-	mi := &file_warren_v1_session_proto_msgTypes[22]
+	mi := &file_warren_v1_session_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1600,7 +1833,7 @@ func (x *Peers) String() string {
 func (*Peers) ProtoMessage() {}
 
 func (x *Peers) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[22]
+	mi := &file_warren_v1_session_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1613,7 +1846,7 @@ func (x *Peers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peers.ProtoReflect.Descriptor instead.
 func (*Peers) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{22}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Peers) GetFull() bool {
@@ -1664,7 +1897,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_warren_v1_session_proto_msgTypes[23]
+	mi := &file_warren_v1_session_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +1909,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[23]
+	mi := &file_warren_v1_session_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1689,7 +1922,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{23}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Peer) GetNodeId() string {
@@ -1762,7 +1995,7 @@ type Endpoints struct {
 
 func (x *Endpoints) Reset() {
 	*x = Endpoints{}
-	mi := &file_warren_v1_session_proto_msgTypes[24]
+	mi := &file_warren_v1_session_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +2007,7 @@ func (x *Endpoints) String() string {
 func (*Endpoints) ProtoMessage() {}
 
 func (x *Endpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[24]
+	mi := &file_warren_v1_session_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +2020,7 @@ func (x *Endpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoints.ProtoReflect.Descriptor instead.
 func (*Endpoints) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{24}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Endpoints) GetVersion() uint64 {
@@ -1862,7 +2095,7 @@ type ServiceFront struct {
 
 func (x *ServiceFront) Reset() {
 	*x = ServiceFront{}
-	mi := &file_warren_v1_session_proto_msgTypes[25]
+	mi := &file_warren_v1_session_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2107,7 @@ func (x *ServiceFront) String() string {
 func (*ServiceFront) ProtoMessage() {}
 
 func (x *ServiceFront) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[25]
+	mi := &file_warren_v1_session_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2120,7 @@ func (x *ServiceFront) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceFront.ProtoReflect.Descriptor instead.
 func (*ServiceFront) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{25}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ServiceFront) GetServiceId() string {
@@ -1950,7 +2183,7 @@ type RevisionShare struct {
 
 func (x *RevisionShare) Reset() {
 	*x = RevisionShare{}
-	mi := &file_warren_v1_session_proto_msgTypes[26]
+	mi := &file_warren_v1_session_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2195,7 @@ func (x *RevisionShare) String() string {
 func (*RevisionShare) ProtoMessage() {}
 
 func (x *RevisionShare) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[26]
+	mi := &file_warren_v1_session_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2208,7 @@ func (x *RevisionShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevisionShare.ProtoReflect.Descriptor instead.
 func (*RevisionShare) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{26}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RevisionShare) GetRevision() uint64 {
@@ -2012,7 +2245,7 @@ type TaskEndpoint struct {
 
 func (x *TaskEndpoint) Reset() {
 	*x = TaskEndpoint{}
-	mi := &file_warren_v1_session_proto_msgTypes[27]
+	mi := &file_warren_v1_session_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2257,7 @@ func (x *TaskEndpoint) String() string {
 func (*TaskEndpoint) ProtoMessage() {}
 
 func (x *TaskEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[27]
+	mi := &file_warren_v1_session_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2270,7 @@ func (x *TaskEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskEndpoint.ProtoReflect.Descriptor instead.
 func (*TaskEndpoint) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{27}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TaskEndpoint) GetTaskId() string {
@@ -2106,7 +2339,7 @@ type EndpointsInForce struct {
 
 func (x *EndpointsInForce) Reset() {
 	*x = EndpointsInForce{}
-	mi := &file_warren_v1_session_proto_msgTypes[28]
+	mi := &file_warren_v1_session_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2351,7 @@ func (x *EndpointsInForce) String() string {
 func (*EndpointsInForce) ProtoMessage() {}
 
 func (x *EndpointsInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_warren_v1_session_proto_msgTypes[28]
+	mi := &file_warren_v1_session_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2364,7 @@ func (x *EndpointsInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointsInForce.ProtoReflect.Descriptor instead.
 func (*EndpointsInForce) Descriptor() ([]byte, []int) {
-	return file_warren_v1_session_proto_rawDescGZIP(), []int{28}
+	return file_warren_v1_session_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *EndpointsInForce) GetVersion() uint64 {
@@ -2145,7 +2378,7 @@ var File_warren_v1_session_proto protoreflect.FileDescriptor
 
 const file_warren_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/session.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x13warren/v1/log.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x14warren/v1/task.proto\"\x82\x03\n" +
+	"\x17warren/v1/session.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x13warren/v1/log.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x16warren/v1/system.proto\x1a\x14warren/v1/task.proto\"\x82\x03\n" +
 	"\rAttendRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.warren.v1.HelloH\x00R\x05hello\x124\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x14.warren.v1.HeartbeatH\x00R\theartbeat\x121\n" +
@@ -2194,29 +2427,42 @@ const file_warren_v1_session_proto_rawDesc = "" +
 	"Assignment\x12#\n" +
 	"\x04task\x18\x01 \x01(\v2\x0f.warren.v1.TaskR\x04task\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.warren.v1.TaskSpecR\x04spec\x12!\n" +
-	"\fimage_digest\x18\x03 \x01(\tR\vimageDigest\"\xc1\x01\n" +
+	"\fimage_digest\x18\x03 \x01(\tR\vimageDigest\"\xd1\x02\n" +
 	"\n" +
 	"OpenStream\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\tR\bstreamId\x12,\n" +
 	"\x04logs\x18\x02 \x01(\v2\x16.warren.v1.LogsPurposeH\x00R\x04logs\x12/\n" +
 	"\x05peers\x18\x03 \x01(\v2\x17.warren.v1.PeersPurposeH\x00R\x05peers\x12,\n" +
-	"\x04ping\x18\x04 \x01(\v2\x16.warren.v1.PingPurposeH\x00R\x04pingB\t\n" +
+	"\x04ping\x18\x04 \x01(\v2\x16.warren.v1.PingPurposeH\x00R\x04ping\x12/\n" +
+	"\x05usage\x18\x05 \x01(\v2\x17.warren.v1.UsagePurposeH\x00R\x05usage\x12,\n" +
+	"\x04disk\x18\x06 \x01(\v2\x16.warren.v1.DiskPurposeH\x00R\x04disk\x12/\n" +
+	"\x05prune\x18\a \x01(\v2\x17.warren.v1.PrunePurposeH\x00R\x05pruneB\t\n" +
 	"\apurpose\"\x0e\n" +
 	"\fPeersPurpose\"A\n" +
 	"\vPingPurpose\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\rR\x05count\"]\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"d\n" +
+	"\fUsagePurpose\x125\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x02 \x01(\tR\tserviceId\"\r\n" +
+	"\vDiskPurpose\"'\n" +
+	"\fPrunePurpose\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"]\n" +
 	"\vLogsPurpose\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x125\n" +
 	"\tselection\x18\x02 \x01(\v2\x17.warren.v1.LogSelectionR\tselection\"*\n" +
 	"\vCloseStream\x12\x1b\n" +
-	"\tstream_id\x18\x01 \x01(\tR\bstreamId\"\xd9\x01\n" +
+	"\tstream_id\x18\x01 \x01(\tR\bstreamId\"\xe5\x02\n" +
 	"\fRelayRequest\x12$\n" +
 	"\tstream_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bstreamId\x12)\n" +
 	"\x04logs\x18\x02 \x01(\v2\x13.warren.v1.LogBatchH\x00R\x04logs\x12\x16\n" +
 	"\x05error\x18\x03 \x01(\tH\x00R\x05error\x12+\n" +
 	"\x05peers\x18\x04 \x01(\v2\x13.warren.v1.PeerListH\x00R\x05peers\x12+\n" +
-	"\x05pings\x18\x05 \x01(\v2\x13.warren.v1.PingListH\x00R\x05pingsB\x06\n" +
+	"\x05pings\x18\x05 \x01(\v2\x13.warren.v1.PingListH\x00R\x05pings\x12,\n" +
+	"\x05usage\x18\x06 \x01(\v2\x14.warren.v1.NodeUsageH\x00R\x05usage\x12)\n" +
+	"\x04disk\x18\a \x01(\v2\x13.warren.v1.NodeDiskH\x00R\x04disk\x121\n" +
+	"\x06pruned\x18\b \x01(\v2\x17.warren.v1.PrunedImagesH\x00R\x06prunedB\x06\n" +
 	"\x04data\"Q\n" +
 	"\bLogBatch\x12(\n" +
 	"\x05lines\x18\x01 \x03(\v2\x12.warren.v1.LogLineR\x05lines\x12\x1b\n" +
@@ -2303,7 +2549,7 @@ func file_warren_v1_session_proto_rawDescGZIP() []byte {
 	return file_warren_v1_session_proto_rawDescData
 }
 
-var file_warren_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_warren_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_warren_v1_session_proto_goTypes = []any{
 	(*AttendRequest)(nil),       // 0: warren.v1.AttendRequest
 	(*AttendResponse)(nil),      // 1: warren.v1.AttendResponse
@@ -2318,88 +2564,101 @@ var file_warren_v1_session_proto_goTypes = []any{
 	(*OpenStream)(nil),          // 10: warren.v1.OpenStream
 	(*PeersPurpose)(nil),        // 11: warren.v1.PeersPurpose
 	(*PingPurpose)(nil),         // 12: warren.v1.PingPurpose
-	(*LogsPurpose)(nil),         // 13: warren.v1.LogsPurpose
-	(*CloseStream)(nil),         // 14: warren.v1.CloseStream
-	(*RelayRequest)(nil),        // 15: warren.v1.RelayRequest
-	(*LogBatch)(nil),            // 16: warren.v1.LogBatch
-	(*RelayResponse)(nil),       // 17: warren.v1.RelayResponse
-	(*Directory)(nil),           // 18: warren.v1.Directory
-	(*PeerList)(nil),            // 19: warren.v1.PeerList
-	(*PingList)(nil),            // 20: warren.v1.PingList
-	(*NetworkConfig)(nil),       // 21: warren.v1.NetworkConfig
-	(*Peers)(nil),               // 22: warren.v1.Peers
-	(*Peer)(nil),                // 23: warren.v1.Peer
-	(*Endpoints)(nil),           // 24: warren.v1.Endpoints
-	(*ServiceFront)(nil),        // 25: warren.v1.ServiceFront
-	(*RevisionShare)(nil),       // 26: warren.v1.RevisionShare
-	(*TaskEndpoint)(nil),        // 27: warren.v1.TaskEndpoint
-	(*EndpointsInForce)(nil),    // 28: warren.v1.EndpointsInForce
-	(*NodeFacts)(nil),           // 29: warren.v1.NodeFacts
-	(*OverlayStatus)(nil),       // 30: warren.v1.OverlayStatus
-	(*durationpb.Duration)(nil), // 31: google.protobuf.Duration
-	(*TaskStatus)(nil),          // 32: warren.v1.TaskStatus
-	(*Task)(nil),                // 33: warren.v1.Task
-	(*TaskSpec)(nil),            // 34: warren.v1.TaskSpec
-	(*LogSelection)(nil),        // 35: warren.v1.LogSelection
-	(*LogLine)(nil),             // 36: warren.v1.LogLine
-	(*OverlayPeer)(nil),         // 37: warren.v1.OverlayPeer
-	(*Ping)(nil),                // 38: warren.v1.Ping
-	(*PublishedPort)(nil),       // 39: warren.v1.PublishedPort
-	(*NetworkAttachment)(nil),   // 40: warren.v1.NetworkAttachment
-	(*PortSpec)(nil),            // 41: warren.v1.PortSpec
+	(*UsagePurpose)(nil),        // 13: warren.v1.UsagePurpose
+	(*DiskPurpose)(nil),         // 14: warren.v1.DiskPurpose
+	(*PrunePurpose)(nil),        // 15: warren.v1.PrunePurpose
+	(*LogsPurpose)(nil),         // 16: warren.v1.LogsPurpose
+	(*CloseStream)(nil),         // 17: warren.v1.CloseStream
+	(*RelayRequest)(nil),        // 18: warren.v1.RelayRequest
+	(*LogBatch)(nil),            // 19: warren.v1.LogBatch
+	(*RelayResponse)(nil),       // 20: warren.v1.RelayResponse
+	(*Directory)(nil),           // 21: warren.v1.Directory
+	(*PeerList)(nil),            // 22: warren.v1.PeerList
+	(*PingList)(nil),            // 23: warren.v1.PingList
+	(*NetworkConfig)(nil),       // 24: warren.v1.NetworkConfig
+	(*Peers)(nil),               // 25: warren.v1.Peers
+	(*Peer)(nil),                // 26: warren.v1.Peer
+	(*Endpoints)(nil),           // 27: warren.v1.Endpoints
+	(*ServiceFront)(nil),        // 28: warren.v1.ServiceFront
+	(*RevisionShare)(nil),       // 29: warren.v1.RevisionShare
+	(*TaskEndpoint)(nil),        // 30: warren.v1.TaskEndpoint
+	(*EndpointsInForce)(nil),    // 31: warren.v1.EndpointsInForce
+	(*NodeFacts)(nil),           // 32: warren.v1.NodeFacts
+	(*OverlayStatus)(nil),       // 33: warren.v1.OverlayStatus
+	(*durationpb.Duration)(nil), // 34: google.protobuf.Duration
+	(*TaskStatus)(nil),          // 35: warren.v1.TaskStatus
+	(*Task)(nil),                // 36: warren.v1.Task
+	(*TaskSpec)(nil),            // 37: warren.v1.TaskSpec
+	(*LogSelection)(nil),        // 38: warren.v1.LogSelection
+	(*NodeUsage)(nil),           // 39: warren.v1.NodeUsage
+	(*NodeDisk)(nil),            // 40: warren.v1.NodeDisk
+	(*PrunedImages)(nil),        // 41: warren.v1.PrunedImages
+	(*LogLine)(nil),             // 42: warren.v1.LogLine
+	(*OverlayPeer)(nil),         // 43: warren.v1.OverlayPeer
+	(*Ping)(nil),                // 44: warren.v1.Ping
+	(*PublishedPort)(nil),       // 45: warren.v1.PublishedPort
+	(*NetworkAttachment)(nil),   // 46: warren.v1.NetworkAttachment
+	(*PortSpec)(nil),            // 47: warren.v1.PortSpec
 }
 var file_warren_v1_session_proto_depIdxs = []int32{
 	2,  // 0: warren.v1.AttendRequest.hello:type_name -> warren.v1.Hello
 	4,  // 1: warren.v1.AttendRequest.heartbeat:type_name -> warren.v1.Heartbeat
 	6,  // 2: warren.v1.AttendRequest.report:type_name -> warren.v1.StatusReport
-	29, // 3: warren.v1.AttendRequest.facts:type_name -> warren.v1.NodeFacts
+	32, // 3: warren.v1.AttendRequest.facts:type_name -> warren.v1.NodeFacts
 	5,  // 4: warren.v1.AttendRequest.goodbye:type_name -> warren.v1.Goodbye
-	30, // 5: warren.v1.AttendRequest.overlay:type_name -> warren.v1.OverlayStatus
-	28, // 6: warren.v1.AttendRequest.in_force:type_name -> warren.v1.EndpointsInForce
+	33, // 5: warren.v1.AttendRequest.overlay:type_name -> warren.v1.OverlayStatus
+	31, // 6: warren.v1.AttendRequest.in_force:type_name -> warren.v1.EndpointsInForce
 	3,  // 7: warren.v1.AttendResponse.welcome:type_name -> warren.v1.Welcome
 	4,  // 8: warren.v1.AttendResponse.heartbeat:type_name -> warren.v1.Heartbeat
 	8,  // 9: warren.v1.AttendResponse.assignments:type_name -> warren.v1.Assignments
 	10, // 10: warren.v1.AttendResponse.open_stream:type_name -> warren.v1.OpenStream
-	14, // 11: warren.v1.AttendResponse.close_stream:type_name -> warren.v1.CloseStream
-	18, // 12: warren.v1.AttendResponse.directory:type_name -> warren.v1.Directory
-	21, // 13: warren.v1.AttendResponse.network:type_name -> warren.v1.NetworkConfig
-	22, // 14: warren.v1.AttendResponse.peers:type_name -> warren.v1.Peers
-	24, // 15: warren.v1.AttendResponse.endpoints:type_name -> warren.v1.Endpoints
-	29, // 16: warren.v1.Hello.facts:type_name -> warren.v1.NodeFacts
-	31, // 17: warren.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	31, // 18: warren.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
+	17, // 11: warren.v1.AttendResponse.close_stream:type_name -> warren.v1.CloseStream
+	21, // 12: warren.v1.AttendResponse.directory:type_name -> warren.v1.Directory
+	24, // 13: warren.v1.AttendResponse.network:type_name -> warren.v1.NetworkConfig
+	25, // 14: warren.v1.AttendResponse.peers:type_name -> warren.v1.Peers
+	27, // 15: warren.v1.AttendResponse.endpoints:type_name -> warren.v1.Endpoints
+	32, // 16: warren.v1.Hello.facts:type_name -> warren.v1.NodeFacts
+	34, // 17: warren.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	34, // 18: warren.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
 	7,  // 19: warren.v1.StatusReport.tasks:type_name -> warren.v1.TaskReport
-	32, // 20: warren.v1.TaskReport.status:type_name -> warren.v1.TaskStatus
+	35, // 20: warren.v1.TaskReport.status:type_name -> warren.v1.TaskStatus
 	9,  // 21: warren.v1.Assignments.tasks:type_name -> warren.v1.Assignment
-	33, // 22: warren.v1.Assignment.task:type_name -> warren.v1.Task
-	34, // 23: warren.v1.Assignment.spec:type_name -> warren.v1.TaskSpec
-	13, // 24: warren.v1.OpenStream.logs:type_name -> warren.v1.LogsPurpose
+	36, // 22: warren.v1.Assignment.task:type_name -> warren.v1.Task
+	37, // 23: warren.v1.Assignment.spec:type_name -> warren.v1.TaskSpec
+	16, // 24: warren.v1.OpenStream.logs:type_name -> warren.v1.LogsPurpose
 	11, // 25: warren.v1.OpenStream.peers:type_name -> warren.v1.PeersPurpose
 	12, // 26: warren.v1.OpenStream.ping:type_name -> warren.v1.PingPurpose
-	35, // 27: warren.v1.LogsPurpose.selection:type_name -> warren.v1.LogSelection
-	16, // 28: warren.v1.RelayRequest.logs:type_name -> warren.v1.LogBatch
-	19, // 29: warren.v1.RelayRequest.peers:type_name -> warren.v1.PeerList
-	20, // 30: warren.v1.RelayRequest.pings:type_name -> warren.v1.PingList
-	36, // 31: warren.v1.LogBatch.lines:type_name -> warren.v1.LogLine
-	37, // 32: warren.v1.PeerList.peers:type_name -> warren.v1.OverlayPeer
-	38, // 33: warren.v1.PingList.pings:type_name -> warren.v1.Ping
-	31, // 34: warren.v1.NetworkConfig.key_life:type_name -> google.protobuf.Duration
-	23, // 35: warren.v1.Peers.peers:type_name -> warren.v1.Peer
-	25, // 36: warren.v1.Endpoints.services:type_name -> warren.v1.ServiceFront
-	27, // 37: warren.v1.Endpoints.tasks:type_name -> warren.v1.TaskEndpoint
-	39, // 38: warren.v1.ServiceFront.ports:type_name -> warren.v1.PublishedPort
-	40, // 39: warren.v1.ServiceFront.networks:type_name -> warren.v1.NetworkAttachment
-	26, // 40: warren.v1.ServiceFront.shares:type_name -> warren.v1.RevisionShare
-	41, // 41: warren.v1.ServiceFront.host_ports:type_name -> warren.v1.PortSpec
-	0,  // 42: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
-	15, // 43: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
-	1,  // 44: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse
-	17, // 45: warren.v1.SessionService.Relay:output_type -> warren.v1.RelayResponse
-	44, // [44:46] is the sub-list for method output_type
-	42, // [42:44] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	13, // 27: warren.v1.OpenStream.usage:type_name -> warren.v1.UsagePurpose
+	14, // 28: warren.v1.OpenStream.disk:type_name -> warren.v1.DiskPurpose
+	15, // 29: warren.v1.OpenStream.prune:type_name -> warren.v1.PrunePurpose
+	34, // 30: warren.v1.UsagePurpose.interval:type_name -> google.protobuf.Duration
+	38, // 31: warren.v1.LogsPurpose.selection:type_name -> warren.v1.LogSelection
+	19, // 32: warren.v1.RelayRequest.logs:type_name -> warren.v1.LogBatch
+	22, // 33: warren.v1.RelayRequest.peers:type_name -> warren.v1.PeerList
+	23, // 34: warren.v1.RelayRequest.pings:type_name -> warren.v1.PingList
+	39, // 35: warren.v1.RelayRequest.usage:type_name -> warren.v1.NodeUsage
+	40, // 36: warren.v1.RelayRequest.disk:type_name -> warren.v1.NodeDisk
+	41, // 37: warren.v1.RelayRequest.pruned:type_name -> warren.v1.PrunedImages
+	42, // 38: warren.v1.LogBatch.lines:type_name -> warren.v1.LogLine
+	43, // 39: warren.v1.PeerList.peers:type_name -> warren.v1.OverlayPeer
+	44, // 40: warren.v1.PingList.pings:type_name -> warren.v1.Ping
+	34, // 41: warren.v1.NetworkConfig.key_life:type_name -> google.protobuf.Duration
+	26, // 42: warren.v1.Peers.peers:type_name -> warren.v1.Peer
+	28, // 43: warren.v1.Endpoints.services:type_name -> warren.v1.ServiceFront
+	30, // 44: warren.v1.Endpoints.tasks:type_name -> warren.v1.TaskEndpoint
+	45, // 45: warren.v1.ServiceFront.ports:type_name -> warren.v1.PublishedPort
+	46, // 46: warren.v1.ServiceFront.networks:type_name -> warren.v1.NetworkAttachment
+	29, // 47: warren.v1.ServiceFront.shares:type_name -> warren.v1.RevisionShare
+	47, // 48: warren.v1.ServiceFront.host_ports:type_name -> warren.v1.PortSpec
+	0,  // 49: warren.v1.SessionService.Attend:input_type -> warren.v1.AttendRequest
+	18, // 50: warren.v1.SessionService.Relay:input_type -> warren.v1.RelayRequest
+	1,  // 51: warren.v1.SessionService.Attend:output_type -> warren.v1.AttendResponse
+	20, // 52: warren.v1.SessionService.Relay:output_type -> warren.v1.RelayResponse
+	51, // [51:53] is the sub-list for method output_type
+	49, // [49:51] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_session_proto_init() }
@@ -2413,6 +2672,7 @@ func file_warren_v1_session_proto_init() {
 	file_warren_v1_network_proto_init()
 	file_warren_v1_node_proto_init()
 	file_warren_v1_service_proto_init()
+	file_warren_v1_system_proto_init()
 	file_warren_v1_task_proto_init()
 	file_warren_v1_session_proto_msgTypes[0].OneofWrappers = []any{
 		(*AttendRequest_Hello)(nil),
@@ -2438,12 +2698,18 @@ func file_warren_v1_session_proto_init() {
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Peers)(nil),
 		(*OpenStream_Ping)(nil),
+		(*OpenStream_Usage)(nil),
+		(*OpenStream_Disk)(nil),
+		(*OpenStream_Prune)(nil),
 	}
-	file_warren_v1_session_proto_msgTypes[15].OneofWrappers = []any{
+	file_warren_v1_session_proto_msgTypes[18].OneofWrappers = []any{
 		(*RelayRequest_Logs)(nil),
 		(*RelayRequest_Error)(nil),
 		(*RelayRequest_Peers)(nil),
 		(*RelayRequest_Pings)(nil),
+		(*RelayRequest_Usage)(nil),
+		(*RelayRequest_Disk)(nil),
+		(*RelayRequest_Pruned)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2451,7 +2717,7 @@ func file_warren_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warren_v1_session_proto_rawDesc), len(file_warren_v1_session_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,4 +1,4 @@
-package metrics
+package traffic
 
 import (
 	"fmt"
@@ -15,6 +15,18 @@ func (t *Traffic) add(more Traffic) {
 	t.Sent += more.Sent
 	t.ReceivedDropped += more.ReceivedDropped
 	t.SentDropped += more.SentDropped
+}
+
+// Here reads the traffic of every link of this machine, by name.
+func Here() (map[string]Traffic, error) { return readLinks(here) }
+
+// OfProgram returns what a program's network namespace has sent and received, loopback left out.
+func OfProgram(pid uint32) (Traffic, error) {
+	links, err := readLinks(linksOf(pid))
+	if err != nil {
+		return Traffic{}, err
+	}
+	return outside(links), nil
 }
 
 // here is the process file with the links of this process's own network namespace. Threads of the agent are in others

@@ -1,4 +1,4 @@
-package metrics
+package traffic
 
 import (
 	"maps"
