@@ -76,11 +76,20 @@ packages: build bin/nfpm ## Make .deb and .rpm packages for amd64 and arm64 in d
 apt-repo: ## Make a signed apt repository of dist/ in dist/apt (KEY=id of your gpg key)
 	@./packaging/apt-repo.sh dist dist/apt $(KEY)
 
-# What tests install: the host's architecture alone, of the programs that are tested.
+# What tests install: the host's architecture alone, of the programs that are tested; and, to upgrade to, of the same as a later
+# release, which knows one more format of what daemons keep.
+FORMATS := github.com/cuemby/warren/internal/dataformat
+
 .PHONY: test-packages
 test-packages: build bin/nfpm
 	@$(call build-packages,$(HOST),build/packages)
 	@./packaging/apt-repo.sh build/packages build/apt 2>/dev/null
+	@mkdir -p build/next
+	@CGO_ENABLED=0 go build $(BUILD_FLAGS) -ldflags '$(LDFLAGS) -X $(IDENTITY).Version=v999.0.0 -X $(FORMATS).manager=2 -X $(FORMATS).agent=2' \
+		-o build/next/ $(PROGRAMS:%=./cmd/%)
+	@NFPM=bin/nfpm VERSION=v999.0.0 COMMIT_TIME='$(COMMIT_TIME)' ./packaging/build.sh $(HOST) build/next build/documents build/next
+	@cp build/packages/*.deb build/next
+	@./packaging/apt-repo.sh build/next build/apt-next 2>/dev/null
 
 .PHONY: packages-lint
 packages-lint: setup test-packages ## Have lintian, rpmlint and systemd-analyze judge packages and units

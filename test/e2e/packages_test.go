@@ -21,12 +21,14 @@ import (
 const (
 	packages   = "../../build/packages"
 	repository = "../../build/apt"
+	// A later release is in this one too.
+	repositoryOfNext = "../../build/apt-next"
 )
 
 // TestPackages tells stories of machines that have Warren from its packages, and no other way.
 func TestPackages(t *testing.T) {
 	ctx, _ := prepare(t)
-	if _, err := os.Stat(filepath.Join(repository, "warren.gpg")); err != nil {
+	if _, err := os.Stat(filepath.Join(repositoryOfNext, "warren.gpg")); err != nil {
 		t.Fatalf("run \"make test-packages\" first: %v", err)
 	}
 	images, err := image.Build(ctx, "1")
@@ -34,7 +36,8 @@ func TestPackages(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := maps.Clone(commands)
-	all["repository"] = tell(addRepository)
+	all["repository"] = tell(func(s *story, names []string) error { return addRepository(s, repository, names) })
+	all["release"] = tell(func(s *story, names []string) error { return addRepository(s, repositoryOfNext, names) })
 	all["rpm"] = runRPM
 	testscript.Run(t, testscript.Params{
 		Dir:                "packages",
@@ -44,13 +47,18 @@ func TestPackages(t *testing.T) {
 	})
 }
 
-// addRepository has machines install from the repository of packages, and from nowhere else:
+// addRepository has machines install from a repository of packages, and from nowhere else: that of the programs that
+// are tested, and then, as it has been released, one with a later version as well.
 //
 //	repository M...
-func addRepository(s *story, names []string) error {
+//	release M...
+func addRepository(s *story, repository string, names []string) error {
 	for _, name := range names {
 		m, err := s.machine(name)
 		if err != nil {
+			return err
+		}
+		if err := os.RemoveAll(m.HostPath("/srv/apt")); err != nil {
 			return err
 		}
 		if err := os.CopyFS(m.HostPath("/srv/apt"), os.DirFS(repository)); err != nil {
