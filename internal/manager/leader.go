@@ -132,7 +132,7 @@ func (m *Manager) govern(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.dispatcher.Run(ctx) })
 	for _, l := range loops(time.Now()) {
-		group.Go(func() error { return loop.Run(ctx, m.store, m.core, l, m.logger, m.metrics) })
+		group.Go(func() error { return loop.Run(ctx, m.store, m.writing(l.Name()), l, m.logger, m.metrics) })
 	}
 	m.standing.set(leading)
 	m.report()

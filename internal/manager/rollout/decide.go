@@ -80,7 +80,7 @@ func (d *decision) record(stored *warrenv1.Service, failures map[uint64]string) 
 			if d.service.GetRevision() != stored.GetRevision() {
 				s.Spec, s.Revision = d.service.GetSpec(), d.service.GetRevision()
 				s.PreviousRevision, s.LastRevision = d.service.GetPreviousRevision(), d.service.GetLastRevision()
-				s.WrittenBy, s.WrittenAt = d.service.GetWrittenBy(), 0 // who has read it before must read it again
+				s.WrittenBy, s.Trace, s.WrittenAt = d.service.GetWrittenBy(), d.service.GetTrace(), 0 // who has read it before must read it again
 			} else if s.WrittenAt == 0 {
 				// For a user who has read the service before this, nothing has changed.
 				s.WrittenAt = stored.GetMeta().GetVersion()

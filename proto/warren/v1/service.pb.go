@@ -436,7 +436,9 @@ type Service struct {
 	// What users have ordered of rollouts; the API alone writes it.
 	Orders *RolloutOrders `protobuf:"bytes,10,opt,name=orders,proto3" json:"orders,omitempty"`
 	// Who wrote the spec last: a user's name.
-	WrittenBy     string `protobuf:"bytes,11,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
+	WrittenBy string `protobuf:"bytes,11,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
+	// The trace of that write, as a W3C traceparent; empty where it was not traced.
+	Trace         string `protobuf:"bytes,12,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -544,6 +546,13 @@ func (x *Service) GetOrders() *RolloutOrders {
 func (x *Service) GetWrittenBy() string {
 	if x != nil {
 		return x.WrittenBy
+	}
+	return ""
+}
+
+func (x *Service) GetTrace() string {
+	if x != nil {
+		return x.Trace
 	}
 	return ""
 }
@@ -3476,7 +3485,7 @@ var File_warren_v1_service_proto protoreflect.FileDescriptor
 
 const file_warren_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xba\x03\n" +
+	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xd0\x03\n" +
 	"\aService\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ServiceSpecR\x04spec\x12\x1a\n" +
@@ -3491,7 +3500,8 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	"\x06orders\x18\n" +
 	" \x01(\v2\x18.warren.v1.RolloutOrdersR\x06orders\x12\x1d\n" +
 	"\n" +
-	"written_by\x18\v \x01(\tR\twrittenBy\"\xac\x04\n" +
+	"written_by\x18\v \x01(\tR\twrittenBy\x12\x14\n" +
+	"\x05trace\x18\f \x01(\tR\x05trace\"\xac\x04\n" +
 	"\aRollout\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12-\n" +
