@@ -2,6 +2,7 @@ package traceparent
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
@@ -50,6 +51,19 @@ func Valid(parent string) bool {
 	}
 	return strings.Trim(parent[traceAt:spanAt-1], "0") != "" && strings.Trim(parent[spanAt:flagsAt-1], "0") != ""
 }
+
+// New returns the traceparent of a new trace that is to be recorded.
+func New() string {
+	drawn := make([]byte, 16+8)
+	_, _ = rand.Read(drawn) // which never fails; that all of it is zero does not happen
+	return "00-" + hex.EncodeToString(drawn[:16]) + "-" + hex.EncodeToString(drawn[16:]) + "-01"
+}
+
+// Recorded is a valid traceparent that says that the trace is recorded.
+func Recorded(parent string) string { return parent[:flagsAt] + "01" }
+
+// ID is the trace of a valid traceparent.
+func ID(parent string) string { return parent[traceAt : spanAt-1] }
 
 // Below names the span within the same trace that stands for a thing. Everybody who knows the thing comes to the same
 // name, so that spans of different machines can stand below one that none of them has to tell the others of. It is empty

@@ -1,6 +1,7 @@
 package traceparent_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/cuemby/warren/internal/traceparent"
@@ -35,6 +36,16 @@ func TestAContextCarriesIt(t *testing.T) {
 	}
 	if traceparent.With(t.Context(), "") != t.Context() {
 		t.Error("nothing costs something")
+	}
+}
+
+func TestANewTraceIsLikeNoOther(t *testing.T) {
+	one, other := traceparent.New(), traceparent.New()
+	if !traceparent.Valid(one) || !traceparent.Valid(other) || traceparent.ID(one) == traceparent.ID(other) {
+		t.Errorf("got %q and %q", one, other)
+	}
+	if silent := strings.TrimSuffix(one, "01") + "00"; traceparent.Recorded(silent) != one || traceparent.ID(silent) != traceparent.ID(one) {
+		t.Errorf("%q is to be recorded: %q", silent, traceparent.Recorded(silent))
 	}
 }
 

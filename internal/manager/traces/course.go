@@ -68,8 +68,8 @@ func (c *course) see(s state.Snapshot, change state.Change, leads bool, now time
 			Parent: below(after), Name: name, Began: began, Ended: ended, Attributes: describe(s, after),
 		})
 	}
-	if assigned := warrenv1.TaskState_TASK_STATE_ASSIGNED; is.GetState() >= assigned && was.GetState() < assigned && before != nil {
-		tell("schedule", after.GetMeta().GetCreatedAt().AsTime(), after.GetMeta().GetUpdatedAt().AsTime())
+	if assigned := warrenv1.TaskState_TASK_STATE_ASSIGNED; is.GetState() == assigned && was.GetState() < assigned && before != nil {
+		tell("schedule", after.GetMeta().GetCreatedAt().AsTime(), is.GetSince().AsTime())
 	}
 	if running := warrenv1.TaskState_TASK_STATE_RUNNING; is.GetState() == running && was.GetState() < running {
 		// The one end is by the node's clock, the other by this machine's.
@@ -100,7 +100,7 @@ func (t *Traces) Sent(s state.Snapshot, assignments *warrenv1.Assignments) {
 		if task.GetTrace() == "" || task.GetStatus().GetState() != warrenv1.TaskState_TASK_STATE_ASSIGNED || !lifecycle.Wanted(task) {
 			continue
 		}
-		began := task.GetMeta().GetUpdatedAt().AsTime()
+		began := task.GetStatus().GetSince().AsTime()
 		t.tracer.Record(tracing.Span{Parent: below(task), Name: "dispatch", Began: began, Ended: later(began, now), Attributes: describe(s, task)})
 	}
 }

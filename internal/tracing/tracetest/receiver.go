@@ -28,7 +28,8 @@ type Span struct {
 	Kind          string
 }
 
-// Receiver takes spans. It serves POST /v1/traces, and tells at GET / what it has taken. It is safe for concurrent use.
+// Receiver takes spans. It serves POST /v1/traces, and tells at GET / what it has taken,
+// at GET /TRACE what of that trace. It is safe for concurrent use.
 type Receiver struct {
 	mu      sync.Mutex
 	spans   []Span
@@ -48,8 +49,9 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			return
 		}
 		w.Header().Set("Content-Type", "application/x-protobuf") // an answer without fields is empty
-	case req.Method == http.MethodGet && req.URL.Path == "/":
-		_, _ = io.WriteString(w, Tell(r.Spans()))
+	case req.Method == http.MethodGet:
+		of := strings.TrimPrefix(req.URL.Path, "/")
+		_, _ = io.WriteString(w, Tell(slices.DeleteFunc(r.Spans(), func(s Span) bool { return of != "" && s.Trace != of })))
 	default:
 		http.NotFound(w, req)
 	}
