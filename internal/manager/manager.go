@@ -113,8 +113,9 @@ type Manager struct {
 	scrapes     *scrape.Server
 	tracer      *tracing.Tracer // nil, as traces, where no spans are sent
 	traces      *traces.Traces
-	audit       *audit.File     // nil for none
-	closing     context.Context // ends when the manager begins to stop
+	reign       atomic.Pointer[time.Time] // since when it leads and knows what was committed before; nil while it does not
+	audit       *audit.File               // nil for none
+	closing     context.Context           // ends when the manager begins to stop
 	close       context.CancelFunc
 	founding    sync.Mutex // one who makes, joins or leaves a cluster at a time
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/cuemby/warren/internal/manager/dispatch"
 	"github.com/cuemby/warren/internal/manager/forward"
@@ -20,9 +21,11 @@ func (m *Manager) beginTracing(ctx context.Context) (err error) {
 	if m.tracer, err = tracing.Start(ctx, m.options.Tracing, m.logger); err != nil {
 		return err
 	}
-	m.traces = traces.New(m.tracer, func() bool {
-		node, err := m.core.get()
-		return err == nil && node.Leading()
+	m.traces = traces.New(m.tracer, func() (time.Time, bool) {
+		if began := m.reign.Load(); began != nil {
+			return *began, true
+		}
+		return time.Time{}, false
 	})
 	return nil
 }

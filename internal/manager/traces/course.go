@@ -24,11 +24,17 @@ func (t *Traces) Follow(ctx context.Context, feed *state.Feed) {
 		if batch.Reset {
 			clear(c.under)
 		}
-		leads, now := t.leading(), time.Now()
+		since, leads := t.leading()
+		now := time.Now()
 		for _, change := range batch.Changes {
-			c.see(batch.Snapshot, change, leads, now)
+			c.see(batch.Snapshot, change, leads && written(change, since), now)
 		}
 	}
+}
+
+// written tells whether a change was written since that time.
+func written(c state.Change, since time.Time) bool {
+	return c.After != nil && !c.After.GetMeta().GetUpdatedAt().AsTime().Before(since)
 }
 
 // course follows tasks on their way.
@@ -39,8 +45,8 @@ type course struct {
 	under map[string]struct{}
 }
 
-// see takes one change into account.
-func (c *course) see(s state.Snapshot, change state.Change, leads bool, now time.Time) {
+// see takes one change into account, and tells of it where that is this manager's to do.
+func (c *course) see(s state.Snapshot, change state.Change, tells bool, now time.Time) {
 	before, _ := change.Before.(*warrenv1.Task)
 	after, _ := change.After.(*warrenv1.Task)
 	id := after.GetMeta().GetId()
@@ -60,7 +66,7 @@ func (c *course) see(s state.Snapshot, change state.Change, leads bool, now time
 	if over {
 		delete(c.under, id)
 	}
-	if !leads {
+	if !tells {
 		return
 	}
 	tell := func(name string, began, ended time.Time) {

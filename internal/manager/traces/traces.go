@@ -19,8 +19,9 @@ import (
 // Traces are a manager's. It is safe for concurrent use.
 type Traces struct {
 	tracer *tracing.Tracer
-	// leading tells whether this manager leads. Every manager sees what is committed; one of them tells of it.
-	leading func() bool
+	// leading tells since when this manager leads, and knows all that was committed before; false while it does not. Every
+	// manager sees what is committed, and sees it again when it is started again; the one that leads tells of what is new.
+	leading func() (since time.Time, leads bool)
 }
 
 var (
@@ -29,8 +30,10 @@ var (
 	_ dispatch.Observer = (*Traces)(nil)
 )
 
-// New returns the traces of a manager.
-func New(tracer *tracing.Tracer, leading func() bool) *Traces { return &Traces{tracer, leading} }
+// New returns the traces of a manager, which leading tells the beginning of its term while it has one.
+func New(tracer *tracing.Tracer, leading func() (since time.Time, leads bool)) *Traces {
+	return &Traces{tracer, leading}
+}
 
 // Call implements api.Tracer: a span of a call with one answer, which goes on with the caller's trace.
 func (t *Traces) Call(ctx context.Context, procedure string, header http.Header) (context.Context, func(error)) {

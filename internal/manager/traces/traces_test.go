@@ -42,11 +42,12 @@ type rig struct {
 	spans  *sdktest.InMemoryExporter
 	store  *state.Store
 	leader bool
+	since  time.Time // it leads
 }
 
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t, spans: sdktest.NewInMemoryExporter(), store: statetest.New(t, statetest.Node("n1")), leader: true}
-	r.Traces = traces.New(tracing.New(tracing.Options{Sample: 1}, sdk.NewSimpleSpanProcessor(r.spans)), func() bool { return r.leader })
+	r.Traces = traces.New(tracing.New(tracing.Options{Sample: 1}, sdk.NewSimpleSpanProcessor(r.spans)), func() (time.Time, bool) { return r.since, r.leader })
 	ctx, cancel := context.WithCancel(t.Context())
 	_, feed := r.store.Watch()
 	ended := make(chan struct{})
@@ -132,7 +133,7 @@ func TestTheWayOfATaskIsToldStepByStepBelowItsOwnSpan(t *testing.T) {
 		}
 		told := map[string]string{}
 		for _, a := range whole[0].Attributes {
-			told[string(a.Key)] = a.Value.Emit()
+			told[string(a.Key)] = a.Value.String()
 		}
 		if told["warren.task"] != "web.1" || told["warren.node"] != "n1" || told["warren.service"] != "web" || told["warren.task.id"] != "t1" {
 			t.Errorf("it says %v", told)
@@ -167,6 +168,17 @@ func TestOneManagerTellsAndWhoComesToLeadKnows(t *testing.T) {
 		r.leader = true
 		r.put(running)
 		r.expect("report 0s", "task 1s")
+	})
+}
+
+func TestWhatAManagerSeesAgainWhenItIsStartedIsNotToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.since = statetest.Epoch.Add(time.Hour) // what is put bears that time
+		r.put(pending)
+		r.put(assigned)
+		r.put(running)
+		r.expect()
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -94,7 +95,7 @@ func words(attributes []*commonv1.KeyValue) map[string]string {
 	all := map[string]string{}
 	for _, a := range attributes {
 		if v, is := a.GetValue().GetValue().(*commonv1.AnyValue_IntValue); is {
-			all[a.GetKey()] = fmt.Sprint(v.IntValue)
+			all[a.GetKey()] = strconv.FormatInt(v.IntValue, 10)
 			continue
 		}
 		all[a.GetKey()] = a.GetValue().GetStringValue()
