@@ -31,6 +31,8 @@ type poster struct {
 	headers map[string]string
 	client  *http.Client
 	pause   time.Duration
+	closing context.Context // ends when what is left is given up
+	giveUp  context.CancelFunc
 	logger  *slog.Logger
 	failing bool // it has been said that nothing arrives; batches are sent one at a time
 }
@@ -48,7 +50,9 @@ func newPoster(o Options, logger *slog.Logger) (*poster, error) {
 		Proxy: http.ProxyFromEnvironment, MaxIdleConns: 1, IdleConnTimeout: time.Minute,
 		TLSHandshakeTimeout: postTimeout, ResponseHeaderTimeout: postTimeout,
 	}
-	return &poster{url: to, headers: headers, client: &http.Client{Transport: transport, Timeout: postTimeout}, pause: firstPause, logger: logger}, nil
+	p := &poster{url: to, headers: headers, client: &http.Client{Transport: transport, Timeout: postTimeout}, pause: firstPause, logger: logger}
+	p.closing, p.giveUp = context.WithCancel(context.Background())
+	return p, nil
 }
 
 // Start implements otlptrace.Client.
@@ -63,6 +67,9 @@ func (p *poster) Stop(context.Context) error {
 // UploadTraces implements otlptrace.Client. What cannot be sent is given up, and said once: a receiver that is away is no
 // reason to do without a cluster.
 func (p *poster) UploadTraces(ctx context.Context, spans []*tracev1.ResourceSpans) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.closing, cancel)()
 	// An ExportTraceServiceRequest has the same form, and belongs to a package that needs gRPC.
 	body, err := proto.Marshal(&tracev1.TracesData{ResourceSpans: spans})
 	if err == nil {

@@ -17,13 +17,18 @@ import (
 	"github.com/cuemby/warren/internal/traceparent"
 )
 
-// closeTimeout bounds how long the last spans may take to be sent when a daemon stops.
-const closeTimeout = 2 * time.Second
+// closeTimeout bounds how long the last spans may take to be sent when a daemon stops; then they are given up, which takes
+// less than giveUpTimeout.
+const (
+	closeTimeout  = 2 * time.Second
+	giveUpTimeout = 2 * time.Second
+)
 
 // Tracer records spans. It is safe for concurrent use.
 type Tracer struct {
 	provider *sdk.TracerProvider
 	tracer   trace.Tracer
+	giveUp   func() // ends what is being sent
 }
 
 // Start begins to send spans where the options say; they must be valid, and On. Close it.
@@ -37,7 +42,9 @@ func Start(ctx context.Context, o Options, logger *slog.Logger) (*Tracer, error)
 		return nil, fmt.Errorf("begin to send spans: %w", err)
 	}
 	logger.Info("spans are sent", "url", p.url.Redacted(), "sample", o.Sample)
-	return New(o, sdk.NewBatchSpanProcessor(exporter)), nil
+	t := New(o, sdk.NewBatchSpanProcessor(exporter))
+	t.giveUp = p.giveUp
+	return t, nil
 }
 
 // New returns a tracer that gives spans to a processor.
@@ -53,13 +60,15 @@ func New(o Options, processor sdk.SpanProcessor) *Tracer {
 			attribute.String("host.name", o.Host),
 		)),
 	)
-	return &Tracer{provider: provider, tracer: provider.Tracer("github.com/cuemby/warren")}
+	return &Tracer{provider: provider, giveUp: func() {}, tracer: provider.Tracer("github.com/cuemby/warren")}
 }
 
-// Close sends what has been recorded, for a while, and ends.
+// Close sends what has been recorded, for a while, and ends. That a receiver is away is no error.
 func (t *Tracer) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout+giveUpTimeout)
 	defer cancel()
+	defer t.giveUp()
+	defer time.AfterFunc(closeTimeout, t.giveUp).Stop()
 	if err := t.provider.Shutdown(ctx); err != nil {
 		return fmt.Errorf("send the last spans: %w", err)
 	}

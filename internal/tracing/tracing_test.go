@@ -162,3 +162,24 @@ func TestABatchIsTriedAgainWhenTheReceiverIsBusyAndLossesAreSaidOnce(t *testing.
 		t.Errorf("it said %s", &log)
 	}
 }
+
+func TestADaemonEndsSoonAndWithoutAnErrorWhenItsReceiverIsAway(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	hangs := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	t.Cleanup(func() { close(release) }) // before the server is closed
+	for name, endpoint := range map[string]string{"it hangs": hangs, "nobody listens": "http://127.0.0.1:1"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log bytes.Buffer
+			tracer, err := tracing.Start(t.Context(), tracing.Options{Endpoint: endpoint, Sample: 1}, slog.New(slog.NewTextHandler(&log, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tracer.Record(tracing.Span{Name: "last", Began: time.Now(), Ended: time.Now()})
+			if err := tracer.Close(); err != nil || !strings.Contains(log.String(), "spans are lost") {
+				t.Errorf("%v; it said %s", err, &log)
+			}
+		})
+	}
+}
