@@ -25,6 +25,7 @@ var guarded = map[string][]string{
 	"github.com/alecthomas/kong":       {"cmd/warrenctl", "internal/ctl", "packaging/document"}, // see internal/daemonflags
 	"github.com/spf13/pflag":           {"internal/daemonflags"},
 	"github.com/prometheus/":           {"internal/metrics", "internal/manager/metrics", "internal/agent/metrics"},
+	"go.opentelemetry.io/":             {"internal/tracing", "internal/manager/traces", "internal/agent/traces", "test/"},
 	"golang.zx2c4.com/wireguard":       {"internal/agent/overlay/wireguard", "internal/agent/overlay", "test/"},
 	"github.com/google/nftables":       {"internal/agent/overlay/rules/nft", "internal/agent/overlay/rules/iptables", "test/"},
 	"github.com/coreos/go-iptables":    {"internal/agent/overlay/rules/iptables"},

@@ -20,6 +20,7 @@ import (
 	"github.com/cuemby/warren/internal/agent/overlay/wireguard"
 	"github.com/cuemby/warren/internal/daemonflags"
 	"github.com/cuemby/warren/internal/metrics"
+	"github.com/cuemby/warren/internal/tracing"
 )
 
 // flags is the single definition of what can be said to an agent: as a flag, as WARREN_AGENT_… in the
@@ -58,6 +59,7 @@ type flags struct {
 	ReserveCPU        float64 `name:"reserve-cpu" default:"0" placeholder:"CPUS" help:"Processors kept back from tasks, such as 0.5."`
 	ReserveMemory     size    `default:"0" placeholder:"SIZE" help:"Memory kept back from tasks, such as 512m."`
 
+	daemonflags.Tracing
 	daemonflags.Logging
 	Version bool `env:"-" help:"Print the version."`
 }
@@ -91,6 +93,9 @@ func (f *flags) Validate() error {
 		}
 	}
 	if err := metrics.CheckAddr(f.MetricsAddr); err != nil {
+		return err
+	}
+	if err := f.tracing().Validate(); err != nil {
 		return err
 	}
 	if f.JoinToken != "" && f.JoinTokenFile != "" {
@@ -144,6 +149,15 @@ func credential() string {
 	return path
 }
 
+// tracing names the node as it is listed.
+func (f *flags) tracing() tracing.Options {
+	host := f.Hostname
+	if host == "" {
+		host, _ = os.Hostname() // whose failure ends the agent elsewhere
+	}
+	return f.Tracing.Options("warren-agent", host)
+}
+
 func (f *flags) agent(logger *slog.Logger) agent.Config {
 	tokenFile := f.JoinTokenFile
 	if f.JoinToken == "" && tokenFile == "" && len(f.Manager) > 0 {
@@ -173,6 +187,7 @@ func (f *flags) agent(logger *slog.Logger) agent.Config {
 		PacketRules:         f.PacketRules,
 		MetricsAddr:         f.MetricsAddr,
 		MetricsOptional:     f.MetricsAddr == defaultMetricsAddr, // several agents may share a machine
+		Tracing:             f.tracing(),
 		Logger:              logger,
 	}
 }

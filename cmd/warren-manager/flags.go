@@ -29,6 +29,7 @@ type flags struct {
 	MetricsAddr    string   `default:"${metrics}" placeholder:"HOST:PORT" help:"Where Prometheus reads metrics, as http://HOST:PORT/metrics, without TLS: see docs/metrics.md. Empty: nowhere."`
 	AuditLog       string   `type:"path" placeholder:"FILE" help:"File for the audit log, in JSON lines. The log has it in any case, with audit=true."`
 
+	daemonflags.Tracing
 	daemonflags.Logging
 	Version bool `env:"-" help:"Print the version."`
 }
@@ -67,9 +68,16 @@ func (f *flags) manager(logger *slog.Logger) manager.Options {
 		MetricsAddr:    f.MetricsAddr,
 		// Several managers may share a machine, and who has not asked for metrics does not miss them.
 		MetricsOptional: f.MetricsAddr == defaultMetricsAddr,
+		Tracing:         f.Tracing.Options("warren-manager", host()),
 		AuditLog:        f.AuditLog,
 		Logger:          logger,
 	}
+}
+
+// host is this machine's name, as spans tell it.
+func host() string {
+	name, _ := os.Hostname() // which has none only where the kernel says so
+	return name
 }
 
 // joinToken returns what reads the token to join with, nil where none was given. A file is read when the

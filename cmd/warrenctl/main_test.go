@@ -55,7 +55,7 @@ func TestCommands(t *testing.T) {
 			e.Setenv("WARREN_SOCKET", socket)
 			e.Setenv("WARREN_AGENT_SOCKET", agentSocket)
 			e.Setenv("WARREN_RESOLVE_IMAGE", "never") // no test asks a registry of the world
-			e.Setenv("GORACE", "atexit_sleep_ms=10") // with the race detector hundreds of commands would sleep a second each
+			e.Setenv("GORACE", "atexit_sleep_ms=10")  // with the race detector hundreds of commands would sleep a second each
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Values[managerKey{}] = m

@@ -25,10 +25,12 @@ import (
 	"github.com/cuemby/warren/internal/agent/storage"
 	"github.com/cuemby/warren/internal/agent/store"
 	"github.com/cuemby/warren/internal/agent/supervisor"
+	"github.com/cuemby/warren/internal/agent/traces"
 	"github.com/cuemby/warren/internal/agent/usage"
 	"github.com/cuemby/warren/internal/dataformat"
 	scrape "github.com/cuemby/warren/internal/metrics"
 	"github.com/cuemby/warren/internal/pki"
+	"github.com/cuemby/warren/internal/tracing"
 	"github.com/cuemby/warren/internal/unixsocket"
 )
 
@@ -73,7 +75,9 @@ type Config struct {
 	// the agent does without where the address is not to be had.
 	MetricsAddr     string
 	MetricsOptional bool
-	Logger          *slog.Logger
+	// Tracing says where spans are sent, if anywhere.
+	Tracing tracing.Options
+	Logger  *slog.Logger
 }
 
 // Run is an agent's life. It returns when ctx ends, which stops no container, or when it cannot begin.
@@ -97,6 +101,11 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 	}
 	defer closing(&err, scrapes.Close)
 	measured := metrics.New()
+	tracer, stopTracing, err := c.traces(ctx)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, stopTracing)
 	state, err := store.Open(c.DataDir, c.Logger)
 	if err != nil {
 		return err
@@ -180,6 +189,7 @@ func Run(ctx context.Context, c Config, ready func()) (err error) {
 		FirstWord:         firstWord,
 		Resynced:          machine.Recheck,
 		Observer:          measured,
+		Tracer:            tracer,
 		Logger:            c.Logger,
 	})
 	if err != nil {
@@ -271,6 +281,18 @@ func (c Config) runtime(output *logs.Store) runtime.Options {
 		Logs:               output,
 		Logger:             c.Logger,
 	}
+}
+
+// traces begins to send spans where the configuration says so; else there is no tracer.
+func (c Config) traces(ctx context.Context) (supervisor.Tracer, func() error, error) {
+	if !c.Tracing.On() {
+		return nil, func() error { return nil }, nil
+	}
+	tracer, err := tracing.Start(ctx, c.Tracing, c.Logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	return traces.New(tracer, c.Tracing.Host), tracer.Close, nil
 }
 
 // overlay says what the overlay works with.

@@ -129,10 +129,13 @@ func (m *Manager) govern(ctx context.Context) error {
 	if err := m.barrier(ctx); err != nil {
 		return fmt.Errorf("learn what was committed before: %w", err)
 	}
+	began := time.Now()
+	m.reign.Store(&began)
+	defer m.reign.Store(nil)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.dispatcher.Run(ctx) })
-	for _, l := range loops(time.Now()) {
-		group.Go(func() error { return loop.Run(ctx, m.store, m.core, l, m.logger, m.metrics) })
+	for _, l := range loops(began) {
+		group.Go(func() error { return loop.Run(ctx, m.store, m.writing(l.Name()), l, m.logger, m.metrics) })
 	}
 	m.standing.set(leading)
 	m.report()

@@ -29,8 +29,10 @@ import (
 	"github.com/cuemby/warren/internal/manager/raftwire"
 	"github.com/cuemby/warren/internal/manager/relay"
 	"github.com/cuemby/warren/internal/manager/state"
+	"github.com/cuemby/warren/internal/manager/traces"
 	scrape "github.com/cuemby/warren/internal/metrics"
 	"github.com/cuemby/warren/internal/pki"
+	"github.com/cuemby/warren/internal/tracing"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
@@ -66,6 +68,8 @@ type Options struct {
 	// says that the manager does without where the address is not to be had.
 	MetricsAddr     string
 	MetricsOptional bool
+	// Tracing says where spans are sent, if anywhere.
+	Tracing tracing.Options
 	// AuditLog is the path of a file for the audit log, beside Logger; empty for none.
 	AuditLog string
 	Logger   *slog.Logger
@@ -74,7 +78,7 @@ type Options struct {
 // Validate tells what is wrong with the options, before anything is touched.
 func (o Options) Validate() error {
 	var wrong []error
-	wrong = append(wrong, checkAddr("--listen-addr", o.ListenAddr), checkReach("--advertise-addr", o.AdvertiseAddr), scrape.CheckAddr(o.MetricsAddr))
+	wrong = append(wrong, checkAddr("--listen-addr", o.ListenAddr), checkReach("--advertise-addr", o.AdvertiseAddr), scrape.CheckAddr(o.MetricsAddr), o.Tracing.Validate())
 	for _, addr := range o.Join {
 		wrong = append(wrong, checkReach("--join", addr))
 	}
@@ -107,8 +111,11 @@ type Manager struct {
 	front       *front
 	metrics     *metrics.Metrics
 	scrapes     *scrape.Server
-	audit       *audit.File     // nil for none
-	closing     context.Context // ends when the manager begins to stop
+	tracer      *tracing.Tracer // nil, as traces, where no spans are sent
+	traces      *traces.Traces
+	reign       atomic.Pointer[time.Time] // since when it leads and knows what was committed before; nil while it does not
+	audit       *audit.File               // nil for none
+	closing     context.Context           // ends when the manager begins to stop
 	close       context.CancelFunc
 	founding    sync.Mutex // one who makes, joins or leaves a cluster at a time
 
@@ -141,7 +148,10 @@ func New(ctx context.Context, o Options) (m *Manager, err error) {
 			m = nil
 		}
 	}()
-	m.dispatcher = dispatch.New(m.store, m.core, m.logger, dispatch.Reachable(m.Addrs))
+	if err := m.beginTracing(ctx); err != nil {
+		return m, err
+	}
+	m.dispatcher = m.newDispatcher()
 	m.authority = authority.New(m.store, m.core)
 	if m.scrapes, err = scrape.Listen(ctx, o.MetricsAddr, o.MetricsOptional, m.logger); err != nil {
 		return m, err
@@ -155,7 +165,7 @@ func New(ctx context.Context, o Options) (m *Manager, err error) {
 	if err != nil {
 		return m, err
 	}
-	m.forward = forward.New(forward.Options{Handler: handler, Leadership: leadership{m}, Credentials: m.credentials, ElectionWait: m.electionWait(), Logger: m.logger})
+	m.forward = m.newForwarder(handler)
 	if m.lock, err = m.newLock(); err != nil {
 		return m, err
 	}
@@ -244,7 +254,7 @@ func (m *Manager) handler() (http.Handler, error) {
 	exchange := relay.New(m.dispatcher)
 	options := api.Options{
 		Store:      m.store,
-		Proposer:   m.core,
+		Proposer:   m.writing("api"),
 		Membership: m,
 		Local:      m,
 		Authority:  m.authority,
@@ -256,6 +266,9 @@ func (m *Manager) handler() (http.Handler, error) {
 		Observer:   m.metrics,
 		Closing:    m.closing,
 		Logger:     m.logger,
+	}
+	if m.traces != nil {
+		options.Tracer = m.traces
 	}
 	if m.audit != nil {
 		options.AuditFile = m.audit
@@ -281,6 +294,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { _ = m.events.Run(ctx, m.feed) }) // until ctx ends
 	m.measure(ctx, &running)
+	m.trace(ctx, &running)
 	if !m.lock.through.Load() {
 		if err := m.awaitKey(ctx); err != nil {
 			cancel(err)
@@ -324,6 +338,9 @@ func (m *Manager) Close() error {
 	}
 	if m.scrapes != nil {
 		all = append(all, m.scrapes.Close())
+	}
+	if m.tracer != nil {
+		all = append(all, m.tracer.Close())
 	}
 	if m.audit != nil {
 		all = append(all, m.audit.Close())

@@ -40,9 +40,13 @@ type running struct {
 }
 
 // start runs a manager over the data in dir until the test ends, or stop is called.
-func start(t testing.TB, dir string) *running {
+func start(t testing.TB, dir string, edits ...func(*manager.Options)) *running {
 	t.Helper()
-	m, err := manager.New(t.Context(), options(t, dir))
+	o := options(t, dir)
+	for _, edit := range edits {
+		edit(&o)
+	}
+	m, err := manager.New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

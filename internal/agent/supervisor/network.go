@@ -94,6 +94,11 @@ func (t *task) learn(c *container, known func(), changes ...func(*warrenv1.TaskS
 	case c.placed:
 		t.Network.Serve(t.id)
 	}
+	if serves && !c.ready {
+		c.ready = true
+		assignment, _ := t.now()
+		t.step(c, assignment, StepServe, c.started, nil)
+	}
 	t.advance(func(s *warrenv1.TaskStatus) {
 		if !runs(s, c) {
 			return

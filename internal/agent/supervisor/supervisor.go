@@ -37,7 +37,9 @@ type Options struct {
 	Resynced func()
 	// Observer may be nil.
 	Observer Observer
-	Logger   *slog.Logger
+	// Tracer may be nil.
+	Tracer Tracer
+	Logger *slog.Logger
 }
 
 // Supervisor keeps a node's containers in agreement with its assignments. Apply gives it what the

@@ -50,6 +50,7 @@ func (t *task) adopt(f *Found, w *watch, assignment *warrenv1.Assignment, progre
 	}
 	c := t.newContainer(f.ID, f.Attempt, assignment)
 	c.started, c.ended, c.pid, c.check = f.StartedAt, w.ended, f.Pid, t.checkOf(assignment, f)
+	c.ready = true                                        // or that it will be is no part of a start
 	c.speaks = progress.Status.GetExit().GetAt().AsTime() // the end of the attempt before, if there was one
 	health := recalled(progress.Status, c)
 	c.healthy = c.check == nil || health.State == healthHealthy

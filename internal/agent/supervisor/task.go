@@ -34,6 +34,8 @@ type task struct {
 	claimed bool // it has asked for the containers that were there; guarded by the supervisor's mutex
 	// recorded: it is known from an earlier agent's record, which may be older than what managers want.
 	recorded bool
+	// received is when its assignment has come.
+	received time.Time
 
 	// wanted ends when the program shall not run (any more), or the agent leaves.
 	wanted context.Context
@@ -59,7 +61,7 @@ type task struct {
 
 // newTask makes a task that knows only what the manager knows of it.
 func newTask(s *Supervisor, id string, a *warrenv1.Assignment) *task {
-	t := &task{Supervisor: s, id: id, purged: make(chan struct{}), assignment: a}
+	t := &task{Supervisor: s, id: id, purged: make(chan struct{}), assignment: a, received: time.Now()}
 	t.wanted, t.unwant = context.WithCancel(s.ctx)
 	t.progress.Status = a.GetTask().GetStatus()
 	if !lifecycle.Wanted(a.GetTask()) {
@@ -124,6 +126,10 @@ type container struct {
 	placed           bool   // on the overlay, by this agent
 	missing          string // the ports that it does not listen on
 	trouble          string // why it is not back on the overlay
+	ready            bool   // it has served, or another agent began it
+
+	// begun counts the tries to start it; it is the task's goroutine's.
+	begun int
 }
 
 func (t *task) newContainer(id string, attempt uint32, a *warrenv1.Assignment) *container {
@@ -252,6 +258,10 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	})
 	defer slow.Stop()
 	began := time.Now()
+	if c.begun == 0 {
+		t.step(c, a, StepReceive, t.received, nil)
+	}
+	c.begun++
 	t.begun(c)
 	image := pinned(a)
 	pulled, err := t.Runtime.Pull(t.wanted, image, func(progress string) {
@@ -259,6 +269,7 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 		t.prepare(c, progress)
 	})
 	slow.Stop()
+	t.step(c, a, StepPull, began, err)
 	if err != nil {
 		return err
 	}
@@ -271,8 +282,11 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 		return err
 	}
 	if !t.starts.TryAcquire(1) {
+		waited := time.Now()
 		t.prepare(c, "waiting for its turn to start")
-		if err := t.starts.Acquire(t.wanted, 1); err != nil {
+		err := t.starts.Acquire(t.wanted, 1)
+		t.step(c, a, StepTurn, waited, err)
+		if err != nil {
 			return err
 		}
 	}
@@ -280,7 +294,10 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	slow.Reset(slowStart)
 	// From here on the steps are short, and half of one is worth less than all of it: only the agent's
 	// leaving interrupts them.
-	if _, err := t.Runtime.Create(t.ctx, t.container(c, a, pulled, place)); err != nil {
+	creating := time.Now()
+	_, err = t.Runtime.Create(t.ctx, t.container(c, a, pulled, place))
+	t.step(c, a, StepCreate, creating, err)
+	if err != nil {
 		return err
 	}
 	if err := t.wanted.Err(); err != nil {
@@ -293,7 +310,9 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	if c.speaks.IsZero() { // else this is tried again, and the program may have run
 		c.speaks = time.Now()
 	}
+	starting := time.Now()
 	process, err := t.Runtime.Start(t.ctx, c.id)
+	t.step(c, a, StepStart, starting, err)
 	if err != nil {
 		return err
 	}
@@ -301,6 +320,9 @@ func (t *task) tryStart(c *container, w *watch, a *warrenv1.Assignment) error {
 	c.started, c.pid = time.Now(), process.Pid
 	t.Observer.Started(c.started.Sub(began))
 	serving := t.entersAtOnce(c)
+	if c.ready = serving; serving {
+		t.step(c, a, StepServe, c.started, nil)
+	}
 	health := prober.Health{State: healthStarting, Since: c.started}
 	t.advance(func(s *warrenv1.TaskStatus) {
 		s.State, s.Pid, s.StartedAt = warrenv1.TaskState_TASK_STATE_RUNNING, process.Pid, timestamppb.New(c.started)
@@ -323,7 +345,10 @@ func (t *task) place(c *container, a *warrenv1.Assignment) (Place, error) {
 		return Place{}, nil
 	}
 	t.entering.Wait() // of an attempt before, which may yet be about its place
-	return t.Network.Attach(t.wanted, a, func(progress string) { t.prepare(c, progress) })
+	began := time.Now()
+	place, err := t.Network.Attach(t.wanted, a, func(progress string) { t.prepare(c, progress) })
+	t.step(c, a, StepAttach, began, err)
+	return place, err
 }
 
 // begun notes that the attempt is under way. A restarted task is starting all the while, for its state

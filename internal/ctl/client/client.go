@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/cuemby/warren/internal/pki"
+	"github.com/cuemby/warren/internal/traceparent"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
@@ -43,6 +44,8 @@ type Options struct {
 	// OnStale, if set, is told once that an answer may be out of date because since that time the cluster
 	// has had no leader.
 	OnStale func(since time.Time)
+	// Trace is the traceparent of the trace that calls are part of; empty for none.
+	Trace string
 }
 
 // Client is the cluster's API.
@@ -77,6 +80,9 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	options := []connect.ClientOption{connect.WithInterceptors(limitCalls)}
+	if o.Trace != "" {
+		options = append(options, connect.WithInterceptors(traced(o.Trace)))
+	}
 	if len(o.Addrs) == 0 {
 		// Nothing is gained by compressing what does not leave the machine.
 		options = append(options, connect.WithAcceptCompression("gzip", nil, nil))
@@ -138,6 +144,16 @@ var limitCalls = connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) conne
 		return next(ctx, req)
 	}
 })
+
+// traced is an interceptor that has calls be part of a trace. Streams last, and are no part of one.
+func traced(parent string) connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			req.Header().Set(traceparent.Header, parent)
+			return next(ctx, req)
+		}
+	}
+}
 
 // Transient tells whether err says that no manager could be reached or the stream broke, so that the
 // same call may succeed in a moment.

@@ -14,6 +14,7 @@ import (
 	"github.com/cuemby/warren/internal/ctl/client"
 	"github.com/cuemby/warren/internal/ctl/contexts"
 	"github.com/cuemby/warren/internal/ctl/output"
+	"github.com/cuemby/warren/internal/traceparent"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -25,6 +26,7 @@ type Connection struct {
 	Context string `env:"WARREN_CONTEXT" complete:"context" help:"Context to use, in place of the current one; \"local\" for the manager on this machine." placeholder:"NAME"`
 	Socket  string `env:"WARREN_SOCKET" default:"/run/warren/manager.sock" help:"Unix socket of the manager on this machine." placeholder:"PATH"`
 	Host    string `env:"WARREN_HOST" help:"Address of a manager, or of several with commas between, in place of the context's." placeholder:"HOST:PORT"`
+	Trace   bool   `help:"Have the managers trace what this command asks for, whatever share of traces they record, and print the trace's id to standard error. Managers and agents must have --trace-endpoint."`
 }
 
 // The tag of commands, and of groups of them, that do without a manager: manager:"none", or manager:"optional"
@@ -78,12 +80,31 @@ func (s *Session) connect(given map[string]bool) (err error) {
 	}
 	if err == nil {
 		options.OnStale = func(since time.Time) { s.Err.Printf("%s", stale(s.Streams, since)) }
+		options.Trace = s.trace()
 		s.Client, err = client.New(options)
 	}
 	if err == nil && s.keeper != nil {
 		s.keeper.Ask(managers{s.Client})
 	}
 	return err
+}
+
+// trace is the traceparent of the trace that the command is part of: a new one with --trace, or else that of who called
+// it, which the environment says. It is empty for none.
+func (s *Session) trace() string {
+	around := os.Getenv(traceparent.Variable)
+	if !traceparent.Valid(around) { // who cannot read it does as if it were not there, says the W3C
+		around = ""
+	}
+	if !s.Connection.Trace {
+		return around
+	}
+	if around == "" {
+		around = traceparent.New()
+	}
+	around = traceparent.Recorded(around)
+	s.Err.Printf("trace %s", traceparent.ID(around))
+	return around
 }
 
 // hosts are the managers that --host names.

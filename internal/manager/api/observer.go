@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"connectrpc.com/connect"
@@ -43,6 +44,25 @@ func (o observed) WrapStreamingHandler(next connect.StreamingHandlerFunc) connec
 // WrapStreamingClient implements connect.Interceptor; this is the serving side.
 func (o observed) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
+}
+
+// Tracer is told of calls with one answer that are about to be answered; it must be quick. Streams last, and are not told.
+type Tracer interface {
+	// Call is told of a call by its procedure and header. The context that it returns is the call's own: what is written
+	// with it is part of the same trace. ended is told of the call's end.
+	Call(ctx context.Context, procedure string, header http.Header) (traced context.Context, ended func(error))
+}
+
+// tracedBy is an interceptor that tells a tracer of calls.
+func tracedBy(tracer Tracer) connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			ctx, ended := tracer.Call(ctx, req.Spec().Procedure, req.Header())
+			res, err := next(ctx, req)
+			ended(err)
+			return res, err
+		}
+	}
 }
 
 func codeOf(err error) string {

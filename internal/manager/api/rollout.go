@@ -15,6 +15,7 @@ import (
 	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
+	"github.com/cuemby/warren/internal/traceparent"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -94,7 +95,7 @@ func (h *serviceService) RollBackService(ctx context.Context, req *connect.Reque
 			return err
 		}
 		edited, err = edit{
-			ref: service.GetMeta().GetId(), by: caller.From(ctx).Name, resume: unfinished(service), reverts: true,
+			ref: service.GetMeta().GetId(), by: caller.From(ctx).Name, trace: traceparent.From(ctx), resume: unfinished(service), reverts: true,
 			change: func(service *warrenv1.Service) (*warrenv1.ServiceSpec, error) {
 				spec := proto.CloneOf(service.GetSpec())
 				spec.Task = to.GetTask()

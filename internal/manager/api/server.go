@@ -62,7 +62,7 @@ type Membership interface {
 	Expel(ctx context.Context, ref string, force, itself bool) (id string, err error)
 }
 
-// Options is what the handler works with. All but Renewed, Observer and AuditFile are needed.
+// Options is what the handler works with. All but Renewed, Observer, Tracer and AuditFile are needed.
 type Options struct {
 	Store      *state.Store
 	Proposer   loop.Proposer
@@ -82,6 +82,8 @@ type Options struct {
 	Logger  *slog.Logger
 	// Observer, which may be nil, is told of every call.
 	Observer Observer
+	// Tracer, which may be nil, is told of every call with one answer.
+	Tracer Tracer
 	// AuditFile, which may be nil, is given the audit log in JSON, beside Logger.
 	AuditFile io.Writer
 }
@@ -108,6 +110,9 @@ func New(o Options) (http.Handler, error) {
 	}
 	if o.Observer != nil {
 		interceptors = append([]connect.Interceptor{observed{o.Observer}}, interceptors...)
+	}
+	if o.Tracer != nil {
+		interceptors = append([]connect.Interceptor{tracedBy(o.Tracer)}, interceptors...)
 	}
 	options := connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(maxRequestBytes),

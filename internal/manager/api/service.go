@@ -13,6 +13,7 @@ import (
 	"github.com/cuemby/warren/internal/manager/planning"
 	"github.com/cuemby/warren/internal/manager/progress"
 	"github.com/cuemby/warren/internal/manager/state"
+	"github.com/cuemby/warren/internal/traceparent"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
@@ -42,6 +43,7 @@ func (h *serviceService) CreateService(ctx context.Context, req *connect.Request
 		}
 		service = &warrenv1.Service{
 			Meta: &warrenv1.Meta{Id: id.New()}, Spec: connected, Revision: 1, LastRevision: 1, WrittenBy: caller.From(ctx).Name,
+			Trace: traceparent.From(ctx),
 		}
 		t.Create(service)
 		t.Create(revisionOf(service))
@@ -127,7 +129,7 @@ func (h *serviceService) UpdateService(ctx context.Context, req *connect.Request
 		return nil, err
 	}
 	to := edit{
-		ref: req.Msg.GetRef(), read: req.Msg.GetVersion(), by: caller.From(ctx).Name,
+		ref: req.Msg.GetRef(), read: req.Msg.GetVersion(), by: caller.From(ctx).Name, trace: traceparent.From(ctx),
 		change: func(*warrenv1.Service) (*warrenv1.ServiceSpec, error) { return spec, nil },
 	}
 	if req.Msg.GetDryRun() {
@@ -161,7 +163,7 @@ func (h *serviceService) plan(to edit) (*connect.Response[warrenv1.UpdateService
 
 // ScaleService implements warrenv1connect.ServiceServiceHandler.
 func (h *serviceService) ScaleService(ctx context.Context, req *connect.Request[warrenv1.ScaleServiceRequest]) (*connect.Response[warrenv1.ScaleServiceResponse], error) {
-	service, err := h.edit(ctx, edit{ref: req.Msg.GetRef(), by: caller.From(ctx).Name, change: func(service *warrenv1.Service) (*warrenv1.ServiceSpec, error) {
+	service, err := h.edit(ctx, edit{ref: req.Msg.GetRef(), by: caller.From(ctx).Name, trace: traceparent.From(ctx), change: func(service *warrenv1.Service) (*warrenv1.ServiceSpec, error) {
 		if service.GetSpec().GetReplicated() == nil {
 			return nil, problemf(connect.CodeFailedPrecondition, "service %s is global, which means one task on every node that its placement allows: it cannot be scaled", service.GetSpec().GetName())
 		}
@@ -180,6 +182,7 @@ type edit struct {
 	ref    string
 	read   uint64 // the version it was made from; 0 stands for any
 	by     string
+	trace  string // that it is part of; empty for none
 	change func(*warrenv1.Service) (*warrenv1.ServiceSpec, error)
 	resume bool // what was paused is given up with the change, and what follows is not to wait
 	// reverts: it goes back to a revision, by the policy for that.
@@ -225,6 +228,7 @@ func (e edit) build(s state.Snapshot, t *state.Transaction) (*warrenv1.Service, 
 	edited := service
 	state.Update(t, service, func(after *warrenv1.Service) {
 		after.Spec, after.WrittenAt, after.WrittenBy = spec, 0, e.by
+		after.Trace = e.trace
 		if !proto.Equal(service.GetSpec().GetTask(), spec.GetTask()) {
 			revise(s, t, service, after)
 			after.Reverted = e.reverts

@@ -34,6 +34,7 @@ type Dispatcher struct {
 	logger   *slog.Logger
 	// reachable are the addresses of managers where none has announced itself; nil for none.
 	reachable func() []string
+	observer  Observer // nil for none
 
 	mu      sync.Mutex
 	term    *term         // nil while Run is not running
@@ -46,6 +47,17 @@ type Option func(*Dispatcher)
 // Reachable has agents told of managers at these addresses, host:port, as long as none has announced itself.
 func Reachable(addrs func() []string) Option {
 	return func(d *Dispatcher) { d.reachable = addrs }
+}
+
+// Observer is told what agents are sent; it must be quick.
+type Observer interface {
+	// Sent is told of assignments that have been sent, and the state that they are of.
+	Sent(state.Snapshot, *warrenv1.Assignments)
+}
+
+// Observed has an observer told.
+func Observed(by Observer) Option {
+	return func(d *Dispatcher) { d.observer = by }
 }
 
 // New returns a dispatcher. It serves nobody until Run runs; agents that come before wait a little.

@@ -184,6 +184,9 @@ func (s *session) run(w wire, e errand, l *ledger) error {
 		if err := w.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Assignments{Assignments: piece}}); err != nil {
 			return err
 		}
+		if s.term.observer != nil {
+			s.term.observer.Sent(snapshot, piece)
+		}
 	}
 	for _, m := range e.posted {
 		if err := w.Send(m); err != nil {

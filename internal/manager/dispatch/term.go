@@ -32,6 +32,7 @@ type term struct {
 	// withdrawals are the tasks that are to stop once no node sends them connections any more.
 	withdrawals *withdrawals
 	directory   func(state.Snapshot) *warrenv1.Directory
+	observer    Observer // nil for none
 	logger      *slog.Logger
 	clerks      sync.WaitGroup // the goroutines that write reports
 
@@ -47,7 +48,7 @@ type term struct {
 
 func newTerm(ctx context.Context, s state.Snapshot, d *Dispatcher) *term {
 	t := &term{
-		ctx: ctx, store: d.store, proposer: d.proposer, directory: d.directory, logger: d.logger,
+		ctx: ctx, store: d.store, proposer: d.proposer, directory: d.directory, observer: d.observer, logger: d.logger,
 		registrar: newRegistrar(d.store, d.proposer, d.logger),
 		sessions:  map[string]*session{}, absent: map[string]chan struct{}{}, lapsed: map[string]time.Time{},
 	}

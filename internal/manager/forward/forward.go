@@ -27,7 +27,7 @@ const (
 	lastPause  = 250 * time.Millisecond
 )
 
-// Options is what a Forwarder works with. All but ElectionWait are needed.
+// Options is what a Forwarder works with. All but ElectionWait and Observer are needed.
 type Options struct {
 	// Handler answers calls here.
 	Handler    http.Handler
@@ -36,7 +36,16 @@ type Options struct {
 	Credentials *pki.Holder
 	// ElectionWait is how long a call waits for a leader; 0 for three seconds, which suits a LAN.
 	ElectionWait time.Duration
-	Logger       *slog.Logger
+	// Observer, which may be nil, is told of calls that are passed on.
+	Observer Observer
+	Logger   *slog.Logger
+}
+
+// Observer is told of calls with one answer that are passed on to the leader; it must be quick.
+type Observer interface {
+	// Passing is told of a try to pass a call on to a manager, and may change the header that this one is sent. What it
+	// returns is told why the try failed; nil where it did not.
+	Passing(procedure, manager string, header http.Header) (ended func(error))
 }
 
 // Forwarder is the handler of a manager's calls. It must stand behind caller.Identify.
@@ -44,6 +53,7 @@ type Forwarder struct {
 	handler     http.Handler
 	leadership  Leadership
 	credentials *pki.Holder
+	observer    Observer
 	logger      *slog.Logger
 	procedures  map[string]procedure
 	rules       access.Rules
@@ -65,7 +75,7 @@ var errClosing = connect.NewError(connect.CodeUnavailable, errors.New("the manag
 // New returns a Forwarder. Close it.
 func New(o Options) *Forwarder {
 	f := &Forwarder{
-		handler: o.Handler, leadership: o.Leadership, credentials: o.Credentials, logger: o.Logger,
+		handler: o.Handler, leadership: o.Leadership, credentials: o.Credentials, observer: o.Observer, logger: o.Logger,
 		procedures: procedures(), rules: access.NewRules(), errors: connect.NewErrorWriter(),
 		patience: cmp.Or(o.ElectionWait, electionWait), pingTimeout: pingTimeout,
 	}

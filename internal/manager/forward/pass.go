@@ -115,7 +115,13 @@ func (f *Forwarder) pass(w http.ResponseWriter, r *http.Request, call procedure,
 		}
 	})
 	defer reach.Stop()
-	f.proxy.ServeHTTP(w, b.onto(r).WithContext(ctx))
+	out := b.onto(r).WithContext(ctx)
+	if f.observer != nil && !call.stream {
+		out.Header = out.Header.Clone() // each try has its own
+		ended := f.observer.Passing(call.name, now.leader.ID, out.Header)
+		defer func() { ended(attempt.err) }()
+	}
+	f.proxy.ServeHTTP(w, out)
 	if attempt.err == nil {
 		return nil
 	}

@@ -94,7 +94,7 @@ func (d *decision) record(stored *warrenv1.Service, failures map[uint64]string, 
 				s.Spec, s.Revision = d.service.GetSpec(), d.service.GetRevision()
 				s.PreviousRevision, s.LastRevision = d.service.GetPreviousRevision(), d.service.GetLastRevision()
 				s.Reverted = d.service.GetReverted()
-				s.WrittenBy, s.WrittenAt = d.service.GetWrittenBy(), 0 // who has read it before must read it again
+				s.WrittenBy, s.Trace, s.WrittenAt = d.service.GetWrittenBy(), d.service.GetTrace(), 0 // who has read it before must read it again
 			} else if s.WrittenAt == 0 {
 				// For a user who has read the service before this, nothing has changed.
 				s.WrittenAt = stored.GetMeta().GetVersion()

@@ -232,7 +232,7 @@ func (v *survey) back(to uint64, why string) *warrenv1.Service {
 	changed.Spec.Task = proto.CloneOf(v.snapshot.Revision(id, to).GetTask())
 	changed.LastRevision = max(v.service.GetLastRevision(), v.service.GetRevision())
 	changed.Revision, changed.PreviousRevision = to, before(v.snapshot, id, to)
-	changed.WrittenBy, changed.Reverted = Warren, true
+	changed.WrittenBy, changed.Trace, changed.Reverted = Warren, "", true
 	r := v.rollout(to)
 	r.From, r.Rollback, r.Message = was.GetTo(), true, fmt.Sprintf("going back from revision %d: %s", was.GetTo(), why)
 	changed.Rollout = r

@@ -18,7 +18,7 @@ var Inputs = []statev1.Table{statev1.Table_TABLE_SERVICE, statev1.Table_TABLE_NO
 // about them; and where a rollout goes back by itself, what users write as well.
 var Outputs = []string{
 	"task create", "task.desired", "service.rollout", "service.written_at", "revision.image_digest", "revision.failure", "revision.outcome",
-	"service.spec", "service.revision", "service.previous_revision", "service.last_revision", "service.written_by", "service.reverted",
+	"service.spec", "service.revision", "service.previous_revision", "service.last_revision", "service.written_by", "service.reverted", "service.trace",
 }
 
 // New returns the loop of a manager that leads since that time. It takes the ids of the tasks it creates from newID.

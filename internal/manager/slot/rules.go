@@ -131,8 +131,16 @@ func NewTask(id string, service *warrenv1.Service, key Key, now time.Time) *warr
 	return NewTaskOf(id, service, service.GetRevision(), key, now)
 }
 
+// traced is for how long what follows from a write of a service is part of its trace. A node that fails later has to do
+// with something else.
+const traced = 10 * time.Minute
+
 // NewTaskOf is NewTask for any revision.
 func NewTaskOf(id string, service *warrenv1.Service, revision uint64, key Key, now time.Time) *warrenv1.Task {
+	trace := service.GetTrace()
+	if trace != "" && now.Sub(service.GetMeta().GetUpdatedAt().AsTime()) > traced {
+		trace = ""
+	}
 	return &warrenv1.Task{
 		Meta:        &warrenv1.Meta{Id: id},
 		ServiceId:   service.GetMeta().GetId(),
@@ -145,6 +153,7 @@ func NewTaskOf(id string, service *warrenv1.Service, revision uint64, key Key, n
 			State: warrenv1.TaskState_TASK_STATE_PENDING,
 			Since: timestamppb.New(now),
 		},
+		Trace: trace,
 	}
 }
 

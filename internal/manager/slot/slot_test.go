@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/manager/slot"
 	"github.com/cuemby/warren/internal/manager/state"
@@ -242,6 +243,17 @@ func TestRetiringNeverRaisesWhatIsWanted(t *testing.T) {
 	}
 	if got, want := statetest.Describe(store.Snapshot(), transaction), []string{"remove pending", "shutdown running"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestATaskIsPartOfTheTraceOfAWriteThatItFollowsFrom(t *testing.T) {
+	service := statetest.Replicated("web", 1, func(s *warrenv1.Service) {
+		s.Trace, s.Meta.UpdatedAt = "trace", timestamppb.New(statetest.Epoch)
+	})
+	for after, want := range map[time.Duration]string{0: "trace", 10 * time.Minute: "trace", time.Hour: ""} {
+		if got := slot.NewTask("t", service, slot.Key{Number: 1}, statetest.Epoch.Add(after)).GetTrace(); got != want {
+			t.Errorf("after %v: %q", after, got)
+		}
 	}
 }
 

@@ -439,7 +439,9 @@ type Service struct {
 	WrittenBy string `protobuf:"bytes,11,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
 	// The current revision was gone back to, by RollBackService or by a rollout that failed: the policy for rollbacks holds on the way there. An update to
 	// what a kept revision holds is none.
-	Reverted      bool `protobuf:"varint,12,opt,name=reverted,proto3" json:"reverted,omitempty"`
+	Reverted bool `protobuf:"varint,12,opt,name=reverted,proto3" json:"reverted,omitempty"`
+	// The trace of that write, as a W3C traceparent; empty where it was not traced.
+	Trace         string `protobuf:"bytes,13,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,6 +558,13 @@ func (x *Service) GetReverted() bool {
 		return x.Reverted
 	}
 	return false
+}
+
+func (x *Service) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
 }
 
 // Rollout is the replacement of a service's tasks by those of another revision.
@@ -3567,7 +3576,7 @@ var File_warren_v1_service_proto protoreflect.FileDescriptor
 
 const file_warren_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xd6\x03\n" +
+	"\x17warren/v1/service.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x14warren/v1/meta.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/task.proto\"\xec\x03\n" +
 	"\aService\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.warren.v1.ServiceSpecR\x04spec\x12\x1a\n" +
@@ -3583,7 +3592,8 @@ const file_warren_v1_service_proto_rawDesc = "" +
 	" \x01(\v2\x18.warren.v1.RolloutOrdersR\x06orders\x12\x1d\n" +
 	"\n" +
 	"written_by\x18\v \x01(\tR\twrittenBy\x12\x1a\n" +
-	"\breverted\x18\f \x01(\bR\breverted\"\xac\x04\n" +
+	"\breverted\x18\f \x01(\bR\breverted\x12\x14\n" +
+	"\x05trace\x18\r \x01(\tR\x05trace\"\xac\x04\n" +
 	"\aRollout\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12-\n" +

@@ -244,7 +244,10 @@ type Task struct {
 	Desired DesiredState `protobuf:"varint,7,opt,name=desired,proto3,enum=warren.v1.DesiredState" json:"desired,omitempty"`
 	Status  *TaskStatus  `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
 	// A rebalancing of its service picked it to be replaced elsewhere.
-	Displaced     bool `protobuf:"varint,9,opt,name=displaced,proto3" json:"displaced,omitempty"`
+	Displaced bool `protobuf:"varint,9,opt,name=displaced,proto3" json:"displaced,omitempty"`
+	// The trace of the write that its service was last changed by when it was made, as a W3C traceparent; empty where that
+	// was not traced.
+	Trace         string `protobuf:"bytes,10,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -340,6 +343,13 @@ func (x *Task) GetDisplaced() bool {
 		return x.Displaced
 	}
 	return false
+}
+
+func (x *Task) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
 }
 
 // TaskStatus is what is observed of a task: by the scheduler until it is assigned, then by its
@@ -956,7 +966,7 @@ var File_warren_v1_task_proto protoreflect.FileDescriptor
 
 const file_warren_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x14warren/v1/task.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x16warren/v1/health.proto\x1a\x14warren/v1/meta.proto\"\xb6\x02\n" +
+	"\x14warren/v1/task.proto\x12\twarren.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16warren/v1/access.proto\x1a\x19warren/v1/container.proto\x1a\x16warren/v1/health.proto\x1a\x14warren/v1/meta.proto\"\xcc\x02\n" +
 	"\x04Task\x12#\n" +
 	"\x04meta\x18\x01 \x01(\v2\x0f.warren.v1.MetaR\x04meta\x12\x1d\n" +
 	"\n" +
@@ -967,7 +977,9 @@ const file_warren_v1_task_proto_rawDesc = "" +
 	"\anode_id\x18\x06 \x01(\tR\x06nodeId\x121\n" +
 	"\adesired\x18\a \x01(\x0e2\x17.warren.v1.DesiredStateR\adesired\x12-\n" +
 	"\x06status\x18\b \x01(\v2\x15.warren.v1.TaskStatusR\x06status\x12\x1c\n" +
-	"\tdisplaced\x18\t \x01(\bR\tdisplaced\"\x86\x04\n" +
+	"\tdisplaced\x18\t \x01(\bR\tdisplaced\x12\x14\n" +
+	"\x05trace\x18\n" +
+	" \x01(\tR\x05trace\"\x86\x04\n" +
 	"\n" +
 	"TaskStatus\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.warren.v1.TaskStateR\x05state\x12\x18\n" +

@@ -9,6 +9,8 @@
 //	hello udp PORT         answer UDP packets, saying as much
 //	hello grpc PORT        answer the gRPC health checking protocol
 //	hello sink PORT        take what send sends
+//	hello spans PORT       take spans as OTLP posts them, answer GET / with all traces, as trees, and
+//	                       GET /TRACE with that one
 //	hello names HOST:PORT NAME=ADDRESS...
 //	                       answer there DNS queries for the addresses of those names
 //
@@ -107,6 +109,7 @@ var commands = map[string]func(ctx context.Context, w io.Writer, args []string) 
 	"udp":         echoPackets,
 	"grpc":        serveGRPC,
 	"sink":        sink,
+	"spans":       takeSpans,
 	"names":       serveNames,
 	"get":         get,
 	"get-each":    getEach,
