@@ -18,11 +18,11 @@ import (
 type ConfigFile string
 
 // InOrder says that a daemon would begin with this file.
-func (c ConfigFile) InOrder() string {
-	if _, err := os.Stat(string(c)); errors.Is(err, fs.ErrNotExist) {
-		return string(c) + " is not there; what the flags and the environment say is in order"
+func (f ConfigFile) InOrder() string {
+	if _, err := os.Stat(string(f)); errors.Is(err, fs.ErrNotExist) {
+		return string(f) + " is not there; what the flags and the environment say is in order"
 	}
-	return string(c) + " is in order"
+	return string(f) + " is in order"
 }
 
 // TakeCheck takes the words "config check" off the front of a daemon's arguments, and tells whether they were there. They ask
