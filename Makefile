@@ -76,27 +76,30 @@ packages: build bin/nfpm ## Make .deb and .rpm packages for amd64 and arm64 in d
 apt-repo: ## Make a signed apt repository of dist/ in dist/apt (KEY=id of your gpg key)
 	@./packaging/apt-repo.sh dist dist/apt $(KEY)
 
-# What tests install: the host's architecture alone, of the programs that are tested; and, to upgrade to, of the same as a later
-# release, which knows one more format of what daemons keep.
+# What tests and the demo install: of the host's architecture alone.
+.PHONY: host-packages
+host-packages: build bin/nfpm
+	@$(call build-packages,$(HOST),build/packages)
+	@./packaging/apt-repo.sh build/packages build/apt >/dev/null 2>&1
+
+# And, to upgrade to, the same as a later release, which knows one more format of what daemons keep.
 FORMATS := github.com/cuemby/warren/internal/dataformat
 
 .PHONY: test-packages
-test-packages: build bin/nfpm
-	@$(call build-packages,$(HOST),build/packages)
-	@./packaging/apt-repo.sh build/packages build/apt 2>/dev/null
+test-packages: host-packages
 	@mkdir -p build/next
 	@CGO_ENABLED=0 go build $(BUILD_FLAGS) -ldflags '$(LDFLAGS) -X $(IDENTITY).Version=v999.0.0 -X $(FORMATS).manager=2 -X $(FORMATS).agent=2' \
 		-o build/next/ $(PROGRAMS:%=./cmd/%)
 	@NFPM=bin/nfpm VERSION=v999.0.0 COMMIT_TIME='$(COMMIT_TIME)' ./packaging/build.sh $(HOST) build/next build/documents build/next
 	@cp build/packages/*.deb build/next
-	@./packaging/apt-repo.sh build/next build/apt-next 2>/dev/null
+	@./packaging/apt-repo.sh build/next build/apt-next >/dev/null 2>&1
 
 .PHONY: packages-lint
 packages-lint: setup test-packages ## Have lintian, rpmlint and systemd-analyze judge packages and units
 	@./packaging/lint.sh build/packages
 
 .PHONY: demo
-demo: setup build ## Show a cluster of three machines at work (KEEP=1 leaves it up)
+demo: setup host-packages ## Show a cluster of three machines at work (KEEP=1 leaves it up)
 	@go build -buildvcs=false -o build/demo ./test/demo
 	@$(SUDO) ./build/demo $(if $(KEEP),-keep)
 
@@ -141,7 +144,7 @@ lint: bin/buf bin/golangci-lint ## Check format, style, the API's rules and its 
 	@echo "buf breaking";    ./tools/breaking.sh '$(BASE)'
 	@echo "generated code";  ./tools/stale.sh
 	@echo "unused methods";  found=$$(CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags '$(TAGS)' $(GCFLAGS) -ldflags '-dumpdep' -o /dev/null $(DAEMONS:%=./cmd/%) 2>&1 | awk '/^[^ ]+( <UsedInIface>)? <ReflectMethod> ->/ && $$1 !~ /^reflect\./ { print $$1 }' | sort -u); \
-		if [ -n "$$found" ]; then echo "methods are looked up by name, so that the linker keeps all of them (docs/decisions/0016-daemons-flags.md), by" $$found >&2; exit 1; fi
+		if [ -n "$$found" ]; then echo "methods are looked up by name, so that the linker keeps all of them (docs/decisions/0015-daemons-flags.md), by" $$found >&2; exit 1; fi
 
 ##@ Code
 

@@ -5,5 +5,5 @@
 //
 // It reads the struct tags that warrenctl's library reads, and few of them. That library looks methods up
 // by names it works out while it runs, which makes the linker keep every exported method of every type
-// of a program: four to five megabytes of each daemon. docs/decisions/0016-daemons-flags.md has the figures.
+// of a program: four to five megabytes of each daemon. docs/decisions/0015-daemons-flags.md has the figures.
 package daemonflags

@@ -25,7 +25,7 @@ const (
 )
 
 // poster sends batches to a receiver. It implements otlptrace.Client. The exporter that the library has for HTTP brings
-// gRPC with it: see docs/decisions/0018-traces.md.
+// gRPC with it: see docs/decisions/0017-traces.md.
 type poster struct {
 	url     *url.URL
 	headers map[string]string

@@ -132,11 +132,6 @@ func StartAgent(ctx context.Context, m *machine.Machine, registry string, flags 
 	return m.StartInstalled(ctx, AgentUnit, append(AgentCommand(registry), flags...))
 }
 
-// InstallWireGuard gives a machine the units of the process that agents have their WireGuard device in.
-func InstallWireGuard(ctx context.Context, m *machine.Machine) error {
-	return install(ctx, m, AgentUnit, "warren-wireguard.service", "warren-wireguard.socket")
-}
-
 // install puts units on a machine as the daemon's package does, with the account and the folders that they need.
 func install(ctx context.Context, m *machine.Machine, daemon string, units ...string) error {
 	files := map[string]string{}

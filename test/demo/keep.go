@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +22,7 @@ import (
 const holderFile = "/run/warren-demo.pid"
 
 // showAndKeep has another process show the cluster and keep it.
-func showAndKeep(ctx context.Context, binDir string) error {
+func showAndKeep(ctx context.Context, repository string) error {
 	if pid, err := holder(); err != nil || pid != 0 {
 		return errors.Join(err, errors.New("a cluster is up already: remove it with \"make demo-rm\""))
 	}
@@ -32,7 +31,7 @@ func showAndKeep(ctx context.Context, binDir string) error {
 		return err
 	}
 	defer told.Close()
-	command := exec.CommandContext(ctx, "/proc/self/exe", "-hold", "-bin", binDir)
+	command := exec.CommandContext(ctx, "/proc/self/exe", "-hold", "-apt", repository)
 	command.Args[0] = os.Args[0]
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.ExtraFiles = []*os.File{tell}
@@ -54,8 +53,8 @@ func showAndKeep(ctx context.Context, binDir string) error {
 
 // hold shows the cluster, says on file descriptor 3 that it is done, and keeps the cluster until it is
 // told to stop.
-func hold(ctx context.Context, binDir string) (err error) {
-	d, err := newDemo(ctx, binDir)
+func hold(ctx context.Context, repository string) (err error) {
+	d, err := newDemo(ctx, repository)
 	if err != nil {
 		return err
 	}
@@ -67,9 +66,7 @@ func hold(ctx context.Context, binDir string) (err error) {
 		return err
 	}
 	defer os.Remove(holderFile)
-	if err := d.sayHowToGoOn(binDir); err != nil {
-		return err
-	}
+	d.sayHowToGoOn()
 	if err := leaveTerminal(); err != nil {
 		return err
 	}
@@ -82,24 +79,14 @@ func hold(ctx context.Context, binDir string) (err error) {
 	return nil
 }
 
-func (d *demo) sayHowToGoOn(binDir string) error {
+func (d *demo) sayHowToGoOn() {
 	d.heading("The cluster stays up")
-	ctl, err := filepath.Abs(filepath.Join(binDir, "warrenctl"))
-	if err != nil {
-		return err
-	}
-	if here, err := os.Getwd(); err == nil {
-		if relative, err := filepath.Rel(here, ctl); err == nil && filepath.IsLocal(relative) {
-			ctl = relative
-		}
-	}
 	fmt.Println("Go to a machine, and use warrenctl there (on m1), or from here:")
 	for _, m := range d.machines {
 		fmt.Printf("  sudo nsenter -t %d -a bash   # %s, %s\n", m.Leader(), m.Name(), m.IP())
 	}
-	fmt.Printf("  sudo %s --socket /proc/%d/root/run/warren/manager.sock service ps web\n", ctl, d.machines[0].Leader())
+	fmt.Printf("  sudo bin/warrenctl --socket /proc/%d/root/run/warren/manager.sock service ps web\n", d.machines[0].Leader())
 	fmt.Printf("The image is %s. Remove it all with:\n  make demo-rm\n", d.image)
-	return nil
 }
 
 // leaveTerminal lets go of the terminal or pipe that the story was told to, so that whoever reads it

@@ -20,7 +20,7 @@ func main() {
 	keep := flag.Bool("keep", false, "leave the cluster up")
 	remove := flag.Bool("remove", false, "remove the cluster that was left up")
 	holding := flag.Bool("hold", false, "be the process that holds a cluster left up (internal to -keep)")
-	binDir := flag.String("bin", "bin", "`directory` of warren-manager, warren-agent and warrenctl")
+	repository := flag.String("apt", "build/apt", "`directory` of the apt repository with Warren's packages")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -29,11 +29,11 @@ func main() {
 	case *remove:
 		err = removeKept(ctx)
 	case *holding:
-		err = hold(ctx, *binDir)
+		err = hold(ctx, *repository)
 	case *keep:
-		err = showAndKeep(ctx, *binDir)
+		err = showAndKeep(ctx, *repository)
 	default:
-		err = show(ctx, *binDir)
+		err = show(ctx, *repository)
 	}
 	stop()
 	if err != nil {

@@ -22,17 +22,21 @@ import (
 
 // demo is a cluster being shown.
 type demo struct {
-	lab      *machine.Lab
-	machines []*machine.Machine
-	image    string
-	colour   bool
+	lab        *machine.Lab
+	machines   []*machine.Machine
+	repository string // the folder of an apt repository
+	image      string
+	colour     bool
 }
+
+// installQuietly begins the command that installs a package without telling of each file.
+const installQuietly = "DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o Dpkg::Use-Pty=0 install "
 
 var errInterrupted = errors.New("interrupted: everything is removed again")
 
 // show tells the whole story and takes everything away again, also when it is interrupted.
-func show(ctx context.Context, binDir string) error {
-	d, err := newDemo(ctx, binDir)
+func show(ctx context.Context, repository string) error {
+	d, err := newDemo(ctx, repository)
 	if err != nil {
 		return err
 	}
@@ -40,16 +44,16 @@ func show(ctx context.Context, binDir string) error {
 	return errors.Join(err, d.lab.Close())
 }
 
-func newDemo(ctx context.Context, binDir string) (*demo, error) {
-	if err := cluster.CheckBinaries(binDir); err != nil {
-		return nil, err
+func newDemo(ctx context.Context, repository string) (*demo, error) {
+	if _, err := os.Stat(repository); err != nil {
+		return nil, fmt.Errorf("run \"make demo\", which makes the packages first: %w", err)
 	}
-	lab, err := machine.NewLab(ctx, machine.Options{BinDir: binDir})
+	lab, err := machine.NewLab(ctx, machine.Options{})
 	if err != nil {
 		return nil, err
 	}
 	colour := term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""
-	return &demo{lab: lab, colour: colour, image: lab.Registry() + "/hello:1"}, nil
+	return &demo{lab: lab, repository: repository, colour: colour, image: lab.Registry() + "/hello:1"}, nil
 }
 
 // tell tells the chapters of the story one after the other.
@@ -65,7 +69,7 @@ func (d *demo) tell(ctx context.Context, chapters ...func(context.Context) error
 	return nil
 }
 
-// start boots three machines and makes a cluster of them.
+// start boots three machines and makes a cluster of them, from packages.
 func (d *demo) start(ctx context.Context) error {
 	d.heading("Three machines, each with its own systemd, containerd, network and disk")
 	if err := d.boot(ctx, "m1", "m2", "m3"); err != nil {
@@ -83,11 +87,18 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	fmt.Println(d.image)
 
-	d.heading("A manager on the first machine, made a cluster")
-	if err := d.startUnit(ctx, m1, cluster.ManagerUnit, cluster.ManagerCommand()); err != nil {
+	d.heading("An apt repository of Warren's packages, as \"make apt-repo\" makes it, on every machine")
+	for _, m := range d.machines {
+		if err := cluster.AddRepository(ctx, m, d.repository); err != nil {
+			return err
+		}
+	}
+	if err := d.on(ctx, m1, "cat /etc/apt/sources.list"); err != nil {
 		return err
 	}
-	if err := d.on(ctx, m1, "warrenctl cluster init"); err != nil {
+
+	d.heading("A manager on the first machine, made a cluster")
+	if err := d.onAll(ctx, m1, installQuietly+"warren-manager", "warrenctl cluster init"); err != nil {
 		return err
 	}
 
@@ -97,13 +108,12 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	for _, m := range d.machines {
-		if err := cluster.InstallWireGuard(ctx, m); err != nil {
-			return err
-		}
-		if err := d.startUnit(ctx, m, cluster.AgentUnit, cluster.AgentCommand(d.lab.Registry())); err != nil {
-			return err
-		}
-		if err := d.on(ctx, m, "warrenctl cluster join --token "+token+" "+cluster.Addr(m1)); err != nil {
+		// The registry of the demo speaks plain HTTP, which an agent has to be told.
+		if err := d.onAll(ctx, m,
+			installQuietly+"warren-agent",
+			"echo 'insecure-registry: ["+d.lab.Registry()+"]' >>/etc/warren/agent.yaml && systemctl restart warren-agent",
+			"warrenctl cluster join --token "+token+" "+cluster.Addr(m1),
+		); err != nil {
 			return err
 		}
 	}
@@ -156,10 +166,7 @@ func (d *demo) lead(ctx context.Context) error {
 		return err
 	}
 	for _, m := range others {
-		if err := d.startUnit(ctx, m, cluster.ManagerUnit, cluster.ManagerCommand()); err != nil {
-			return err
-		}
-		if err := d.on(ctx, m, "warrenctl cluster join --token "+token+" "+cluster.Addr(m1)); err != nil {
+		if err := d.onAll(ctx, m, installQuietly+"warren-manager", "warrenctl cluster join --token "+token+" "+cluster.Addr(m1)); err != nil {
 			return err
 		}
 	}
@@ -212,11 +219,6 @@ func (d *demo) boot(ctx context.Context, names ...string) error {
 	}
 	d.remark("all booted after %s", time.Since(started).Round(time.Millisecond))
 	return nil
-}
-
-// startUnit starts a daemon as systemd's, which holds its files while it restarts (docs/logs.md).
-func (d *demo) startUnit(ctx context.Context, m *machine.Machine, unit string, command []string) error {
-	return d.on(ctx, m, "systemd-run --quiet --service-type notify --property FileDescriptorStoreMax=16384 --unit "+unit+" "+strings.Join(command, " "))
 }
 
 // on types one command on a machine and shows what it prints.

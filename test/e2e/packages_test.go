@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/cuemby/warren/test/cluster"
 	"github.com/cuemby/warren/test/image"
 )
 
@@ -58,17 +59,7 @@ func addRepository(s *story, repository string, names []string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.RemoveAll(m.HostPath("/srv/apt")); err != nil {
-			return err
-		}
-		if err := os.CopyFS(m.HostPath("/srv/apt"), os.DirFS(repository)); err != nil {
-			return err
-		}
-		source := "deb [signed-by=/srv/apt/warren.gpg] file:/srv/apt stable main\n"
-		if err := os.WriteFile(m.HostPath("/etc/apt/sources.list"), []byte(source), 0o644); err != nil {
-			return err
-		}
-		if _, err := m.Run(s.ctx, "apt-get", "--quiet", "update", "--error-on=any"); err != nil {
+		if err := cluster.AddRepository(s.ctx, m, repository); err != nil {
 			return err
 		}
 	}
