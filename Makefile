@@ -103,6 +103,11 @@ demo: setup host-packages ## Show a cluster of three machines at work (KEEP=1 le
 	@go build -buildvcs=false -o build/demo ./test/demo
 	@$(SUDO) ./build/demo $(if $(KEEP),-keep)
 
+.PHONY: picture
+picture: setup host-packages ## Draw docs/demo.svg, the picture in the README, from a run of the demo
+	@go build -buildvcs=false -o build/demo ./test/demo
+	@$(SUDO) ./build/demo -picture docs/demo.svg
+
 .PHONY: demo-rm
 demo-rm: ## Remove the cluster that "make demo KEEP=1" left up
 	@go build -buildvcs=false -o build/demo ./test/demo

@@ -21,11 +21,14 @@ func main() {
 	remove := flag.Bool("remove", false, "remove the cluster that was left up")
 	holding := flag.Bool("hold", false, "be the process that holds a cluster left up (internal to -keep)")
 	repository := flag.String("apt", "build/apt", "`directory` of the apt repository with Warren's packages")
+	drawn := flag.String("picture", "", "also draw what is shown, as an SVG, in this `file`")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
 	switch {
+	case *drawn != "":
+		err = draw(ctx, *repository, *drawn)
 	case *remove:
 		err = removeKept(ctx)
 	case *holding:

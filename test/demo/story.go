@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -26,6 +27,7 @@ type demo struct {
 	machines   []*machine.Machine
 	repository string // the folder of an apt repository
 	image      string
+	out        io.Writer
 	colour     bool
 }
 
@@ -44,6 +46,21 @@ func show(ctx context.Context, repository string) error {
 	return errors.Join(err, d.lab.Close())
 }
 
+// draw tells the story as show does, and writes a picture of it to a file.
+func draw(ctx context.Context, repository, to string) error {
+	d, err := newDemo(ctx, repository)
+	if err != nil {
+		return err
+	}
+	recorded := &recorder{now: time.Now}
+	d.out, d.colour = io.MultiWriter(os.Stdout, recorded), true
+	err = errors.Join(d.tell(ctx, d.start, d.run, d.crash, d.lead, d.remove), d.lab.Close())
+	if err == nil {
+		err = os.WriteFile(to, []byte(picture(recorded.lines)), 0o644)
+	}
+	return err
+}
+
 func newDemo(ctx context.Context, repository string) (*demo, error) {
 	if _, err := os.Stat(repository); err != nil {
 		return nil, fmt.Errorf("run \"make demo\", which makes the packages first: %w", err)
@@ -53,7 +70,7 @@ func newDemo(ctx context.Context, repository string) (*demo, error) {
 		return nil, err
 	}
 	colour := term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""
-	return &demo{lab: lab, repository: repository, colour: colour, image: lab.Registry() + "/hello:1"}, nil
+	return &demo{lab: lab, repository: repository, out: os.Stdout, colour: colour, image: lab.Registry() + "/hello:1"}, nil
 }
 
 // tell tells the chapters of the story one after the other.
@@ -85,7 +102,7 @@ func (d *demo) start(ctx context.Context) error {
 	if err := image.Push(ctx, images["1"], d.image, d.lab.RegistryTransport()); err != nil {
 		return err
 	}
-	fmt.Println(d.image)
+	fmt.Fprintln(d.out, d.image)
 
 	d.heading("An apt repository of Warren's packages, as \"make apt-repo\" makes it, on every machine")
 	for _, m := range d.machines {
@@ -215,7 +232,7 @@ func (d *demo) boot(ctx context.Context, names ...string) error {
 	}
 	d.machines = machines
 	for _, m := range d.machines {
-		fmt.Printf("%s %s\n", m.Name(), m.IP())
+		fmt.Fprintf(d.out, "%s %s\n", m.Name(), m.IP())
 	}
 	d.remark("all booted after %s", time.Since(started).Round(time.Millisecond))
 	return nil
@@ -223,9 +240,9 @@ func (d *demo) boot(ctx context.Context, names ...string) error {
 
 // on types one command on a machine and shows what it prints.
 func (d *demo) on(ctx context.Context, m *machine.Machine, line string) error {
-	fmt.Printf("%s %s\n", d.paint("32", m.Name()+" #"), d.paint("1", line))
+	fmt.Fprintf(d.out, "%s %s\n", d.paint("32", m.Name()+" #"), d.paint("1", line))
 	command := m.Command(ctx, "sh", "-c", line)
-	command.Stdout, command.Stderr = os.Stdout, os.Stderr
+	command.Stdout, command.Stderr = d.out, d.out
 	started := time.Now()
 	if err := command.Run(); err != nil {
 		return fmt.Errorf("%s on %s: %w", line, m.Name(), err)
@@ -245,10 +262,10 @@ func (d *demo) onAll(ctx context.Context, m *machine.Machine, lines ...string) e
 	return nil
 }
 
-func (d *demo) heading(text string) { fmt.Printf("\n%s\n", d.paint("36", "── "+text)) }
+func (d *demo) heading(text string) { fmt.Fprintf(d.out, "\n%s\n", d.paint("36", "── "+text)) }
 
 func (d *demo) remark(format string, args ...any) {
-	fmt.Println(d.paint("2", "("+fmt.Sprintf(format, args...)+")"))
+	fmt.Fprintln(d.out, d.paint("2", "("+fmt.Sprintf(format, args...)+")"))
 }
 
 func (d *demo) paint(code, text string) string {
