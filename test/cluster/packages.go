@@ -23,6 +23,11 @@ func AddRepository(ctx context.Context, m *machine.Machine, folder string) error
 	if err := os.WriteFile(m.HostPath("/etc/apt/sources.list"), []byte(source), 0o644); err != nil {
 		return err
 	}
+	// The questions of packages, of which Warren's have none, are asked in advance by a program that these machines lack.
+	const noQuestions = "#clear DPkg::Pre-Install-Pkgs;\n"
+	if err := os.WriteFile(m.HostPath("/etc/apt/apt.conf.d/99questions"), []byte(noQuestions), 0o644); err != nil {
+		return err
+	}
 	_, err := m.Run(ctx, "apt-get", "--quiet", "update", "--error-on=any")
 	return err
 }

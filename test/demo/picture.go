@@ -71,10 +71,10 @@ func picture(lines []recorded) string {
 			}
 			fmt.Fprintf(&times, "%.5f;", at.Seconds()/total.Seconds())
 		}
-		fmt.Fprintf(&text, "<text y=\"%d\">%s</text>\n", (i+1)*lineHeight-5, coloured(line.text))
+		fmt.Fprintf(&text, "<text y=\"%d\">%s</text>\n", (i+1)*lineHeight-5, coloured(token.ReplaceAllString(line.text, "WRNTKN-1-…")))
 	}
-	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %[1]d %[2]d" width="%[1]d" height="%[2]d" font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,monospace" font-size="13" fill="#d8dee9">
-<style>text{white-space:pre}.b{font-weight:bold}.g{fill:#a3be8c}.c{fill:#88c0d0}.d{fill:#7b8394}</style>
+	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %[1]d %[2]d" width="%[1]d" height="%[2]d" xml:space="preserve" font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,monospace" font-size="13" fill="#d8dee9">
+<style>.b{font-weight:bold}.g{fill:#a3be8c}.c{fill:#88c0d0}.d{fill:#7b8394}</style>
 <rect width="%[1]d" height="%[2]d" rx="8" fill="#20242d"/>
 <svg x="%[3]d" y="%[3]d" width="%[4]d" height="%[5]d">
 <g transform="translate(0 %[6]d)">
@@ -87,6 +87,7 @@ func picture(lines []recorded) string {
 }
 
 var (
+	token   = regexp.MustCompile(`WRNTKN-1-\S+`) // wider than the picture
 	colour  = regexp.MustCompile("\x1b\\[(\\d+)m")
 	classes = map[string]string{"1": "b", "2": "d", "32": "g", "36": "c"}
 )

@@ -31,8 +31,8 @@ type demo struct {
 	colour     bool
 }
 
-// installQuietly begins the command that installs a package without telling of each file.
-const installQuietly = "DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o Dpkg::Use-Pty=0 install "
+// installQuietly is the command that installs a package without telling of each file.
+func installQuietly(name string) string { return "apt-get install -qq -y " + name + " >/dev/null" }
 
 var errInterrupted = errors.New("interrupted: everything is removed again")
 
@@ -115,7 +115,7 @@ func (d *demo) start(ctx context.Context) error {
 	}
 
 	d.heading("A manager on the first machine, made a cluster")
-	if err := d.onAll(ctx, m1, installQuietly+"warren-manager", "warrenctl cluster init"); err != nil {
+	if err := d.onAll(ctx, m1, installQuietly("warren-manager"), "warrenctl cluster init"); err != nil {
 		return err
 	}
 
@@ -127,7 +127,7 @@ func (d *demo) start(ctx context.Context) error {
 	for _, m := range d.machines {
 		// The registry of the demo speaks plain HTTP, which an agent has to be told.
 		if err := d.onAll(ctx, m,
-			installQuietly+"warren-agent",
+			installQuietly("warren-agent"),
 			"echo 'insecure-registry: ["+d.lab.Registry()+"]' >>/etc/warren/agent.yaml && systemctl restart warren-agent",
 			"warrenctl cluster join --token "+token+" "+cluster.Addr(m1),
 		); err != nil {
@@ -183,7 +183,7 @@ func (d *demo) lead(ctx context.Context) error {
 		return err
 	}
 	for _, m := range others {
-		if err := d.onAll(ctx, m, installQuietly+"warren-manager", "warrenctl cluster join --token "+token+" "+cluster.Addr(m1)); err != nil {
+		if err := d.onAll(ctx, m, installQuietly("warren-manager"), "warrenctl cluster join --token "+token+" "+cluster.Addr(m1)); err != nil {
 			return err
 		}
 	}
@@ -241,7 +241,7 @@ func (d *demo) boot(ctx context.Context, names ...string) error {
 // on types one command on a machine and shows what it prints.
 func (d *demo) on(ctx context.Context, m *machine.Machine, line string) error {
 	fmt.Fprintf(d.out, "%s %s\n", d.paint("32", m.Name()+" #"), d.paint("1", line))
-	command := m.Command(ctx, "sh", "-c", line)
+	command := m.Command(ctx, "env", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", line)
 	command.Stdout, command.Stderr = d.out, d.out
 	started := time.Now()
 	if err := command.Run(); err != nil {
