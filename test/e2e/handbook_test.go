@@ -39,7 +39,7 @@ var (
 func steps(page string) []step {
 	var all []step
 	lines := strings.Split(page, "\n")
-	for i := 0; i < len(lines); i++ {
+	for i := range lines {
 		told := where.FindStringSubmatch(lines[i])
 		shows := lines[i] == "That shows:"
 		if told == nil && !shows || i+2 >= len(lines) || !strings.HasPrefix(lines[i+2], "```") {
