@@ -118,7 +118,7 @@ demo-rm: ## Remove the cluster that "make demo KEEP=1" left up
 .PHONY: test
 test: setup test-packages packages-lint bin/gotestsum ## Run all tests, with the race detector, as root
 	@$(as-root)
-	@$(PROMPT_RACE) bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 20m $(TEST_EXEC) ./...
+	@$(PROMPT_RACE) bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 30m $(TEST_EXEC) ./...
 	@echo "thousands of simulated clusters, without the race detector, which makes them ten times as slow"
 	@CGO_ENABLED=0 go test -trimpath -buildvcs=false -tags '$(TAGS)' $(GCFLAGS) -count 1 ./internal/manager/simulation -run SmallWorlds
 
