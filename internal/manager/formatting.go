@@ -26,6 +26,8 @@ func (m *Manager) keepFormat(ctx context.Context) error {
 				}
 				recorded = format
 			}
+		} else {
+			recorded = 0 // it has left its cluster, and forgotten this as well
 		}
 		select {
 		case <-feed:

@@ -10,8 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
+
 	"github.com/cuemby/warren/internal/dataformat"
 	"github.com/cuemby/warren/internal/manager"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 func TestAFolderThatANewerManagerHasWrittenIsLeftAlone(t *testing.T) {
@@ -48,4 +51,21 @@ func TestTheFormatOfTheClustersStateIsOnDisk(t *testing.T) {
 		}
 		return err
 	})
+}
+
+func TestAManagerThatLeavesAndFoundsAnotherClusterRecordsItsFormatAnew(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir)
+	path := filepath.Join(options(t, dir).DataDir, dataformat.File)
+	recorded := func(context.Context) error { _, err := os.Stat(path); return err }
+	r.init(t)
+	await(t, "the format to be recorded", recorded)
+	if _, err := r.local.LeaveManager(t.Context(), connect.NewRequest(&warrenv1.LeaveManagerRequest{Force: true})); err != nil {
+		t.Fatal(err)
+	}
+	if err := recorded(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after it has left: %v", err)
+	}
+	r.init(t)
+	await(t, "the format to be recorded again", recorded)
 }
