@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
 )
 
 // Remove deletes a container with everything that belongs to it but its log, killing it first if it
@@ -44,9 +47,33 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// removeProcess kills first in any case: deleting a process that was created and not started makes the
-// shim wait two seconds for output that cannot come.
+// cleanupTime is how long containerd may take to notice that a shim has died and to clean up after it.
+const cleanupTime = 5 * time.Second
+
+// removeProcess ends and deletes a container's process, if it has one. A shim that has just died is met
+// as a connection that closed; once containerd has cleaned up after it, there is no process.
 func (r *Runtime) removeProcess(ctx context.Context, id string) error {
+	deadline := time.Now().Add(cleanupTime)
+	for {
+		err := r.endProcess(ctx, id)
+		if err == nil || !shimGone(err) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// shimGone says whether containerd failed to reach a shim. It hands the error of its own client on as
+// text, without a code.
+func shimGone(err error) bool { return strings.Contains(err.Error(), ttrpc.ErrClosed.Error()) }
+
+// endProcess kills first in any case: deleting a process that was created and not started makes the
+// shim wait two seconds for output that cannot come.
+func (r *Runtime) endProcess(ctx context.Context, id string) error {
 	service := r.client.TaskService()
 	_, err := service.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL)})
 	if err = errgrpc.ToNative(err); err == nil {
