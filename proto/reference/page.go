@@ -26,7 +26,8 @@ cannot do without; all that it may have is in the tables. An update replaces the
 Who calls is a viewer, operator or admin ([users](../security.md)), the agent of a node, another manager, or anybody at all. root and the group ` + "`warren`" + ` are
 admins on a manager's machine.
 
-Fields are spelled as in JSON. Their types, in JSON:
+Fields are spelled as in JSON; in proto/warren/v1, and so in generated clients, ` + "`pageToken`" + ` is ` + "`page_token`" + `. What is said of one may hold for those behind it that
+have no word. Their types, in JSON:
 
 | type | is | such as |
 | --- | --- | --- |

@@ -167,6 +167,7 @@ func TestRulesAreInWords(t *testing.T) {
 		{&warrenv1.PortSpec{}, "target", "1 to 65535."},
 		{&warrenv1.PortSpec{}, "protocol", ""},
 		{&warrenv1.UpdatePolicy{}, "delay", "0 to 1 day."},
+		{&warrenv1.HealthCheck{}, "timeout", "1ms to 1h."},
 		{&warrenv1.UpdatePolicy{}, "progress_deadline", "1s to 7 days."},
 		{&warrenv1.UpdatePolicy{}, "max_failure_ratio", "0 to 1."},
 		{&warrenv1.ContainerSpec{}, "groups", "At most 256 elements; each element: 1 to 256 characters."},

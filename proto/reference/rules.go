@@ -130,6 +130,10 @@ func figure(v protoreflect.Value) string {
 		return "1 day"
 	case length%day == 0:
 		return fmt.Sprintf("%d days", length/day)
+	case length%time.Hour == 0:
+		return fmt.Sprintf("%dh", length/time.Hour)
+	case length%time.Minute == 0:
+		return fmt.Sprintf("%dm", length/time.Minute)
 	default:
 		return length.String()
 	}

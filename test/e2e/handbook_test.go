@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"runtime"
 	"slices"
@@ -70,6 +71,28 @@ func steps(page string, elsewhere []string) ([]step, error) {
 		}
 	}
 	return all, nil
+}
+
+func TestAPageSaysWhereEachOfItsBlocksIsRun(t *testing.T) {
+	const told = "On the second and the third machine, with exit code 3:\n\n```sh\na\nb\n```\n\nThat shows:\n\n```\nc\n```\n\nOn your own machine:\n\n```sh\nd\n```\n"
+	all, err := steps(told+"\n```sh\nmake x\n```\n", []string{"make x"})
+	want := []step{
+		{line: 3, machines: []string{"m2", "m3"}, exit: "3", commands: "a\nb", shows: "c"},
+		{line: 16, machines: []string{"own"}, commands: "d"},
+	}
+	if err != nil || !reflect.DeepEqual(all, want) {
+		t.Errorf("got %+v, %v", all, err)
+	}
+	for what, page := range map[string]string{
+		"nothing":            "Then:\n\n```sh\ne\n```\n",
+		"no such machine":    "On the fourth machine:\n\n```sh\ne\n```\n",
+		"a block in no form": "On each machine:\n\n    e\n",
+		"no end":             "On each machine:\n\n```sh\ne\n",
+	} {
+		if _, err := steps(told+page, nil); err == nil {
+			t.Errorf("a page was taken that says of a block %s", what)
+		}
+	}
 }
 
 // TestGettingStarted does what the page says, on machines that have nothing but what it asks for, and sees what it shows.
