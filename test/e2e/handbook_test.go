@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -17,6 +18,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cuemby/warren/test/image"
 	"github.com/cuemby/warren/test/machine"
@@ -245,13 +247,25 @@ func putPackages(folder string) error {
 
 var printedToken = regexp.MustCompile(`WRNTKN-1-\S+`)
 
-// do does a step on all its machines, and tells whether it went as the page says.
+// do does a step on all its machines, on "each machine" at once, and tells whether it went as the page says.
 func (r *reader) do(ctx context.Context, s step) bool {
 	addresses := r.addresses()
 	here := strings.NewReplacer(append(addresses, "WRNTKN-1-…", r.token, "nginx:", r.lab.Registry()+"/nginx:", "-x nginx", "-x hello", "_amd64", "_"+runtime.GOARCH)...)
-	for _, name := range s.machines {
-		commands := here.Replace(s.commands)
-		out, err := r.run(ctx, r.lab.Machine(name), commands, s.exit)
+	commands := here.Replace(s.commands)
+	outs, errs := make([]string, len(s.machines)), make([]error, len(s.machines))
+	var group errgroup.Group
+	if len(s.machines) < 3 {
+		group.SetLimit(1)
+	}
+	for i, name := range s.machines {
+		group.Go(func() error {
+			outs[i], errs[i] = r.run(ctx, r.lab.Machine(name), commands, s.exit)
+			return errs[i]
+		})
+	}
+	_ = group.Wait() // what failed is told with its machine
+	for i, name := range s.machines {
+		out, err := outs[i], errs[i]
 		r.t.Logf("%s:%d, on %s:\n%s\n%s", r.path, s.line, name, commands, out)
 		if err != nil {
 			r.t.Errorf("%s:%d, on %s: %v", r.path, s.line, name, err)
@@ -281,7 +295,7 @@ func (r *reader) addresses() []string {
 }
 
 // run has a shell do what a block says, but for the lines that this test does itself: it copies between the machines' disks, as they have no
-// ssh, and what make is told to make is there.
+// ssh; the packages that make is told to make are there, made by the same recipe, and make is but asked whether it would.
 func (r *reader) run(ctx context.Context, m *machine.Machine, commands, exit string) (out string, err error) {
 	var waiting []string
 	shell := func() error {
@@ -307,7 +321,10 @@ func (r *reader) run(ctx context.Context, m *machine.Machine, commands, exit str
 			if err := r.copy(m, words[1], words[2]); err != nil {
 				return out, fmt.Errorf("%s: %w", line, err)
 			}
-		case strings.HasPrefix(line, "make packages"):
+		case len(words) > 1 && words[0] == "make" && words[1] == "packages":
+			if said, err := exec.CommandContext(ctx, "make", append([]string{"-C", "../..", "--dry-run"}, words[1:]...)...).CombinedOutput(); err != nil {
+				return out, fmt.Errorf("%s: %w\n%s", line, err, said)
+			}
 		default:
 			waiting = append(waiting, strings.TrimSuffix(line, "\n"))
 		}
