@@ -154,10 +154,11 @@ lint: bin/buf bin/golangci-lint ## Check format, style, the API's rules and its 
 ##@ Code
 
 .PHONY: generate
-generate: bin/buf ## Generate Go code from proto/, and the reference of commands
+generate: bin/buf ## Generate Go code from proto/, and docs/reference
 	@bin/buf format -w --path proto/warren
 	@bin/buf generate
-	@go test ./cmd/warrenctl -count=1 -run '^TestTheReferenceTells' -update >/dev/null
+	@bin/buf generate --template buf.gen.reference.yaml
+	@go test -p 1 $(PROGRAMS:%=./cmd/%) -count=1 -run '^TestTheReferenceTells' -update >/dev/null
 
 .PHONY: tools
 tools: bin/buf bin/golangci-lint bin/gotestsum bin/nfpm ## Build the tools pinned in tools/go.mod (minutes, once)

@@ -6,8 +6,9 @@ cd "$(dirname "$0")/.."
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 bin/buf generate -o "$fresh"
+bin/buf generate --template buf.gen.reference.yaml -o "$fresh"
 
-generated() { (cd "$1" && find proto/warren -name '*.pb.go' -o -name '*.connect.go' | sort); }
+generated() { (cd "$1" && echo docs/reference/api.md && find proto/warren -name '*.pb.go' -o -name '*.connect.go' | sort); }
 stale=$(diff <(generated .) <(generated "$fresh") | sed -n 's/^[<>] //p')
 for file in $(generated "$fresh"); do
 	if [ -e "$file" ] && ! cmp -s "$file" "$fresh/$file"; then

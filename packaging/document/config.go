@@ -21,7 +21,7 @@ func Config(app *kong.Application, path string) string {
 		"What stands here commented out are the defaults, or examples where there is none.", app.Name))
 	fmt.Fprintf(&file, "#\n# After a change: %s config check && systemctl restart %s\n", app.Name, app.Name)
 	for _, flag := range app.Flags {
-		if flag.Hidden || flag.Name == "help" || flag.Name == "version" || flag.Name == "config" {
+		if !isKey(flag) {
 			continue
 		}
 		file.WriteString("\n")

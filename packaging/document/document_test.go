@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/cuemby/warren/internal/daemonflags"
 )
 
 type program struct {
@@ -58,6 +60,43 @@ func TestAConfigurationFileHasEveryKeyExplainedAndCommentedOut(t *testing.T) {
 	}
 	if strings.Contains(got, "secret") {
 		t.Error("a hidden flag is told")
+	}
+}
+
+func TestTheReferenceTellsAllThatIsToKnowOfEachKey(t *testing.T) {
+	var grammar struct {
+		program
+		daemonflags.Logging
+	}
+	got, err := Keys(model(t, &grammar), map[string]string{"name": "the machine's"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| `name` | `--name` | NAME | the machine's | restart | A name. It's .short - really. |\n",
+		"| `peer` | `--peer` | list of HOST:PORT |  | restart | A peer. Repeat it for each. |\n",
+		"| `label` | `--label` | map: KEY=VALUE |  | restart |",
+		"| `count` | `--count`, `COUNT` | whole number | `3` | restart | How many. |\n",
+		"| `log-level` | `--log-level` | `debug`, `info`, `warn`, `error` | `info` | reload |",
+		"A token. Not in the configuration file, which every user of the machine can read. |\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "secret") || strings.Contains(got, "help") {
+		t.Errorf("what is no key is told:\n%s", got)
+	}
+}
+
+func TestAPageIsFilledWhereItHasAPlaceForIt(t *testing.T) {
+	page := "before\n<!-- x: written by `make generate` -->\n\nold\n\n<!-- x: end -->\nafter\n"
+	got, err := Fill(page, "x", "new\n")
+	if want := strings.Replace(page, "old", "new", 1); err != nil || got != want {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := Fill("before\nafter\n", "x", "new\n"); err == nil {
+		t.Error("a page without a place was filled")
 	}
 }
 
