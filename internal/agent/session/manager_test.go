@@ -77,8 +77,10 @@ type managerSession struct {
 	hello  *warrenv1.Hello
 	heard  chan *warrenv1.AttendRequest // all but heartbeats; closed at the end
 	beats  chan struct{}
-	stream *connect.BidiStream[warrenv1.AttendRequest, warrenv1.AttendResponse]
 	hangUp context.CancelFunc
+
+	sending sync.Mutex // of the test and of who answers heartbeats
+	stream  *connect.BidiStream[warrenv1.AttendRequest, warrenv1.AttendResponse]
 }
 
 type managerRelay struct {
@@ -160,7 +162,7 @@ func (m *fakeManager) Attend(ctx context.Context, stream *connect.BidiStream[war
 			}
 			s.beats <- struct{}{}
 			if !m.mute {
-				_ = stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Heartbeat{
+				_ = s.send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Heartbeat{
 					Heartbeat: &warrenv1.Heartbeat{Interval: durationpb.New(m.interval)},
 				}})
 			}
@@ -168,6 +170,12 @@ func (m *fakeManager) Attend(ctx context.Context, stream *connect.BidiStream[war
 	}()
 	<-ctx.Done()
 	return nil
+}
+
+func (s *managerSession) send(message *warrenv1.AttendResponse) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	return s.stream.Send(message)
 }
 
 // supersede ends the session before, as a second one of the same node does.

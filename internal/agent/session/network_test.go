@@ -90,7 +90,7 @@ func TestWhatIsToldOfTheNetworkReachesItAndBack(t *testing.T) {
 		{Message: &warrenv1.AttendResponse_Peers{Peers: &warrenv1.Peers{Full: true}}},
 		{Message: &warrenv1.AttendResponse_Endpoints{Endpoints: &warrenv1.Endpoints{Version: 8}}},
 	} {
-		if err := s.stream.Send(sent); err != nil {
+		if err := s.send(sent); err != nil {
 			t.Fatal(err)
 		}
 	}
