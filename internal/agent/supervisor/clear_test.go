@@ -45,3 +45,23 @@ func TestClearingEndsWithItsContextWhereTheRuntimeDoesNotAnswer(t *testing.T) {
 		n.runtime.setTrouble("remove", nil)
 	})
 }
+
+func TestATaskThatGoesWhileContainersAreListedDoesNotComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.assignAll(assignment("a"), assignment("b"))
+		n.runtime.listTime = 10 * time.Second
+		n.runtime.tell(Resync{})
+		n.settle()
+		n.remove("a")
+		n.pass(10 * time.Second)
+		n.expectContainers("b-1")
+		n.supervisor.mu.Lock()
+		known := len(n.supervisor.tasks)
+		n.supervisor.mu.Unlock()
+		if known != 1 {
+			t.Errorf("%d tasks are known", known)
+		}
+		n.runtime.listTime = 0
+	})
+}
