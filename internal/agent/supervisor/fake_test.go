@@ -161,7 +161,7 @@ func (r *fakeRuntime) StopSignal(context.Context, string) (syscall.Signal, error
 }
 
 func (r *fakeRuntime) Remove(_ context.Context, id string) error {
-	if err := r.fails("remove"); err != nil {
+	if err := errors.Join(r.fails("remove"), r.fails("remove "+id)); err != nil {
 		return err
 	}
 	r.mustBeWithdrawn(id)
