@@ -650,6 +650,33 @@ func TestAContainerWhoseShimIsSlowIsNotTakenForOneThatHasEnded(t *testing.T) {
 	}
 }
 
+func TestTheRemovalOfAContainerThatDoesNotDieFailsInTime(t *testing.T) {
+	b := newBench(t)
+	c := b.container("undying", "sleep")
+	b.run(c)
+	shim := b.shim(c.ID)
+	if err := syscall.Kill(shim, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	removed := make(chan error, 1)
+	go func() { removed <- b.Remove(context.Background(), c.ID) }()
+	select {
+	case err := <-removed:
+		if err == nil || !strings.Contains(err.Error(), "kill process") {
+			t.Errorf("removed: %v", err)
+		}
+	case <-time.After(deathTime + patience):
+		t.Error("it is waited for")
+	}
+	if err := syscall.Kill(shim, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Remove(t.Context(), c.ID); err != nil {
+		t.Error(err)
+	}
+	b.assertGone(c.ID)
+}
+
 func TestAnImageWhoseLayersWereLostIsUnpackedAgain(t *testing.T) {
 	b := newBench(t)
 	c := b.container("lost", "echo", "found")
