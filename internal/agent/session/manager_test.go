@@ -79,7 +79,8 @@ type managerSession struct {
 	beats  chan struct{}
 	hangUp context.CancelFunc
 
-	sending sync.Mutex // of the test and of who answers heartbeats
+	sending sync.Mutex // of the test, of who answers heartbeats, and of the end
+	over    bool
 	stream  *connect.BidiStream[warrenv1.AttendRequest, warrenv1.AttendResponse]
 }
 
@@ -169,12 +170,18 @@ func (m *fakeManager) Attend(ctx context.Context, stream *connect.BidiStream[war
 		}
 	}()
 	<-ctx.Done()
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	s.over = true
 	return nil
 }
 
 func (s *managerSession) send(message *warrenv1.AttendResponse) error {
 	s.sending.Lock()
 	defer s.sending.Unlock()
+	if s.over {
+		return io.EOF
+	}
 	return s.stream.Send(message)
 }
 

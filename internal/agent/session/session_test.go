@@ -246,7 +246,7 @@ func TestABrokenSessionIsTakenUpAgainAndEverythingReportedAnew(t *testing.T) {
 
 // After a broken session a node reports all its tasks at once.
 func TestABigNodesReportsComeInMessagesThatTheManagerTakes(t *testing.T) {
-	const tasks = 10000
+	const tasks = 3000 // 12 MB: a busy machine must be done with them before a manager is taken for silent
 	a := newFakeAgent(t)
 	m := a.manager(t, &fakeManager{interval: time.Hour})
 	text := strings.Repeat("x", 2<<10)
@@ -383,8 +383,8 @@ func TestAManagerThatCannotBeAttendedAtIsExplained(t *testing.T) {
 				a.mu.Lock()
 				problem := a.problem
 				a.mu.Unlock()
-				if problem != nil {
-					if !strings.Contains(problem.Error(), c.want) || !strings.Contains(a.logged(), "cannot attend") {
+				if problem != nil && strings.Contains(a.logged(), "cannot attend") { // which follows
+					if !strings.Contains(problem.Error(), c.want) {
 						t.Errorf("told %q, logged %s", problem, a.logged())
 					}
 					return
