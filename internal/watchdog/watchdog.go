@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -33,21 +34,28 @@ func Keep(ctx context.Context, socket, procedure string, logger *slog.Logger) {
 			logger.Warn("cannot ping systemd", "err", err)
 		}
 	}
-	keep(ctx, within/3, ask, ping, logger) // three tries, so that one which is slow ends nothing
+	keep(ctx, within/tries, ask, ping, logger)
 }
 
+// tries are how many calls there are before systemd ends the daemon. Each may take as long as all of them: where a machine is so
+// busy that every answer is late, late answers tell that the daemon lives.
+const tries = 3
+
 func keep(ctx context.Context, every time.Duration, ask func(context.Context) error, ping func(), logger *slog.Logger) {
+	var asking sync.WaitGroup
+	defer asking.Wait()
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
-		bounded, cancel := context.WithTimeout(ctx, every)
-		err := ask(bounded)
-		cancel()
-		if err == nil {
-			ping()
-		} else if ctx.Err() == nil {
-			logger.Warn("no answer to a call of my own; systemd's watchdog ends what hangs", "err", err)
-		}
+		asking.Go(func() {
+			bounded, cancel := context.WithTimeout(ctx, tries*every)
+			defer cancel()
+			if err := ask(bounded); err == nil {
+				ping()
+			} else if ctx.Err() == nil {
+				logger.Warn("no answer to a call of my own; systemd's watchdog ends what hangs", "err", err)
+			}
+		})
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -48,6 +49,41 @@ func TestADaemonThatAnswersPingsAndOneThatHangsDoesNot(t *testing.T) {
 		synctest.Wait()
 		if pings.Load() < 5 {
 			t.Error("no pings once it answers again")
+		}
+		cancel()
+		<-done
+	})
+}
+
+// A machine that is short of memory, or of processors, makes every answer late.
+func TestADaemonThatAnswersLateIsNotTakenForOneThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const every, within = 20 * time.Second, time.Minute
+		ctx, cancel := context.WithCancel(t.Context())
+		ask := func(ctx context.Context) error {
+			select {
+			case <-time.After(35 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		last, longest := time.Now(), time.Duration(0)
+		var mu sync.Mutex
+		ping := func() {
+			mu.Lock()
+			defer mu.Unlock()
+			longest, last = max(longest, time.Since(last)), time.Now()
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			keep(ctx, every, ask, ping, slog.New(slog.DiscardHandler))
+		}()
+		time.Sleep(10 * time.Minute)
+		ping()
+		if longest >= within {
+			t.Errorf("%v without a ping", longest)
 		}
 		cancel()
 		<-done

@@ -187,7 +187,7 @@ func osName(paths ...string) string {
 			}
 			values[key] = strings.Trim(value, "'")
 		}
-		return cmp.Or(values["PRETTY_NAME"], values["NAME"])
+		return strings.ToValidUTF8(cmp.Or(values["PRETTY_NAME"], values["NAME"]), "\uFFFD") // or it could not be told
 	}
 	return ""
 }

@@ -68,6 +68,12 @@ func TestTheDistributionIsReadFromTheFirstFileThereIs(t *testing.T) {
 	if got := osName("/nowhere/os-release", path); got != "Some Linux 1" {
 		t.Errorf("got %q", got)
 	}
+	if err := os.WriteFile(path, []byte("PRETTY_NAME='Linux fran\xe7ais'\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := osName(path); got != "Linux fran\uFFFDais" {
+		t.Errorf("of an older encoding: got %q", got)
+	}
 }
 
 func TestWatchingEndsWithItsContext(t *testing.T) {

@@ -128,7 +128,7 @@ func (v *Overlay) keepPorts(others bool) error {
 			by = t.Err.Error()
 		}
 		if len(told) < maxTaken {
-			told = append(told, &warrenv1.TakenPort{Protocol: protocol, Port: uint32(t.Port.Number), By: head(by)})
+			told = append(told, &warrenv1.TakenPort{Protocol: protocol, Port: uint32(t.Port.Number), By: head(by, maxProgram)})
 		}
 	}
 	v.catalog.Taken(taken)
@@ -147,13 +147,6 @@ const (
 	maxTaken   = 1000
 	maxProgram = 200
 )
-
-func head(text string) string {
-	if len(text) <= maxProgram {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxProgram], "")
-}
 
 func reserved(p catalog.Port) port.Port {
 	protocol := port.TCP

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -388,10 +389,13 @@ const maxError = 2000
 
 func clip(text string) string {
 	if len(text) <= maxError {
-		return text
+		return head(text, maxError)
 	}
-	return text[:maxError] + "…"
+	return head(text, maxError) + "…"
 }
+
+// head is the beginning of a text without what is no character, which no message holds: programs call themselves as they like.
+func head(text string, most int) string { return strings.ToValidUTF8(text[:min(len(text), most)], "") }
 
 // report changes the status.
 func (v *Overlay) report(change func(*warrenv1.OverlayStatus)) {

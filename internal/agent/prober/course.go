@@ -112,7 +112,7 @@ func (c *Check) begin(before Health, started, now time.Time, chance float64) (co
 	default:
 		k.Health = Health{State: starting, Since: now}
 	}
-	k.due = started.Add(c.StartPeriod + c.Interval)
+	k.due = now.Add(min(0, started.Sub(now)) + c.StartPeriod + c.Interval) // nor does it begin later than now, by a clock that was set back
 	if k.Failures > 0 {
 		k.due = now.Add(c.Interval)
 	}

@@ -179,3 +179,14 @@ func TestOnlyChangesAreNews(t *testing.T) {
 		t.Error("the first output is no news")
 	}
 }
+
+func TestFailuresCountInTimeAlsoWhereTheClockWasSetBack(t *testing.T) {
+	c := &Check{Interval: 10 * time.Second, StartPeriod: 5 * time.Second, StartInterval: time.Second, Retries: 1}
+	k, at := c.begin(Health{State: starting, Since: epoch}, epoch.Add(time.Hour), epoch, 0)
+	for k.State == starting && at.Before(epoch.Add(time.Minute)) {
+		k, at = c.take(k, Failed("no"), at, at, 0)
+	}
+	if k.State != unhealthy {
+		t.Errorf("after a minute it is %+v", k.Health)
+	}
+}

@@ -340,7 +340,7 @@ func (b *bench) assertGone(id string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if strings.Contains(string(mounts), id+"/") {
+	if strings.Contains(string(mounts), b.options.Namespace+"/"+id+"/") || strings.Contains(string(mounts), b.options.StateDir) {
 		b.t.Errorf("a mount of %s is left", id)
 	}
 }

@@ -179,7 +179,7 @@ func (x *execution) await(ctx context.Context, pipe *os.File) (Execution, error)
 		return Execution{Code: response.GetExitStatus(), Output: output.String()}, nil
 	case ctx.Err() != nil:
 		return Execution{}, ctx.Err()
-	case running.Err() != nil:
+	case running.Err() != nil, errdefs.IsDeadlineExceeded(err): // containerd's clock may be the first to say so
 		return Execution{TimedOut: true, Output: output.String()}, nil
 	}
 	return Execution{}, err

@@ -72,3 +72,53 @@ func parseMemoryKills(text string) uint64 {
 	}
 	return 0
 }
+
+// firstProcess finds the process of a control group that is number 1 in a process namespace of its own, as every container's is;
+// 0 where there is none. starts says that it is runc yet, which waits to become the container's program.
+func firstProcess(version int, cgroup string) (pid uint32, starts bool) {
+	for _, pid := range processes(version, cgroup) {
+		status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+		if err != nil {
+			continue // it has ended
+		}
+		var name, state string
+		var numbers []string // one for each namespace, from this one inwards
+		for line := range strings.Lines(string(status)) {
+			switch key, value, _ := strings.Cut(strings.TrimSpace(line), ":"); key {
+			case "Name":
+				name = strings.TrimSpace(value)
+			case "State":
+				state = strings.TrimSpace(value)
+			case "NSpid":
+				numbers = strings.Fields(value)
+			}
+		}
+		if len(numbers) == 2 && numbers[1] == "1" && !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X") {
+			return uint32(pid), strings.HasPrefix(name, "runc:[")
+		}
+	}
+	return 0, false
+}
+
+// processes are those of a control group.
+func processes(version int, cgroup string) (pids []int) {
+	lists := []string{filepath.Join(cgroupRoot, cgroup, "cgroup.procs")}
+	if version == 1 { // it is in every hierarchy that there is
+		lists, _ = filepath.Glob(filepath.Join(cgroupRoot, "*", cgroup, "cgroup.procs"))
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue
+		}
+		for field := range strings.FieldsSeq(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+		if len(pids) > 0 {
+			break
+		}
+	}
+	return pids
+}

@@ -113,6 +113,22 @@ func (c *imageCache) lock(ctx context.Context, name string) (unlock func(), err 
 	}
 }
 
+// settled waits until nobody pulls or removes a name.
+func (c *imageCache) settled(ctx context.Context, name string) error {
+	c.mu.Lock()
+	busy := c.pulling[name]
+	c.mu.Unlock()
+	if busy == nil {
+		return nil
+	}
+	select {
+	case <-busy:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Pull makes an image present and unpacked for this platform. An image that is present under the
 // name is used as it is, whatever its tag: what a tag means now is asked for once for all nodes, by
 // who decides what runs, and not by each node anew. An image of a digest, NAME@sha256:…, is used whatever name
@@ -128,6 +144,10 @@ func (r *Runtime) Pull(ctx context.Context, image string, progress func(string))
 		progress = func(string) {}
 	}
 	r.images.want(name)
+	// Who removes it has either heard of that, or is to be done before it can be seen whether it is present.
+	if err := r.images.settled(ctx, name); err != nil {
+		return Image{}, fmt.Errorf("pull image %s: %w", name, err)
+	}
 	var present images.Image
 	err = r.do(ctx, func(ctx context.Context) (err error) {
 		present, err = r.present(ctx, name)

@@ -79,3 +79,21 @@ func TestAPinNobodyHasIsToldWithNameAndDigest(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAnImageThatSaysTooMuchOfItselfIsRefused(t *testing.T) {
+	b := newBench(t)
+	image, err := actorImage(b.lab.actor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err = mutate.Config(image, v1.Config{Entrypoint: []string{"/bin/actor"}, Env: []string{"LONG=" + strings.Repeat("x", largestDescription)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.lab.push("long:1", image); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Pull(t.Context(), b.lab.registry+"/long:1", nil); err == nil || !strings.Contains(err.Error(), "the image describes itself in") {
+		t.Errorf("%.300v", err)
+	}
+}

@@ -1,7 +1,9 @@
 package runtime
 
 import (
+	goruntime "runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,4 +115,41 @@ func TestWhatContainersAreMadeFromAndHaveWrittenIsTold(t *testing.T) {
 		t.Errorf("%d of %d free, %v", free, total, err)
 	}
 	b.exit(c.ID)
+}
+
+func TestAnImageThatIsBeingRemovedIsNotTakenForPresent(t *testing.T) {
+	b := newBench(t)
+	// As RemoveImages does, when it has found that no task wants the image.
+	unlock, err := b.images.lock(t.Context(), b.image.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.images.wantedSince(b.image.Name, time.Now()) {
+		t.Fatal("it is wanted already")
+	}
+	asked, pulled := make(chan struct{}), make(chan error, 1)
+	ask := sync.OnceFunc(func() { close(asked) })
+	go func() {
+		_, err := b.Pull(t.Context(), b.image.Name, func(string) { ask() })
+		pulled <- err
+	}()
+	for wanted := false; !wanted; {
+		b.images.mu.Lock()
+		_, wanted = b.images.wanted[b.image.Name]
+		b.images.mu.Unlock()
+		goruntime.Gosched()
+	}
+	if err := b.client.ImageService().Delete(b.context(t.Context()), b.image.Name); err != nil {
+		t.Fatal(err)
+	}
+	b.images.forget(b.image.Digest)
+	unlock()
+	if err := <-pulled; err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-asked:
+	default:
+		t.Error("the registry was not asked")
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
@@ -87,19 +88,39 @@ func (r *Runtime) list(ctx context.Context) ([]Found, error) {
 			StartedAt:   r.startedAt(record.ID),
 			Health:      recordedHealth(record.Extensions),
 		}
-		if p := processes[record.ID]; p != nil {
-			found.State = processState(p.GetStatus())
-			if found.State == StateStopped {
-				exit := r.exit(record.ID, p.GetExitStatus(), p.GetExitedAt().AsTime())
-				found.Exit = &exit
-			} else {
-				found.Pid = p.GetPid()
-			}
+		p := processes[record.ID]
+		if p == nil || p.GetStatus() == task.Status_UNKNOWN {
+			found.State, found.Pid = r.behindShim(ctx, record.ID)
+		} else if found.State = processState(p.GetStatus()); found.State == StateStopped {
+			exit := r.exit(record.ID, p.GetExitStatus(), p.GetExitedAt().AsTime())
+			found.Exit = &exit
+		} else {
+			found.Pid = p.GetPid()
 		}
 		list = append(list, found)
 	}
 	return list, nil
 }
+
+// behindShim is the state of a container of whose process containerd tells nothing: there is none, or its shim does not answer
+// within the two seconds for which containerd waits for it. The kernel knows the process then; how it ended, if it did, nobody does.
+func (r *Runtime) behindShim(ctx context.Context, id string) (State, uint32) {
+	first, starts := firstProcess(r.cgroups, r.cgroup(id))
+	if first == 0 {
+		return StateStopped, 0
+	}
+	_, err := r.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: id})
+	if errdefs.IsNotFound(errgrpc.ToNative(err)) {
+		return StateStopped, 0 // no shim keeps it
+	}
+	if starts {
+		return StateCreated, first
+	}
+	return StateRunning, first
+}
+
+// cgroup is the control group of a container.
+func (r *Runtime) cgroup(id string) string { return path.Join("/", r.options.CgroupParent, id) }
 
 func processState(status task.Status) State {
 	switch status {
@@ -120,6 +141,6 @@ func (r *Runtime) exit(id string, code uint32, at time.Time) Exit {
 		ID:        id,
 		Code:      code,
 		At:        at,
-		OOMKilled: code == killed && memoryKills(r.cgroups, path.Join("/", r.options.CgroupParent, id)) > 0,
+		OOMKilled: code == killed && memoryKills(r.cgroups, r.cgroup(id)) > 0,
 	}
 }

@@ -37,7 +37,7 @@ func newMeter(report func(string), store content.InfoProvider) *meter {
 // Handle meets every part of an image before it is fetched, and knows its size from the manifest.
 func (m *meter) Handle(ctx context.Context, part imagespec.Descriptor) ([]imagespec.Descriptor, error) {
 	if !images.IsLayerType(part.MediaType) {
-		return nil, nil
+		return nil, checkDescription(part)
 	}
 	if _, err := m.store.Info(ctx, part.Digest); errdefs.IsNotFound(err) {
 		m.mu.Lock()
@@ -48,6 +48,18 @@ func (m *meter) Handle(ctx context.Context, part imagespec.Descriptor) ([]images
 		}
 	}
 	return nil, nil
+}
+
+// largestDescription is how much an image may say of itself: it is read into memory. Registries take manifests of 4 MiB at most;
+// configurations, of a few KiB, are as long as whoever builds an image likes.
+const largestDescription = 8 << 20
+
+func checkDescription(part imagespec.Descriptor) error {
+	described := images.IsManifestType(part.MediaType) || images.IsIndexType(part.MediaType) || images.IsConfigType(part.MediaType)
+	if described && part.Size > largestDescription {
+		return fmt.Errorf("the image describes itself in %d bytes of %s, which is more than %d", part.Size, part.MediaType, largestDescription)
+	}
+	return nil
 }
 
 // add counts bytes of a layer that came, or, below zero, that will come again.

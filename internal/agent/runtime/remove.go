@@ -71,13 +71,19 @@ func (r *Runtime) removeProcess(ctx context.Context, id string) error {
 // text, without a code.
 func shimGone(err error) bool { return strings.Contains(err.Error(), ttrpc.ErrClosed.Error()) }
 
+// deathTime is how long a process may take to die of SIGKILL, and its shim to see to that. One that waits for a disk or a file
+// server does not die before that answers; whoever removes it is told, and tries again.
+const deathTime = 10 * time.Second
+
 // endProcess kills first in any case: deleting a process that was created and not started makes the
 // shim wait two seconds for output that cannot come.
 func (r *Runtime) endProcess(ctx context.Context, id string) error {
 	service := r.client.TaskService()
-	_, err := service.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL)})
+	dying, cancel := context.WithTimeout(ctx, deathTime)
+	defer cancel()
+	_, err := service.Kill(dying, &tasks.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL)})
 	if err = errgrpc.ToNative(err); err == nil {
-		_, err = service.Wait(ctx, &tasks.WaitRequest{ContainerID: id})
+		_, err = service.Wait(dying, &tasks.WaitRequest{ContainerID: id})
 		err = errgrpc.ToNative(err)
 	}
 	if err != nil && !errdefs.IsNotFound(err) {

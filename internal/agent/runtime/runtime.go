@@ -139,12 +139,13 @@ func (r *Runtime) expectAny(id string) {
 	delete(r.pids, id)
 }
 
-// expects tells whether the exit of a container's process is news.
+// expects tells whether the exit of a container's process is news. It comes without a pid where containerd could not clean up
+// after a shim that died.
 func (r *Runtime) expects(id string, pid uint32) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	expected, known := r.pids[id]
-	return !known || expected == pid
+	return !known || expected != 0 && (pid == expected || pid == 0)
 }
 
 // shim is containerd's name for the runtime that keeps each container's process.

@@ -587,30 +587,94 @@ func TestInfoTellsVersionsAndDisk(t *testing.T) {
 	}
 }
 
+// shim returns the process that keeps a container's.
+func (b *bench) shim(id string) int {
+	b.t.Helper()
+	found, err := b.List(b.t.Context())
+	at := slices.IndexFunc(found, func(f Found) bool { return f.ID == id })
+	if err != nil || at < 0 {
+		b.t.Fatal(found, err)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", found[at].Pid))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "PPid:\t")
+	var shim int
+	if _, err := fmt.Sscan(after, &shim); err != nil || shim < 2 {
+		b.t.Fatal(after, err)
+	}
+	return shim
+}
+
 func TestADeadShimIsAnExitAndLeavesNothing(t *testing.T) {
 	b := newBench(t)
 	c := b.container("orphaned", "sleep")
 	b.run(c)
 	b.awaitOutput("orphaned", "ready")
-	found, err := b.List(t.Context())
-	if err != nil || len(found) != 1 {
-		t.Fatal(found, err)
-	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", found[0].Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(status), "PPid:\t")
-	var shim int
-	if _, err := fmt.Sscan(after, &shim); err != nil || shim < 2 {
-		t.Fatal(after, err)
-	}
-	if err := syscall.Kill(shim, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(b.shim(c.ID), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if e := b.exit(c.ID); e.Code != 137 {
 		t.Errorf("exit %+v", e)
 	}
+}
+
+// As on a machine that is short of memory or of its disk's time: containerd waits two seconds for a shim.
+func TestAContainerWhoseShimIsSlowIsNotTakenForOneThatHasEnded(t *testing.T) {
+	b := newBench(t)
+	runs, waits := b.container("slow", "sleep"), b.container("unstarted", "sleep")
+	b.run(runs)
+	b.awaitOutput("slow", "ready")
+	if _, err := b.Create(t.Context(), waits); err != nil {
+		t.Fatal(err)
+	}
+	before, err := b.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []Container{runs, waits} {
+		shim := b.shim(c.ID)
+		if err := syscall.Kill(shim, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := syscall.Kill(shim, syscall.SIGCONT); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	found, err := b.List(t.Context())
+	if err != nil || !slices.EqualFunc(found, before, func(a, b Found) bool { return a.ID == b.ID && a.State == b.State && a.Pid == b.Pid && a.Exit == nil }) {
+		t.Errorf("found %+v, before %+v, %v", found, before, err)
+	}
+}
+
+func TestTheRemovalOfAContainerThatDoesNotDieFailsInTime(t *testing.T) {
+	b := newBench(t)
+	c := b.container("undying", "sleep")
+	b.run(c)
+	shim := b.shim(c.ID)
+	if err := syscall.Kill(shim, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	removed := make(chan error, 1)
+	go func() { removed <- b.Remove(context.Background(), c.ID) }()
+	select {
+	case err := <-removed:
+		if err == nil || !strings.Contains(err.Error(), "kill process") {
+			t.Errorf("removed: %v", err)
+		}
+	case <-time.After(deathTime + patience):
+		t.Error("it is waited for")
+	}
+	if err := syscall.Kill(shim, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Remove(t.Context(), c.ID); err != nil {
+		t.Error(err)
+	}
+	b.assertGone(c.ID)
 }
 
 func TestAnImageWhoseLayersWereLostIsUnpackedAgain(t *testing.T) {

@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -150,6 +152,35 @@ func TestUsersAreLookedUpInTheImage(t *testing.T) {
 	for _, groups := range [][]string{{""}, {"media", ""}, {"nogroup"}, {"-1"}, {"99999999999"}} {
 		if _, err := lookUpUser(root, "app", groups); err == nil || !strings.HasPrefix(err.Error(), "groups: ") {
 			t.Errorf("groups %q: %v", groups, err)
+		}
+	}
+}
+
+func TestAnImageWhoseListOfUsersIsNoFileIsRefused(t *testing.T) {
+	for name, place := range map[string]func(path string) error{
+		"a pipe":        func(path string) error { return unix.Mkfifo(path, 0o644) },
+		"a folder":      func(path string) error { return os.Mkdir(path, 0o755) },
+		"a link to one": func(path string) error { return os.Symlink("/etc", path) },
+	} {
+		root := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := place(filepath.Join(root, "etc/passwd")); err != nil {
+			t.Fatal(err)
+		}
+		looked := make(chan error, 1)
+		go func() {
+			_, err := lookUpUser(root, "app", nil)
+			looked <- err
+		}()
+		select {
+		case err := <-looked:
+			if err == nil || !strings.Contains(err.Error(), "/etc/passwd is not a file") {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(patience):
+			t.Errorf("%s: it is waited for", name)
 		}
 	}
 }

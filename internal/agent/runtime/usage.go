@@ -3,7 +3,6 @@ package runtime
 import (
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,7 +22,7 @@ type Usage struct {
 // Usage reads what the control group of a container tells. It asks the kernel alone, so it is cheap; it fails
 // for one that is not running.
 func (r *Runtime) Usage(id string) (Usage, error) {
-	return readUsage(cgroupRoot, r.cgroups, path.Join("/", r.options.CgroupParent, id))
+	return readUsage(cgroupRoot, r.cgroups, r.cgroup(id))
 }
 
 func readUsage(root string, version int, cgroup string) (u Usage, err error) {

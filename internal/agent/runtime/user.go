@@ -84,9 +84,17 @@ func lookUpUser(root, name string, groups []string) (ocispec.User, error) {
 	return result, nil
 }
 
-// openInside opens a file as a program with that root would find it; one that is missing is empty.
+// openInside opens a file as a program with that root would find it; one that is missing is empty. An image may have anything
+// there: who opens a pipe waits for its other end for ever, and a device is not the image's.
 func openInside(root, path string) (io.ReadCloser, error) {
 	target, err := rootpath.RootPath(root, path)
+	var info fs.FileInfo
+	if err == nil {
+		info, err = os.Lstat(target)
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("look into the image: its %s is not a file", path)
+	}
 	if err == nil {
 		var file *os.File
 		if file, err = os.Open(target); err == nil {

@@ -46,7 +46,7 @@ func TestWhatGoesOnInsideIsToldOnDemand(t *testing.T) {
 		t.Helper()
 		streams++
 		o.StreamId = strconv.Itoa(streams)
-		if err := s.stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_OpenStream{OpenStream: o}}); err != nil {
+		if err := s.send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_OpenStream{OpenStream: o}}); err != nil {
 			t.Fatal(err)
 		}
 		r := next(t, m.relays, "relay")

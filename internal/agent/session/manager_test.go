@@ -77,8 +77,11 @@ type managerSession struct {
 	hello  *warrenv1.Hello
 	heard  chan *warrenv1.AttendRequest // all but heartbeats; closed at the end
 	beats  chan struct{}
-	stream *connect.BidiStream[warrenv1.AttendRequest, warrenv1.AttendResponse]
 	hangUp context.CancelFunc
+
+	sending sync.Mutex // of the test, of who answers heartbeats, and of the end
+	over    bool
+	stream  *connect.BidiStream[warrenv1.AttendRequest, warrenv1.AttendResponse]
 }
 
 type managerRelay struct {
@@ -160,14 +163,26 @@ func (m *fakeManager) Attend(ctx context.Context, stream *connect.BidiStream[war
 			}
 			s.beats <- struct{}{}
 			if !m.mute {
-				_ = stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Heartbeat{
+				_ = s.send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Heartbeat{
 					Heartbeat: &warrenv1.Heartbeat{Interval: durationpb.New(m.interval)},
 				}})
 			}
 		}
 	}()
 	<-ctx.Done()
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	s.over = true
 	return nil
+}
+
+func (s *managerSession) send(message *warrenv1.AttendResponse) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	if s.over {
+		return io.EOF
+	}
+	return s.stream.Send(message)
 }
 
 // supersede ends the session before, as a second one of the same node does.

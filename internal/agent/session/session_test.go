@@ -215,7 +215,7 @@ func TestASessionCarriesAssignmentsInAndStatusesOut(t *testing.T) {
 	if r := next(t, s.heard, "report"); len(r.GetReport().GetTasks()) != 1 || r.GetReport().GetTasks()[0].GetTaskId() != "before" {
 		t.Errorf("first report: %v", r)
 	}
-	if err := s.stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Assignments{
+	if err := s.send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Assignments{
 		Assignments: &warrenv1.Assignments{Full: true, Removed: []string{"x"}},
 	}}); err != nil {
 		t.Fatal(err)
@@ -246,7 +246,7 @@ func TestABrokenSessionIsTakenUpAgainAndEverythingReportedAnew(t *testing.T) {
 
 // After a broken session a node reports all its tasks at once.
 func TestABigNodesReportsComeInMessagesThatTheManagerTakes(t *testing.T) {
-	const tasks = 10000
+	const tasks = 3000 // 12 MB: a busy machine must be done with them before a manager is taken for silent
 	a := newFakeAgent(t)
 	m := a.manager(t, &fakeManager{interval: time.Hour})
 	text := strings.Repeat("x", 2<<10)
@@ -383,8 +383,8 @@ func TestAManagerThatCannotBeAttendedAtIsExplained(t *testing.T) {
 				a.mu.Lock()
 				problem := a.problem
 				a.mu.Unlock()
-				if problem != nil {
-					if !strings.Contains(problem.Error(), c.want) || !strings.Contains(a.logged(), "cannot attend") {
+				if problem != nil && strings.Contains(a.logged(), "cannot attend") { // which follows
+					if !strings.Contains(problem.Error(), c.want) {
 						t.Errorf("told %q, logged %s", problem, a.logged())
 					}
 					return
@@ -439,7 +439,7 @@ func TestADirectoryIsHandedOn(t *testing.T) {
 	m := a.manager(t, &fakeManager{interval: time.Hour})
 	attend(t, a, m.addr)
 	s := next(t, m.sessions, "session")
-	err := s.stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Directory{
+	err := s.send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_Directory{
 		Directory: &warrenv1.Directory{Managers: []string{"a:1"}},
 	}})
 	if err != nil {
@@ -485,7 +485,7 @@ func TestANodeThatLeavesForGoodSaysNoGoodbye(t *testing.T) {
 
 func open(t *testing.T, s *managerSession, id, task string, follow bool) {
 	t.Helper()
-	err := s.stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_OpenStream{OpenStream: &warrenv1.OpenStream{
+	err := s.send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_OpenStream{OpenStream: &warrenv1.OpenStream{
 		StreamId: id,
 		Purpose: &warrenv1.OpenStream_Logs{Logs: &warrenv1.LogsPurpose{
 			TaskId: task, Selection: &warrenv1.LogSelection{Follow: follow},
@@ -546,7 +546,7 @@ func TestAStreamEndsWhenItsReaderIsGone(t *testing.T) {
 }
 
 func closeStream(s *managerSession, id string) {
-	_ = s.stream.Send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_CloseStream{
+	_ = s.send(&warrenv1.AttendResponse{Message: &warrenv1.AttendResponse_CloseStream{
 		CloseStream: &warrenv1.CloseStream{StreamId: id},
 	}})
 }

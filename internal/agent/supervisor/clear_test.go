@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,5 +44,51 @@ func TestClearingEndsWithItsContextWhereTheRuntimeDoesNotAnswer(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		n.runtime.setTrouble("remove", nil)
+	})
+}
+
+func TestATaskThatGoesWhileContainersAreListedDoesNotComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.assignAll(assignment("a"), assignment("b"))
+		n.runtime.listTime = 10 * time.Second
+		n.runtime.tell(Resync{})
+		n.settle()
+		n.remove("a")
+		n.pass(10 * time.Second)
+		n.expectContainers("b-1")
+		n.supervisor.mu.Lock()
+		known := len(n.supervisor.tasks)
+		n.supervisor.mu.Unlock()
+		if known != 1 {
+			t.Errorf("%d tasks are known", known)
+		}
+		n.runtime.listTime = 0
+	})
+}
+
+func TestContainersThatCannotBeRemovedKeepNoOthersFromIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		var stuck []string
+		for i := range 10 {
+			id := string(rune('a' + i))
+			n.assign(assignment(id))
+			n.runtime.setTrouble("remove "+id+"-1", errors.New("its process cannot be killed"))
+			stuck = append(stuck, id)
+		}
+		n.assign(assignment("z"))
+		n.remove(stuck...)
+		n.pass(time.Second)
+		n.remove("z")
+		n.pass(time.Second)
+		if all := n.runtime.all(); slices.Contains(all, "z-1") {
+			t.Errorf("left: %q", all)
+		}
+		for _, id := range stuck {
+			n.runtime.setTrouble("remove "+id+"-1", nil)
+		}
+		n.pass(time.Minute)
+		n.expectContainers()
 	})
 }

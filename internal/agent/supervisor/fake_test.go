@@ -18,9 +18,9 @@ import (
 // fakeRuntime is containers without a kernel. It outlives supervisors as containerd does agents, and
 // notes when something happens that never must.
 type fakeRuntime struct {
-	// stepTime is how long creating and starting take each.
-	stepTime time.Duration
-	network  *fakeNetwork
+	// stepTime is how long creating and starting take each, listTime how old a listing is when it is told.
+	stepTime, listTime time.Duration
+	network            *fakeNetwork
 
 	mu         sync.Mutex
 	containers map[string]*fakeContainer
@@ -161,7 +161,7 @@ func (r *fakeRuntime) StopSignal(context.Context, string) (syscall.Signal, error
 }
 
 func (r *fakeRuntime) Remove(_ context.Context, id string) error {
-	if err := r.fails("remove"); err != nil {
+	if err := errors.Join(r.fails("remove"), r.fails("remove "+id)); err != nil {
 		return err
 	}
 	r.mustBeWithdrawn(id)
@@ -172,10 +172,16 @@ func (r *fakeRuntime) Remove(_ context.Context, id string) error {
 	return nil
 }
 
-func (r *fakeRuntime) List(context.Context) ([]Found, error) {
+func (r *fakeRuntime) List(ctx context.Context) ([]Found, error) {
 	if err := r.fails("list"); err != nil {
 		return nil, err
 	}
+	found := r.list()
+	pause(ctx, r.listTime, nil)
+	return found, ctx.Err()
+}
+
+func (r *fakeRuntime) list() []Found {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var found []Found
@@ -191,7 +197,7 @@ func (r *fakeRuntime) List(context.Context) ([]Found, error) {
 		}
 		found = append(found, f)
 	}
-	return found, nil
+	return found
 }
 
 func (r *fakeRuntime) Reattach(context.Context, string) error { return nil }

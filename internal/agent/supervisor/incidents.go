@@ -16,10 +16,14 @@ const (
 	incidentBytes = 512
 )
 
+// wordsBytes is how much is kept of a message or an error of a status. What they quote is an image's or a registry's, of
+// any length.
+const wordsBytes = 4 << 10
+
 // befell adds to what befell the current attempt, whose program began then; zero where it did not. Whether an end was soon cannot be
 // told from when the task was made: its image may have been pulled for minutes.
 func befell(s *warrenv1.TaskStatus, kind warrenv1.IncidentKind, started, at time.Time, message string) {
-	i := &warrenv1.Incident{At: timestamppb.New(at), Attempt: s.GetAttempt(), Kind: kind, Message: shorten(message)}
+	i := &warrenv1.Incident{At: timestamppb.New(at), Attempt: s.GetAttempt(), Kind: kind, Message: shorten(message, incidentBytes)}
 	if !started.IsZero() {
 		i.StartedAt = timestamppb.New(started)
 	}
@@ -47,13 +51,14 @@ func exited(exit Exit, limits *warrenv1.Resources, output string) string {
 	return what + gap + output
 }
 
-// shorten cuts a text to what is kept, at a character's end.
-func shorten(text string) string {
+// shorten cuts a text to what is kept, at a character's end. Bytes that are none are replaced: a message that holds such a
+// text can be neither recorded nor sent.
+func shorten(text string, most int) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) <= incidentBytes {
+	if len(text) <= most {
 		return text
 	}
-	end := incidentBytes
+	end := most
 	for end > 0 && !utf8.RuneStart(text[end]) {
 		end--
 	}

@@ -87,6 +87,8 @@ func TestWhereATaskIsTakenUp(t *testing.T) {
 		return Found{ID: containerID("a", attempt), Attempt: attempt, Running: true}
 	}
 	gone := func(attempt uint32) Found { return Found{ID: containerID("a", attempt), Attempt: attempt} }
+	early := at(2, starting, 1)
+	early.Status.Since = timestamppb.New(now.Add(time.Hour))
 	delayed := &warrenv1.RestartPolicy{Delay: durationpb.New(10 * time.Second)}
 	for name, c := range map[string]struct {
 		progress store.Progress
@@ -103,6 +105,7 @@ func TestWhereATaskIsTakenUp(t *testing.T) {
 		"one after a reboot":             {at(1, running, 0), []Found{gone(1)}, "", 2, 0, 1},
 		"one whose container is lost":    {at(4, running, 0), nil, "", 5, 0, 0},
 		"one that waits for its restart": {at(2, starting, 1), []Found{gone(1)}, "", 2, 9 * time.Second, 1},
+		"one whose clock was set back":   {early, nil, "", 2, 10 * time.Second, 0},
 		"one that has ended":             {at(2, failedEnd, 1), []Found{runs(2)}, "", 0, 0, 1},
 	} {
 		b := recall(c.progress, delayed, c.found, now)

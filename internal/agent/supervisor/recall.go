@@ -53,7 +53,8 @@ func recall(progress store.Progress, policy *warrenv1.RestartPolicy, found []Fou
 	case status.GetState() == warrenv1.TaskState_TASK_STATE_STARTING && progress.Restarts > 0:
 		// The next attempt was decided on and waited for its delay.
 		b.attempt = status.GetAttempt()
-		b.delay = max(0, restartDelay(policy, progress.Restarts-1)-now.Sub(status.GetSince().AsTime()))
+		delay := restartDelay(policy, progress.Restarts-1)
+		b.delay = max(0, min(delay, delay-now.Sub(status.GetSince().AsTime()))) // the clock may have been set back
 	default:
 		b.attempt = status.GetAttempt() + 1
 	}

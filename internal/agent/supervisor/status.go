@@ -71,6 +71,7 @@ func (t *task) change(change func(*warrenv1.TaskStatus)) (*warrenv1.TaskStatus, 
 		after = proto.CloneOf(before)
 	}
 	change(after)
+	after.Message, after.Error = shorten(after.GetMessage(), wordsBytes), shorten(after.GetError(), wordsBytes)
 	if after.GetState() != warrenv1.TaskState_TASK_STATE_RUNNING {
 		after.Serving = false
 		if after.GetState() != warrenv1.TaskState_TASK_STATE_STOPPING {

@@ -60,6 +60,7 @@ type Supervisor struct {
 	watches   map[string]*watch  // by container: those whose end a task waits for
 	unclaimed map[string][]Found // by task: containers no task has asked for yet
 	listing   map[string]Exit    // ends seen during a listing; nil when there is none
+	left      map[string]bool    // tasks that were forgotten since the last listing began
 	gathering map[string]bool    // tasks of a full set of assignments that is still coming; nil else
 	tidied    bool               // places of tasks that are not this node's have been looked for
 	whole     bool               // a full set of assignments has come since this process began
@@ -237,6 +238,9 @@ func (s *Supervisor) forget(t *task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.tasks, t.id)
+	if s.listing != nil {
+		s.left[t.id] = true // it may be listed yet
+	}
 	s.outbox.drop(t.id)
 	if len(s.tasks) == 0 && s.emptied != nil {
 		close(s.emptied)
@@ -326,7 +330,7 @@ func (s *Supervisor) reconcile() {
 // list compares what there is with what tasks believe.
 func (s *Supervisor) list() error {
 	s.mu.Lock()
-	s.listing = map[string]Exit{}
+	s.listing, s.left = map[string]Exit{}, map[string]bool{}
 	var believed []string
 	for id, w := range s.watches {
 		if w.started {
@@ -347,6 +351,9 @@ func (s *Supervisor) list() error {
 	there := make(map[string]Found, len(found))
 	clear(s.unclaimed)
 	for _, f := range found {
+		if s.left[f.TaskID] {
+			continue
+		}
 		if exit, ended := seen[f.ID]; ended {
 			f.Running, f.Exit = false, &exit
 		}

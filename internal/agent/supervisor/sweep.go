@@ -17,11 +17,15 @@ func (t *task) discard(id string, after *store.Commit) {
 				return
 			}
 		}
-		if after != nil && after.Wait(t.ctx) != nil || t.removals.Acquire(t.ctx, 1) != nil {
+		if after != nil && after.Wait(t.ctx) != nil {
 			return
 		}
-		defer t.removals.Release(1)
 		err := t.retry(t.ctx, "remove container "+id, func() error {
+			// For one try: what cannot be removed for hours, as where a file server is away, is in nobody's way meanwhile.
+			if err := t.removals.Acquire(t.ctx, 1); err != nil {
+				return err
+			}
+			defer t.removals.Release(1)
 			return Transient(t.Runtime.Remove(t.ctx, id)) // whatever it is: nothing is left behind
 		})
 		if err == nil {

@@ -1,6 +1,7 @@
 package traces
 
 import (
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -10,6 +11,9 @@ import (
 	"github.com/cuemby/warren/internal/tracing"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
+
+// mostWords is how many bytes are told of why a step failed.
+const mostWords = 4 << 10
 
 // Traces are an agent's. It is safe for concurrent use.
 type Traces struct {
@@ -34,7 +38,8 @@ func (t *Traces) Step(a *warrenv1.Assignment, step string, began, ended time.Tim
 		s.Attributes = append(s.Attributes, attribute.String("warren.image", a.GetSpec().GetContainer().GetImage()))
 	}
 	if err != nil {
-		s.Failed = err.Error()
+		// It may quote an image or a registry, and no span can be sent with one that holds what is no text.
+		s.Failed = strings.ToValidUTF8(err.Error()[:min(len(err.Error()), mostWords)], "\uFFFD")
 	}
 	t.tracer.Record(s)
 }

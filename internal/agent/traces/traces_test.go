@@ -2,8 +2,10 @@ package traces_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	sdktest "go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -25,7 +27,7 @@ func TestAStepIsASpanBelowThatOfItsTask(t *testing.T) {
 		Task: &warrenv1.Task{Meta: &warrenv1.Meta{Id: "t1"}, ServiceName: "web", Slot: 2, Trace: parent},
 		Spec: &warrenv1.TaskSpec{Container: &warrenv1.ContainerSpec{Image: "hello:1"}},
 	}
-	of.Step(a, supervisor.StepPull, began, began.Add(time.Second), errors.New("unauthorized"))
+	of.Step(a, supervisor.StepPull, began, began.Add(time.Second), errors.New("unauthorized: \xff"+strings.Repeat("é", 5000)))
 	a.Task.Trace = "rubbish"
 	of.Step(a, supervisor.StepStart, began, began, nil)
 	all := spans.GetSpans()
@@ -36,7 +38,8 @@ func TestAStepIsASpanBelowThatOfItsTask(t *testing.T) {
 	for _, a := range s.Attributes {
 		told[string(a.Key)] = a.Value.String()
 	}
-	if s.Name != "pull image" || s.Parent.SpanID().String() != traceparent.Below(parent, "t1")[36:52] || s.Status.Description != "unauthorized" ||
+	if s.Name != "pull image" || s.Parent.SpanID().String() != traceparent.Below(parent, "t1")[36:52] || !strings.HasPrefix(s.Status.Description, "unauthorized: \uFFFDéé") ||
+		!utf8.ValidString(s.Status.Description) || len(s.Status.Description) > 5000 ||
 		s.EndTime.Sub(s.StartTime) != time.Second || told["warren.task"] != "web.2" || told["warren.node"] != "n1" || told["warren.image"] != "hello:1" {
 		t.Errorf("told %+v with %v", s, told)
 	}

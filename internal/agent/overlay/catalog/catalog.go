@@ -146,7 +146,7 @@ func (c *Catalog) Adopt(tasks ...Earlier) {
 			continue
 		}
 		t := c.task(id, e.Task.GetServiceId())
-		t.here = &local{slot: e.Task.GetSlot(), hostPorts: e.HostPorts, serving: e.Serving || t.told.GetServing()}
+		t.here = &local{slot: e.Task.GetSlot(), revision: e.Task.GetRevision(), hostPorts: e.HostPorts, serving: e.Serving || t.told.GetServing()}
 		c.portsChanged = c.portsChanged || len(e.HostPorts) > 0
 		c.setAddr(t, e.Addr)
 		c.touch(t)

@@ -111,3 +111,19 @@ func TestANodesOwnTaskIsOfItsRevisionFromTheStart(t *testing.T) {
 		t.Errorf("shared out as %q", got)
 	}
 }
+
+func TestATaskOfAnEarlierAgentIsOfItsRevisionAlsoWhereNoManagerHasToldOfIt(t *testing.T) {
+	c := New()
+	c.Own(netip.PrefixFrom(addr(0), 24))
+	web := front("web", "10.224.0.1")
+	web.Shares = []*warrenv1.RevisionShare{{Revision: 1, Percent: 90}, {Revision: 2, Percent: 10}}
+	c.Heed(&warrenv1.Endpoints{Full: true, Version: 1, Services: []*warrenv1.ServiceFront{web}})
+	for revision, last := range map[uint64]int{1: 2, 2: 3} {
+		own := mine(fmt.Sprint("n", revision), "web")
+		own.Revision = revision
+		c.Adopt(Earlier{Task: own, Addr: addr(last), Serving: true})
+	}
+	if got := sharedOut(c, "web"); got != "90:2 10:3" {
+		t.Errorf("shared out as %q", got)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -251,5 +252,30 @@ func TestAChangeThatFailedIsInForceWithTheNext(t *testing.T) {
 	b.fails, b.inForce = false, nil
 	if missing, err := r.Repair(t.Context()); err != nil || !missing || !slices.Equal(b.inForce, addrs(vip1)) {
 		t.Errorf("%t, %v, in force %v", missing, err, b.inForce)
+	}
+}
+
+// An agent that is killed between the two transactions in which it puts a table in force leaves NAT of the other behind.
+func TestTheTableInForceIsToldFromWhatAKilledAgentHasLeftOfTheOther(t *testing.T) {
+	needsRoot(t)
+	t.Parallel()
+	w := newWorld(t, variants[0])
+	w.node.run("nft", "add", "table", "ip", "warren-b") // the older of the two
+	w.replace(service("one", vip1, bAddr))
+	w.node.run("nft", "add chain ip warren-b prerouting { type nat hook prerouting priority -101; }")
+	w.a.reaches("tcp4", vip1+":80", aAddr, "b")
+
+	next := w.open(w.node, w.nodeIs)
+	set := traffic.Set{Services: []traffic.Service{service("one", vip1, bAddr)}, Tasks: everyTask(w.nodeIs)}
+	killed, kill := context.WithCancel(t.Context())
+	kill()
+	if err := next.Replace(killed, set); err == nil {
+		t.Error("it was not killed on its way")
+	}
+	w.a.reaches("tcp4", vip1+":80", aAddr, "b")
+	w.node.must(next.Replace(t.Context(), set))
+	w.a.reaches("tcp4", vip1+":80", aAddr, "b")
+	if tables := strings.Count(w.node.run("nft", "list", "tables", "ip"), "warren-"); tables != 1 {
+		t.Errorf("%d tables are left:\n%s", tables, w.what(w.node))
 	}
 }

@@ -153,19 +153,25 @@ func (b *Backend) Replace(ctx context.Context, f *traffic.Facts) error {
 	return nil
 }
 
-// standing is the chains that packets come to of the table in force, whoever made it; none if there is none.
+// standing is the chains that packets come to of the table in force, whoever made it; none if there is none. Who was killed
+// within a swap has left NAT of the other table too, which is not in force.
 func (b *Backend) standing() ([]*nftables.Chain, error) {
 	chains, err := b.conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
 	if err != nil {
 		return nil, fmt.Errorf("list nftables chains: %w", err)
 	}
-	var hooked []*nftables.Chain
+	hooked := map[string][]*nftables.Chain{}
+	inForce := ""
 	for _, c := range chains {
-		if c.Hooknum != nil && HasTable(c.Table.Name) && (len(hooked) == 0 || c.Table.Name == hooked[0].Table.Name) {
-			hooked = append(hooked, c)
+		if c.Hooknum == nil || !HasTable(c.Table.Name) {
+			continue
+		}
+		hooked[c.Table.Name] = append(hooked[c.Table.Name], c)
+		if inForce == "" || c.Type != nftables.ChainTypeNAT {
+			inForce = c.Table.Name
 		}
 	}
-	return hooked, nil
+	return hooked[inForce], nil
 }
 
 // swap puts a table in force in place of another. The other's NAT stays for one transaction more: a packet
