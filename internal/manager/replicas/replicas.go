@@ -284,7 +284,7 @@ func (d *decision) fill(s *slot.Slot) {
 	if len(s.Ending) > 0 && slot.StopFirst(d.service) {
 		return // its end is a change that brings us here again
 	}
-	if at := s.NotBefore(d.service, revision); at.After(d.now) {
+	if at := s.NotBefore(d.service, revision, d.now); at.After(d.now) {
 		if d.wake.IsZero() || at.Before(d.wake) {
 			d.wake = at
 		}
