@@ -34,6 +34,10 @@ func (m *Manager) Enlist(ctx context.Context, told *statev1.Member) (index uint6
 		return 0, api.Refuse("the cluster's state is of format %d, and warren-manager %s knows formats up to %d: install release %s there, as here, and try again",
 			format, told.GetVersion(), state.FormatOf(told), version.Version)
 	}
+	// What is known of managers is what a new CA and a new format wait for: of one that is not let in nothing is to be kept.
+	if err := node.Room(told.GetMeta().GetId()); err != nil {
+		return 0, err
+	}
 	if err := m.Announce(ctx, told); err != nil {
 		return 0, err
 	}

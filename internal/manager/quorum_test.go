@@ -11,6 +11,8 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cuemby/warren/internal/manager/consensus"
+	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -97,6 +99,26 @@ func TestThreeManagersAgreeAndAnyOfThemAnswers(t *testing.T) {
 		if voters != 3 || leaders != 1 {
 			t.Errorf("manager %d sees %v", i, members)
 		}
+	}
+}
+
+func TestAManagerForWhichThereIsNoPlaceIsNotRemembered(t *testing.T) {
+	first := start(t, t.TempDir())
+	first.init(t)
+	told := func(i int) *statev1.Member {
+		return &statev1.Member{Meta: &warrenv1.Meta{Id: fmt.Sprint("m", i)}, Hostname: fmt.Sprint("host", i), Addr: fmt.Sprint("127.0.0.1:", i)}
+	}
+	for i := 2; i <= consensus.MaxManagers; i++ { // that never answer
+		if _, err := first.manager.Enlist(t.Context(), told(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := first.manager.Enlist(t.Context(), told(8)); !errors.Is(err, consensus.ErrTooMany) {
+		t.Errorf("the eighth: %v", err)
+	}
+	// Else the CA could not be replaced, nor the format raised, without it.
+	if id, err := first.manager.Expel(t.Context(), "m8", true, false); err == nil {
+		t.Errorf("%s was kept", id)
 	}
 }
 

@@ -31,19 +31,24 @@ func Remove(t *state.Transaction, s state.Snapshot, name string, now time.Time) 
 		return
 	}
 	node := s.Node(name)
-	until := now.Add(life(s.Cluster().GetSpec()))
-	if longer := kept.GetLongerLivedUntil(); longer != nil && longer.AsTime().After(until) {
-		until = longer.AsTime()
-	}
 	state.Update(t, kept, func(after *statev1.Authority) {
 		after.Removed = slices.DeleteFunc(after.GetRemoved(), func(r *statev1.RemovedMember) bool {
 			return now.After(r.GetUntil().AsTime())
 		})
 		after.Removed = append(after.Removed, &statev1.RemovedMember{
-			Name: name, Until: timestamppb.New(until.Add(removalMargin)),
+			Name: name, Until: timestamppb.New(RemovedUntil(kept, s.Cluster().GetSpec(), now)),
 			Hostname: node.GetFacts().GetHostname(), Subnet: node.GetNetwork().GetSubnet(),
 		})
 	})
+}
+
+// RemovedUntil is how long a member that is removed now is to be remembered.
+func RemovedUntil(kept *statev1.Authority, spec *warrenv1.ClusterSpec, now time.Time) time.Time {
+	until := now.Add(life(spec))
+	if longer := kept.GetLongerLivedUntil(); longer != nil && longer.AsTime().After(until) {
+		until = longer.AsTime()
+	}
+	return until.Add(removalMargin)
 }
 
 // Respec adds to a transaction that changes the cluster's settings what follows for the authority. Where

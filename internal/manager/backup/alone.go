@@ -23,7 +23,7 @@ type alone struct {
 	self     string
 	managers []string // that the cluster had
 	now      time.Time
-	life     time.Duration // of certificates
+	spec     *warrenv1.ClusterSpec
 }
 
 // dismiss makes the certificates of the other managers worthless.
@@ -33,7 +33,7 @@ func (a alone) dismiss(kept *statev1.Authority) {
 	})
 	for _, id := range a.managers {
 		if id != a.self && !authority.IsRemoved(kept, id) {
-			kept.Removed = append(kept.Removed, &statev1.RemovedMember{Name: id, Until: timestamppb.New(a.now.Add(a.life))})
+			kept.Removed = append(kept.Removed, &statev1.RemovedMember{Name: id, Until: timestamppb.New(authority.RemovedUntil(kept, a.spec, a.now))})
 		}
 	}
 }
@@ -62,7 +62,7 @@ func (a alone) rewrite(w io.Writer, from io.Reader) error {
 		case *statev1.Object_Member:
 			continue
 		case *statev1.Object_Cluster: // which comes before the authority
-			a.life = o.Cluster.GetSpec().GetCertificateLife().AsDuration()
+			a.spec = o.Cluster.GetSpec()
 		case *statev1.Object_Authority:
 			a.dismiss(o.Authority)
 		case *statev1.Object_Node:

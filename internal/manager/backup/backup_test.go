@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
@@ -85,6 +86,31 @@ func receive(t testing.TB, file []byte, self string) *backup.Restoration {
 		}
 	})
 	return r
+}
+
+func TestOtherManagersAreRememberedForAsLongAsTheirCertificatesAreGood(t *testing.T) {
+	for name, c := range map[string]struct {
+		life, longer time.Duration // 0: not said
+		want         time.Duration
+	}{
+		"as the cluster says":             {24 * time.Hour, 0, 24 * time.Hour},
+		"as ever":                         {0, 0, authority.DefaultLife},
+		"where they were good for longer": {24 * time.Hour, 90 * 24 * time.Hour, 90 * 24 * time.Hour},
+	} {
+		store, k := cluster(t, member("m1"), member("self"))
+		kept, spec := proto.CloneOf(store.Snapshot().Authority()), statetest.Cluster()
+		if c.life != 0 {
+			spec.Spec.CertificateLife = durationpb.New(c.life)
+		}
+		if c.longer != 0 {
+			kept.LongerLivedUntil = timestamppb.New(now.Add(c.longer))
+		}
+		statetest.Put(t, store, kept, spec)
+		after := restored(t, receive(t, take(t, store.Snapshot(), k), "self")).Authority().GetRemoved()
+		if len(after) != 1 || after[0].GetUntil().AsTime().Before(now.Add(c.want)) {
+			t.Errorf("%s: %v, want until %v", name, after, now.Add(c.want))
+		}
+	}
 }
 
 func TestWhatIsRestoredIsWhatWasBackedUpWithOneManager(t *testing.T) {

@@ -291,6 +291,24 @@ func TestALeaderThatIsHeardByNobodyStepsDown(t *testing.T) {
 	}
 }
 
+// Of two managers each is needed: right after the second has been given its vote, on a busy machine, there is nobody else to answer.
+func TestALeaderOfTwoKeepsTheLeadWhileTheOtherIsSlow(t *testing.T) {
+	story(t, []string{"m1", "m2"}, func(t *testing.T, c *cluster) {
+		leader, other := c.leader(), c.follower()
+		term := leader.Figures().Term
+		c.network.Delay(func(from, _ string) time.Duration {
+			if from == other.id {
+				return 300 * time.Millisecond
+			}
+			return 0
+		})
+		time.Sleep(10 * time.Second)
+		if now := leader.Figures(); !now.Leading || now.Term != term {
+			t.Errorf("in term %d it leads: %v; it did in term %d", now.Term, now.Leading, term)
+		}
+	})
+}
+
 func TestAReadTakesAnAnswerFromMostManagersThatIsNotFromBeforeIt(t *testing.T) {
 	story(t, three, func(t *testing.T, c *cluster) {
 		leader := c.leader()

@@ -55,7 +55,7 @@ func (n *Node) Leader() (id, addr string) {
 // moment that it was let in. It fails with ErrNotLeader, ErrTooMany or ErrUnknownOutcome.
 func (n *Node) AddNonvoter(ctx context.Context, id, addr string) (index uint64, err error) {
 	return n.change(ctx, func() (raft.IndexFuture, error) {
-		if err := n.room(id); err != nil {
+		if err := n.Room(id); err != nil {
 			return nil, err
 		}
 		return n.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(addr), 0, changeTimeout), nil
@@ -66,7 +66,7 @@ func (n *Node) AddNonvoter(ctx context.Context, id, addr string) (index uint64, 
 // ErrTooMany or ErrUnknownOutcome.
 func (n *Node) AddVoter(ctx context.Context, id, addr string) error {
 	_, err := n.change(ctx, func() (raft.IndexFuture, error) {
-		if err := n.room(id); err != nil {
+		if err := n.Room(id); err != nil {
 			return nil, err
 		}
 		return n.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, changeTimeout), nil
@@ -90,8 +90,8 @@ func (n *Node) member(id string) bool {
 	return slices.ContainsFunc(n.servers(), func(s raft.Server) bool { return string(s.ID) == id })
 }
 
-// room tells whether there is a place for a manager.
-func (n *Node) room(id string) error {
+// Room tells whether there is a place for a manager, which one that is in has. It fails with ErrTooMany.
+func (n *Node) Room(id string) error {
 	if !n.member(id) && len(n.servers()) >= MaxManagers {
 		return fmt.Errorf("%w, %d: remove one first", ErrTooMany, MaxManagers)
 	}

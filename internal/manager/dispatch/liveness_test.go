@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/cuemby/warren/internal/manager/liveness"
+	"github.com/cuemby/warren/internal/manager/loop"
+	"github.com/cuemby/warren/internal/manager/state"
 	"github.com/cuemby/warren/internal/manager/state/statetest"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
@@ -138,6 +140,30 @@ func TestTheLastThingThatHappenedToANodeIsWhatStays(t *testing.T) {
 					t.Fatalf("the node is %v, not %v", got, want)
 				}
 			}
+		}
+	})
+}
+
+func TestWhatIsRefusedIsWrittenWithWhatWasSaidMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &meddler{}
+		r := newRigWith(t, func(p loop.Proposer) loop.Proposer { m.Proposer = p.(*statetest.Proposer); return m }, statetest.Node("n1"))
+		a := r.join("n1")
+		renewed := certificateEnd.AddDate(1, 0, 0)
+		m.meddle = func() {
+			m.meddle = nil
+			transaction := state.New(time.Now())
+			state.Update(transaction, r.node("n1"), func(n *warrenv1.Node) { n.Spec.Labels = map[string]string{"zone": "east"} })
+			statetest.Commit(t, r.proposer, transaction)
+			r.d.Renewed("n1", renewed)
+		}
+		a.say(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_Overlay{Overlay: &warrenv1.OverlayStatus{PublicKey: "key"}}})
+		n := r.node("n1")
+		if got := n.GetStatus().GetOverlay().GetPublicKey(); got != "key" {
+			t.Errorf("what the agent said of its overlay is lost: %q", got)
+		}
+		if !n.GetStatus().GetCertificateExpiresAt().AsTime().Equal(renewed) || n.GetSpec().GetLabels()["zone"] != "east" {
+			t.Errorf("node %v", n)
 		}
 	})
 }

@@ -268,6 +268,28 @@ func TestATaskThatCeasesToServeWhileItsStopIsHeldUpIsToldToStop(t *testing.T) {
 	})
 }
 
+func TestATaskThatHasCeasedToServeSinceItWasLookedAtIsToldToStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, append(web(), statetest.Node("n1"), statetest.Node("n2"), statetest.Task("t1", "web", 1, "n1",
+			func(t *warrenv1.Task) { t.Status.Address = "10.208.0.2" }))...)
+		r.dial("n1")
+		r.dial("n2")
+		term, _ := r.d.current()
+		r.edit("t1", func(t *warrenv1.Task) { t.Desired = warrenv1.DesiredState_DESIRED_STATE_SHUTDOWN })
+		before := r.store.Snapshot()
+		r.edit("t1", func(t *warrenv1.Task) { t.Status.Serving = false })
+		synctest.Wait()
+		if !term.withdrawals.mayStop(before, before.Task("t1")) {
+			t.Error("it is held up")
+		}
+		term.mu.Lock()
+		defer term.mu.Unlock()
+		if len(term.withdrawals.tasks) > 0 {
+			t.Errorf("%d tasks are remembered for ever", len(term.withdrawals.tasks))
+		}
+	})
+}
+
 func TestANewLeaderWaitsForEveryNodeItExpects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, a, b, _, _ := withdrawing(t)

@@ -162,7 +162,7 @@ func hasTasks(s state.Snapshot, node string) bool {
 }
 
 // write proposes what the entries change. Those that the state has overtaken are put back, to be
-// decided anew, unless there is a later one of that node by now.
+// decided anew; a later one of that node takes over what it does not say itself.
 func (r *registrar) write(ctx context.Context, entries map[string]*entry) error {
 	snapshot, now := r.store.Snapshot(), time.Now()
 	var nodes []string
@@ -210,7 +210,8 @@ func (r *registrar) write(ctx context.Context, entries map[string]*entry) error 
 func (r *registrar) putBack(node string, e *entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.entries[node] != nil {
+	if after := r.entries[node]; after != nil {
+		after.inherit(e)
 		close(e.done)
 		return
 	}

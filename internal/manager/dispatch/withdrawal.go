@@ -42,6 +42,9 @@ func (w *withdrawals) mayStop(now state.Snapshot, t *warrenv1.Task) bool {
 	w.term.mu.Lock()
 	defer w.term.mu.Unlock()
 	id := t.GetMeta().GetId()
+	if !overlay.Open(w.term.store.Snapshot().Task(id)) {
+		return true // since then: it may have been dropped before it was entered
+	}
 	task := w.tasks[id]
 	if task == nil {
 		task = &withdrawal{node: t.GetNodeId(), version: now.Index(), pending: w.behind(now.Index())}

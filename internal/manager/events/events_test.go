@@ -121,6 +121,28 @@ func TestAReaderThatFallsTooFarBehindIsToldAndGoesOn(t *testing.T) {
 	}
 }
 
+// A manager that is started reads its log again, and tells of what was removed long ago.
+func TestARemovalIsToldWithTheTimeAtWhichItWasDecided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		web := statetest.Replicated("web", 1)
+		store := statetest.New(t, web)
+		log := events.NewLog()
+		_, feed := store.Watch()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- log.Run(ctx, feed) }()
+		time.Sleep(time.Hour)
+		statetest.Remove(t, store, state.KeyOf(web)) // decided at Epoch
+		synctest.Wait()
+		got := log.Remembered()
+		if len(got) != 1 || got[0].GetAction() != "removed" || !got[0].GetTime().AsTime().Equal(statetest.Epoch) {
+			t.Errorf("got %v", got)
+		}
+		cancel()
+		<-ended
+	})
+}
+
 func TestALogFollowsTheState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := statetest.New(t)

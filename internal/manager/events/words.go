@@ -16,13 +16,13 @@ import (
 )
 
 // From returns the events that a change amounts to, none where it is of no interest to people. s is
-// the state after the change; now is the time of a removal, which leaves no object to bear one.
+// the state after the change; now is the time of a removal where the change does not tell it: that leaves no object to bear one.
 func From(s state.Snapshot, c state.Change, now time.Time) []*warrenv1.Event {
 	w := words{snapshot: s}
 	if c.After != nil {
 		w.index, w.time = c.After.GetMeta().GetVersion(), c.After.GetMeta().GetUpdatedAt()
 	} else {
-		w.index, w.time = s.Index(), timestamppb.New(now)
+		w.index, w.time = s.Index(), cmp.Or(c.At, timestamppb.New(now))
 	}
 	switch o := cmp.Or(c.After, c.Before).(type) {
 	case *warrenv1.Cluster:

@@ -111,7 +111,7 @@ func (s scene) slotCauses(all *causes, service *warrenv1.Service, in *slot.Slot)
 		all.add(s.rests(service, in.Ended[0]))
 	default:
 		if last, ailed := s.lastEnd(service, in); ailed {
-			if next := in.NotBefore(service, service.GetRevision()); next.After(s.now) {
+			if next := in.NotBefore(service, service.GetRevision(), s.now); next.After(s.now) {
 				last.message += fmt.Sprintf("; tried again at %s", next.UTC().Format("15:04:05 UTC"))
 			}
 			all.add(last)

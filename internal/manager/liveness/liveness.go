@@ -121,6 +121,12 @@ func decide(s state.Snapshot, nodeID string, now, leading time.Time) (*state.Tra
 		if !waiting {
 			return nil, time.Time{}
 		}
+		if since.After(now) {
+			// Told by a clock that was ahead, this one's before it was set or another manager's: what it says would have to
+			// be waited for.
+			state.Update(transaction, n, func(n *warrenv1.Node) { n.Status.Since = timestamppb.New(now) })
+			return transaction, now.Add(grace)
+		}
 		end := later(since, leading).Add(grace)
 		if end.After(now) {
 			return nil, end

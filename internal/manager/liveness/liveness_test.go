@@ -114,6 +114,23 @@ func TestANewLeaderCountsTheGraceFromItsOwnBeginning(t *testing.T) {
 	}
 }
 
+func TestAClockThatWasAheadKeepsNoNodeFromBeingGivenUp(t *testing.T) {
+	for _, is := range []warrenv1.NodeState{unknown, disconnected} {
+		s := begin(t, statetest.Node("n1", in(is, statetest.Epoch.Add(time.Hour))), statetest.Task("a", "web", 1, "n1"))
+		grace, _ := graceOf(s.store.Snapshot().Node("n1"), nil)
+		if wake := s.after(0); !wake.Equal(statetest.Epoch.Add(grace)) {
+			t.Errorf("%v: wakes at %v, want %v", is, wake, statetest.Epoch.Add(grace))
+		}
+		if got := s.store.Snapshot().Node("n1").GetStatus().GetState(); got != is {
+			t.Errorf("%v: the node is %v at once", is, got)
+		}
+		s.after(grace)
+		if got := s.store.Snapshot().Node("n1").GetStatus().GetState(); got != down {
+			t.Errorf("%v: the node is %v when its grace is over", is, got)
+		}
+	}
+}
+
 func TestALostTaskSaysWhyAndIsNotWantedAnyMore(t *testing.T) {
 	store := statetest.New(t, statetest.Node("n1", in(unknown, statetest.Epoch)),
 		statetest.Task("a", "web", 1, "n1"),

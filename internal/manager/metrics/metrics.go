@@ -154,21 +154,24 @@ func (m *Metrics) Wrote(transactions, refused int, took time.Duration, err error
 	m.transactions.WithLabelValues("refused").Add(float64(refused))
 }
 
-// Follow follows the feed until ctx ends.
+// Follow follows the feed until ctx ends. What was written before is read from the log again when a manager is started, and
+// has been counted then.
 func (m *Metrics) Follow(ctx context.Context, feed *state.Feed) {
-	for {
+	for since := time.Now(); ; {
 		batch, err := feed.Next(ctx)
 		if err != nil {
 			return
 		}
-		m.See(batch.Changes)
+		m.See(batch.Changes, since)
 	}
 }
 
-// See takes changes of the state into account.
-func (m *Metrics) See(changes []state.Change) {
+// See takes changes of the state into account that were written since that time.
+func (m *Metrics) See(changes []state.Change, since time.Time) {
 	now := time.Now()
 	for _, c := range changes {
-		m.tasks.see(c, now)
+		if c.After != nil && !c.After.GetMeta().GetUpdatedAt().AsTime().Before(since) {
+			m.tasks.see(c, now)
+		}
 	}
 }

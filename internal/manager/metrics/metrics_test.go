@@ -181,6 +181,23 @@ func TestWhatBecomesOfTasksIsMeasured(t *testing.T) {
 	})
 }
 
+// A manager that is started reads its log again, and with it what became of tasks hours ago.
+func TestWhatBecameOfTasksBeforeIsNotMeasuredAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Hour)
+		r := newRig(t)
+		r.put(t, statetest.Replicated("web", 1), statetest.Node("n1"))
+		r.put(t, statetest.Task("t1", "web", 1, "", statetest.In(warrenv1.TaskState_TASK_STATE_PENDING), attempt(0)))
+		r.put(t, statetest.Task("t1", "web", 1, "n1", attempt(2)))
+		r.put(t, statetest.Task("t1", "web", 1, "n1", statetest.In(warrenv1.TaskState_TASK_STATE_LOST), attempt(2)))
+		r.expect(t, map[string]float64{
+			"warren_tasks_created_total":     0,
+			"warren_task_scheduling_seconds": 0,
+			"warren_task_restarts_total":     0,
+		})
+	})
+}
+
 func attempt(n uint32) func(*warrenv1.Task) {
 	return func(t *warrenv1.Task) { t.Status.Attempt = n }
 }
@@ -244,7 +261,7 @@ func BenchmarkWhatACreatedServiceCosts(b *testing.B) {
 		for range 4 {
 			m.Wrote(1, 0, time.Millisecond, nil)
 		}
-		m.See(changes)
+		m.See(changes, time.Time{})
 	}
 }
 

@@ -156,6 +156,7 @@ func (d *decision) replicated(slots []slot.Slot) {
 	}
 	want := int(d.service.GetSpec().GetReplicated().GetReplicas())
 	if surplus := len(used) - want; surplus > 0 {
+		d.restOnService()
 		worstFirst(used)
 		for _, s := range used[:surplus] {
 			d.giveUp(s)
@@ -284,15 +285,20 @@ func (d *decision) fill(s *slot.Slot) {
 	if len(s.Ending) > 0 && slot.StopFirst(d.service) {
 		return // its end is a change that brings us here again
 	}
-	if at := s.NotBefore(d.service, revision); at.After(d.now) {
+	if at := s.NotBefore(d.service, revision, d.now); at.After(d.now) {
 		if d.wake.IsZero() || at.Before(d.wake) {
 			d.wake = at
 		}
 		return
 	}
+	d.restOnService()
+	d.transaction.Create(slot.NewTaskOf(d.newID(), d.service, revision, s.Key, d.now))
+}
+
+// restOnService has the transaction refused if the service has changed meanwhile, as when it is scaled again.
+func (d *decision) restOnService() {
 	if !d.checked {
 		d.transaction.Check(d.service)
 		d.checked = true
 	}
-	d.transaction.Create(slot.NewTaskOf(d.newID(), d.service, revision, s.Key, d.now))
 }

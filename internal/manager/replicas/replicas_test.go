@@ -160,6 +160,15 @@ func TestATaskIsCreatedOnlyForTheServiceThatWasSeen(t *testing.T) {
 	}
 }
 
+func TestATaskIsGivenUpOnlyForTheServiceThatWasSeen(t *testing.T) {
+	store := statetest.New(t, statetest.Replicated("web", 1), statetest.Task("a", "web", 1, "n1"), statetest.Task("b", "web", 2, "n1"))
+	transaction, _ := decide(store.Snapshot(), "web", statetest.Epoch, statetest.Counter("t"))
+	statetest.Put(t, store, statetest.Replicated("web", 2)) // scaled again meanwhile
+	if results, err := statetest.NewProposer(store).Propose(t.Context(), transaction); err != nil || results == nil {
+		t.Errorf("got %v, %v", results, err)
+	}
+}
+
 func TestALargeServiceIsBuiltAndTakenDownInBoundedTransactions(t *testing.T) {
 	const replicas = 3500
 	store := statetest.New(t, statetest.Replicated("web", replicas))

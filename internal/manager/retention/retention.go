@@ -157,4 +157,7 @@ func decideRevisions(s state.Snapshot, serviceID string, transaction *state.Tran
 			transaction.Delete(r)
 		}
 	}
+	if transaction.Len() > 0 {
+		transaction.Check(service) // it has not come to need one of them meanwhile
+	}
 }

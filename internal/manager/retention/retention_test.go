@@ -89,6 +89,30 @@ func TestRevisionsAreKeptWhileNewOrNeeded(t *testing.T) {
 	}
 }
 
+func TestARevisionThatIsGoneBackToMeanwhileIsKept(t *testing.T) {
+	web := statetest.Replicated("web", 1)
+	var objects []state.Object
+	for web.Revision = 1; web.Revision <= 11; web.Revision++ {
+		objects = append(objects, statetest.Revision(web))
+	}
+	web.Revision = 11
+	store := statetest.New(t, append(objects, web)...)
+	proposer := statetest.NewProposer(store)
+	transaction, _ := decide(store.Snapshot(), "web", statetest.Epoch)
+
+	back := state.New(statetest.Epoch)
+	state.Update(back, store.Snapshot().Service("web"), func(s *warrenv1.Service) { s.Revision = 1 })
+	back.Check(store.Snapshot().Revision("web", 1))
+	statetest.Commit(t, proposer, back)
+
+	if results, err := proposer.Propose(t.Context(), transaction); err != nil || results == nil {
+		t.Errorf("what was decided before got %v, %v", results, err)
+	}
+	if store.Snapshot().Revision("web", 1) == nil {
+		t.Error("the revision that the service is at is gone")
+	}
+}
+
 func TestRevisionsThatARolloutMayNeedAreKept(t *testing.T) {
 	web := statetest.Replicated("web", 1)
 	var objects []state.Object

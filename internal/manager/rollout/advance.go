@@ -69,7 +69,7 @@ func (d *decision) waits(c candidate) bool {
 	var until time.Time
 	switch {
 	case c.failed:
-		until = c.NotBefore(d.service, d.service.GetRevision())
+		until = c.NotBefore(d.service, d.service.GetRevision(), d.now)
 	case c.cause == drained && !d.policy.StopFirst:
 		return false
 	default:

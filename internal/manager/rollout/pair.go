@@ -164,7 +164,7 @@ func (d *decision) lacks(p *place, revision uint64, moves bool) bool {
 			return false
 		}
 	}
-	if at := p.NotBefore(d.service, revision); at.After(d.now) {
+	if at := p.NotBefore(d.service, revision, d.now); at.After(d.now) {
 		d.wakeAt(at)
 		return false
 	}

@@ -77,12 +77,12 @@ func (s *Slot) Done(service *warrenv1.Service, revision uint64) bool {
 }
 
 // NotBefore returns the time before which a slot must not get another task of a revision; zero where it may at
-// once.
+// once, as also where a clock that was ahead has told the ends, for which nobody can wait.
 //
 // It is read out of the last two tasks that ended: the wait before the last one is doubled. So the
 // wait keeps growing however short a history is kept, and nothing needs to be counted. The
 // managers' times are used, since nodes' clocks may be wrong.
-func (s *Slot) NotBefore(service *warrenv1.Service, revision uint64) time.Time {
+func (s *Slot) NotBefore(service *warrenv1.Service, revision uint64, now time.Time) time.Time {
 	// Where tasks of two revisions live in the slot, ends of the other one stand between.
 	var ends [2]*warrenv1.Task
 	n := 0
@@ -104,7 +104,10 @@ func (s *Slot) NotBefore(service *warrenv1.Service, revision uint64) time.Time {
 	last, before := ends[0].GetMeta(), ends[1].GetMeta()
 	waited := last.GetCreatedAt().AsTime().Sub(before.GetUpdatedAt().AsTime())
 	wait := min(max(2*waited.Round(ShortestBackOff), ShortestBackOff), LongestBackOff)
-	return last.GetUpdatedAt().AsTime().Add(wait)
+	if at := last.GetUpdatedAt().AsTime().Add(wait); !at.After(now.Add(LongestBackOff)) {
+		return at
+	}
+	return time.Time{}
 }
 
 // gaveUp tells whether a task's end speaks against starting another one like it: it ended by

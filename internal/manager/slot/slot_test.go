@@ -153,7 +153,7 @@ func TestTheWaitBetweenFailuresDoublesUpToAMinuteHoweverShortTheHistory(t *testi
 	newID := statetest.Counter("t")
 	var waits []time.Duration
 	for range 10 {
-		at := max(0, slotAt(store.Snapshot(), 1, "").NotBefore(service, service.GetRevision()).Sub(now))
+		at := max(0, slotAt(store.Snapshot(), 1, "").NotBefore(service, service.GetRevision(), now).Sub(now))
 		waits = append(waits, at)
 		// The driver is woken a little late, and the node reports a little later still.
 		now = now.Add(at + 3*time.Millisecond)
@@ -167,6 +167,19 @@ func TestTheWaitBetweenFailuresDoublesUpToAMinuteHoweverShortTheHistory(t *testi
 	s := time.Second
 	if want := []time.Duration{0, 0, 1 * s, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, 60 * s, 60 * s}; !slices.Equal(waits, want) {
 		t.Errorf("waits %v, want %v", waits, want)
+	}
+}
+
+func TestNoSlotWaitsForTheTimeOfAClockThatWasAhead(t *testing.T) {
+	service, now := statetest.Replicated("web", 1), statetest.Epoch
+	for ahead, want := range map[time.Duration]time.Duration{0: 2 * time.Second, 10 * time.Second: 12 * time.Second, time.Hour: 0} {
+		end := now.Add(ahead)
+		store := statetest.New(t,
+			statetest.Task("before", "web", 1, "n1", statetest.Created(end.Add(-3*time.Second)), statetest.Ended(rejected, end.Add(-2*time.Second))),
+			statetest.Task("last", "web", 1, "n1", statetest.Created(end.Add(-time.Second)), statetest.Ended(rejected, end)))
+		if got := max(0, slotAt(store.Snapshot(), 1, "").NotBefore(service, 1, now).Sub(now)); got != want {
+			t.Errorf("a clock ahead by %v: waits %v, want %v", ahead, got, want)
+		}
 	}
 }
 
@@ -197,7 +210,7 @@ func TestOnlyTasksThatGaveUpSoonMakeASlotWait(t *testing.T) {
 				c.edit(service)
 			}
 			store := statetest.New(t, before, c.last)
-			if got := !slotAt(store.Snapshot(), 1, "").NotBefore(service, service.GetRevision()).IsZero(); got != c.want {
+			if got := !slotAt(store.Snapshot(), 1, "").NotBefore(service, service.GetRevision(), now).IsZero(); got != c.want {
 				t.Errorf("waits: %v", got)
 			}
 		})

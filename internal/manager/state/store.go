@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // Store holds the tables. Any number of goroutines may read it; only the Machine writes it.
@@ -27,6 +29,8 @@ type commit struct {
 type Change struct {
 	// Before is nil where the object was created, After where it was deleted.
 	Before, After Object
+	// At is when the change was decided, by the clock of the manager that did; nil where that was not told yet.
+	At *timestamppb.Timestamp
 }
 
 // NewStore returns an empty store.

@@ -30,7 +30,9 @@ type Transaction struct {
 }
 
 // New returns an empty transaction whose objects are stamped with the time now.
-func New(now time.Time) *Transaction { return &Transaction{now: now} }
+func New(now time.Time) *Transaction {
+	return &Transaction{now: now, message: statev1.Transaction{At: timestamppb.New(now)}}
+}
 
 // Len returns the number of operations.
 func (t *Transaction) Len() int { return len(t.message.GetOperations()) }

@@ -13,6 +13,7 @@ import (
 	v1 "github.com/cuemby/warren/proto/warren/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -143,8 +144,10 @@ func (x *Entry) GetTransactions() []*Transaction {
 
 // Transaction is applied whole or refused whole. No two operations of one touch the same object.
 type Transaction struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Operations    []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Operations []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	// When it was decided, which is what is known of the time of a deletion. Unset of what was written before it was told.
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -182,6 +185,13 @@ func (*Transaction) Descriptor() ([]byte, []int) {
 func (x *Transaction) GetOperations() []*Operation {
 	if x != nil {
 		return x.Operations
+	}
+	return nil
+}
+
+func (x *Transaction) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
 	}
 	return nil
 }
@@ -627,13 +637,14 @@ var File_warren_state_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\n" +
-	"!warren/state/v1/transaction.proto\x12\x0fwarren.state.v1\x1a\x1fwarren/state/v1/authority.proto\x1a\x1cwarren/state/v1/member.proto\x1a\x17warren/v1/cluster.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x14warren/v1/task.proto\x1a\x14warren/v1/user.proto\"I\n" +
+	"!warren/state/v1/transaction.proto\x12\x0fwarren.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwarren/state/v1/authority.proto\x1a\x1cwarren/state/v1/member.proto\x1a\x17warren/v1/cluster.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x14warren/v1/task.proto\x1a\x14warren/v1/user.proto\"I\n" +
 	"\x05Entry\x12@\n" +
-	"\ftransactions\x18\x01 \x03(\v2\x1c.warren.state.v1.TransactionR\ftransactions\"I\n" +
+	"\ftransactions\x18\x01 \x03(\v2\x1c.warren.state.v1.TransactionR\ftransactions\"u\n" +
 	"\vTransaction\x12:\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x1a.warren.state.v1.OperationR\n" +
-	"operations\"\xd9\x01\n" +
+	"operations\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xd9\x01\n" +
 	"\tOperation\x121\n" +
 	"\x06create\x18\x01 \x01(\v2\x17.warren.state.v1.ObjectH\x00R\x06create\x121\n" +
 	"\x06update\x18\x02 \x01(\v2\x17.warren.state.v1.ObjectH\x00R\x06update\x12.\n" +
@@ -689,45 +700,47 @@ func file_warren_state_v1_transaction_proto_rawDescGZIP() []byte {
 var file_warren_state_v1_transaction_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_warren_state_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_warren_state_v1_transaction_proto_goTypes = []any{
-	(Table)(0),             // 0: warren.state.v1.Table
-	(*Entry)(nil),          // 1: warren.state.v1.Entry
-	(*Transaction)(nil),    // 2: warren.state.v1.Transaction
-	(*Operation)(nil),      // 3: warren.state.v1.Operation
-	(*Object)(nil),         // 4: warren.state.v1.Object
-	(*Key)(nil),            // 5: warren.state.v1.Key
-	(*SnapshotHeader)(nil), // 6: warren.state.v1.SnapshotHeader
-	(*v1.Cluster)(nil),     // 7: warren.v1.Cluster
-	(*v1.Node)(nil),        // 8: warren.v1.Node
-	(*v1.Service)(nil),     // 9: warren.v1.Service
-	(*v1.Revision)(nil),    // 10: warren.v1.Revision
-	(*v1.Task)(nil),        // 11: warren.v1.Task
-	(*Authority)(nil),      // 12: warren.state.v1.Authority
-	(*Member)(nil),         // 13: warren.state.v1.Member
-	(*v1.User)(nil),        // 14: warren.v1.User
-	(*v1.Network)(nil),     // 15: warren.v1.Network
+	(Table)(0),                    // 0: warren.state.v1.Table
+	(*Entry)(nil),                 // 1: warren.state.v1.Entry
+	(*Transaction)(nil),           // 2: warren.state.v1.Transaction
+	(*Operation)(nil),             // 3: warren.state.v1.Operation
+	(*Object)(nil),                // 4: warren.state.v1.Object
+	(*Key)(nil),                   // 5: warren.state.v1.Key
+	(*SnapshotHeader)(nil),        // 6: warren.state.v1.SnapshotHeader
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*v1.Cluster)(nil),            // 8: warren.v1.Cluster
+	(*v1.Node)(nil),               // 9: warren.v1.Node
+	(*v1.Service)(nil),            // 10: warren.v1.Service
+	(*v1.Revision)(nil),           // 11: warren.v1.Revision
+	(*v1.Task)(nil),               // 12: warren.v1.Task
+	(*Authority)(nil),             // 13: warren.state.v1.Authority
+	(*Member)(nil),                // 14: warren.state.v1.Member
+	(*v1.User)(nil),               // 15: warren.v1.User
+	(*v1.Network)(nil),            // 16: warren.v1.Network
 }
 var file_warren_state_v1_transaction_proto_depIdxs = []int32{
 	2,  // 0: warren.state.v1.Entry.transactions:type_name -> warren.state.v1.Transaction
 	3,  // 1: warren.state.v1.Transaction.operations:type_name -> warren.state.v1.Operation
-	4,  // 2: warren.state.v1.Operation.create:type_name -> warren.state.v1.Object
-	4,  // 3: warren.state.v1.Operation.update:type_name -> warren.state.v1.Object
-	5,  // 4: warren.state.v1.Operation.delete:type_name -> warren.state.v1.Key
-	5,  // 5: warren.state.v1.Operation.check:type_name -> warren.state.v1.Key
-	7,  // 6: warren.state.v1.Object.cluster:type_name -> warren.v1.Cluster
-	8,  // 7: warren.state.v1.Object.node:type_name -> warren.v1.Node
-	9,  // 8: warren.state.v1.Object.service:type_name -> warren.v1.Service
-	10, // 9: warren.state.v1.Object.revision:type_name -> warren.v1.Revision
-	11, // 10: warren.state.v1.Object.task:type_name -> warren.v1.Task
-	12, // 11: warren.state.v1.Object.authority:type_name -> warren.state.v1.Authority
-	13, // 12: warren.state.v1.Object.member:type_name -> warren.state.v1.Member
-	14, // 13: warren.state.v1.Object.user:type_name -> warren.v1.User
-	15, // 14: warren.state.v1.Object.network:type_name -> warren.v1.Network
-	0,  // 15: warren.state.v1.Key.table:type_name -> warren.state.v1.Table
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	7,  // 2: warren.state.v1.Transaction.at:type_name -> google.protobuf.Timestamp
+	4,  // 3: warren.state.v1.Operation.create:type_name -> warren.state.v1.Object
+	4,  // 4: warren.state.v1.Operation.update:type_name -> warren.state.v1.Object
+	5,  // 5: warren.state.v1.Operation.delete:type_name -> warren.state.v1.Key
+	5,  // 6: warren.state.v1.Operation.check:type_name -> warren.state.v1.Key
+	8,  // 7: warren.state.v1.Object.cluster:type_name -> warren.v1.Cluster
+	9,  // 8: warren.state.v1.Object.node:type_name -> warren.v1.Node
+	10, // 9: warren.state.v1.Object.service:type_name -> warren.v1.Service
+	11, // 10: warren.state.v1.Object.revision:type_name -> warren.v1.Revision
+	12, // 11: warren.state.v1.Object.task:type_name -> warren.v1.Task
+	13, // 12: warren.state.v1.Object.authority:type_name -> warren.state.v1.Authority
+	14, // 13: warren.state.v1.Object.member:type_name -> warren.state.v1.Member
+	15, // 14: warren.state.v1.Object.user:type_name -> warren.v1.User
+	16, // 15: warren.state.v1.Object.network:type_name -> warren.v1.Network
+	0,  // 16: warren.state.v1.Key.table:type_name -> warren.state.v1.Table
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_warren_state_v1_transaction_proto_init() }
