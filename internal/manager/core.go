@@ -112,7 +112,7 @@ func (c *core) operate(ctx context.Context, work func() error) error {
 func (m *Manager) perform(s *surgery) error {
 	if n := m.core.take(); n != nil {
 		if err := n.Close(); err != nil {
-			m.logger.Warn("the raft node did not close in good order", "err", err)
+			m.logger.Warn("the raft node did not close in good order", "error", err)
 		}
 	}
 	failed := s.work()

@@ -119,10 +119,10 @@ func propose(ctx context.Context, proposer Proposer, l Loop, proposals []Proposa
 				continue
 			case errors.Is(why, state.ErrMalformed):
 				// Looking again would decide the same: say so and leave it until something changes.
-				logger.Error("decision refused", "key", batch[i].Key, "err", why)
+				logger.Error("decision refused", "key", batch[i].Key, "error", why)
 				round.Malformed++
 			default:
-				logger.Debug("decision overtaken", "key", batch[i].Key, "err", why)
+				logger.Debug("decision overtaken", "key", batch[i].Key, "error", why)
 				l.Refused(batch[i])
 				round.Overtaken++
 			}
