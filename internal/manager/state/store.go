@@ -27,6 +27,8 @@ type commit struct {
 type Change struct {
 	// Before is nil where the object was created, After where it was deleted.
 	Before, After Object
+	// By is the user whose call has changed it, empty where it happened by itself.
+	By string
 }
 
 // NewStore returns an empty store.

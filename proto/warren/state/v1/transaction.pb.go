@@ -143,8 +143,10 @@ func (x *Entry) GetTransactions() []*Transaction {
 
 // Transaction is applied whole or refused whole. No two operations of one touch the same object.
 type Transaction struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Operations    []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Operations []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	// The user whose call it carries out; empty of what happens by itself.
+	By            string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -184,6 +186,13 @@ func (x *Transaction) GetOperations() []*Operation {
 		return x.Operations
 	}
 	return nil
+}
+
+func (x *Transaction) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 type Operation struct {
@@ -629,11 +638,12 @@ const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\n" +
 	"!warren/state/v1/transaction.proto\x12\x0fwarren.state.v1\x1a\x1fwarren/state/v1/authority.proto\x1a\x1cwarren/state/v1/member.proto\x1a\x17warren/v1/cluster.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x14warren/v1/task.proto\x1a\x14warren/v1/user.proto\"I\n" +
 	"\x05Entry\x12@\n" +
-	"\ftransactions\x18\x01 \x03(\v2\x1c.warren.state.v1.TransactionR\ftransactions\"I\n" +
+	"\ftransactions\x18\x01 \x03(\v2\x1c.warren.state.v1.TransactionR\ftransactions\"Y\n" +
 	"\vTransaction\x12:\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x1a.warren.state.v1.OperationR\n" +
-	"operations\"\xd9\x01\n" +
+	"operations\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"\xd9\x01\n" +
 	"\tOperation\x121\n" +
 	"\x06create\x18\x01 \x01(\v2\x17.warren.state.v1.ObjectH\x00R\x06create\x121\n" +
 	"\x06update\x18\x02 \x01(\v2\x17.warren.state.v1.ObjectH\x00R\x06update\x12.\n" +
