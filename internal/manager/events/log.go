@@ -28,10 +28,11 @@ type Log struct {
 // NewLog returns a log without events.
 func NewLog() *Log { return &Log{more: make(chan struct{})} }
 
-// Run words what the feed brings until ctx ends, whose error it returns.
+// Run words what the feed brings until ctx ends, whose error it returns. It takes commits one by one, so that a cause is read from
+// the state of then, also when a manager that starts replays what has happened long ago.
 func (l *Log) Run(ctx context.Context, feed *state.Feed) error {
 	for {
-		batch, err := feed.Next(ctx)
+		batch, err := feed.Step(ctx)
 		if err != nil {
 			return err
 		}

@@ -108,6 +108,17 @@ func (f *Feed) Take() Batch {
 	}
 }
 
+// Step waits for the next commit and returns it alone, with the state as it was after it.
+func (f *Feed) Step(ctx context.Context) (Batch, error) {
+	select {
+	case <-f.at.ready:
+	case <-ctx.Done():
+		return Batch{}, ctx.Err()
+	}
+	f.at = f.at.next
+	return Batch{Snapshot: f.at.after, Changes: f.at.changes, Reset: f.at.reset}, nil
+}
+
 // Next waits until something has happened and returns all that has.
 func (f *Feed) Next(ctx context.Context) (Batch, error) {
 	select {
