@@ -140,7 +140,7 @@ func (f *Forwarder) serve(w http.ResponseWriter, r *http.Request, p procedure) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		now, err := f.await(ctx, until)
 		switch {
-		case errors.Is(err, errNoLeader) && p.read:
+		case errors.Is(err, errNoLeader) && p.stale:
 			f.serveStale(w, r, body)
 			return
 		case err != nil:
