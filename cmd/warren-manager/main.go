@@ -75,7 +75,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		<-watched
 	}
 	if err != nil {
-		logger.Error("the manager cannot run", "err", err)
+		logger.Error("the manager cannot run", "error", err)
 		return exitFailed
 	}
 	logger.Info("stopped")
@@ -121,6 +121,6 @@ func notify(ctx context.Context, logger *slog.Logger, status string) {
 		message = daemon.SdNotifyStopping
 	}
 	if _, err := daemon.SdNotify(false, message+"\nSTATUS="+status); err != nil {
-		logger.Warn("cannot notify systemd", "err", err)
+		logger.Warn("cannot notify systemd", "error", err)
 	}
 }

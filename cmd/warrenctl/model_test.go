@@ -21,6 +21,7 @@ import (
 	"github.com/cuemby/warren/internal/ctl/command"
 	"github.com/cuemby/warren/internal/ctl/fakemanager"
 	"github.com/cuemby/warren/internal/ctl/output"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // model returns the command line's parser.
@@ -77,8 +78,7 @@ var says = []string{
 	"node update", "node drain", "node pause", "node activate", "node rotate-key", "node rm", "network create", "network rm", "manager rm",
 	"cluster init", "cluster update", "cluster join", "cluster leave", "cluster unlock", "cluster restore", "cluster recover", "cluster backup save", "cluster ca rotate",
 	"user create", "user rm", "context use", "context import", "context export", "context rm",
-	"context current",           // a name alone
-	"service logs", "task logs", // as the tasks write it
+	"context current",          // a name alone
 	"debug bundle",             // what it has written
 	"completion", "__complete", // for shells
 }
@@ -87,6 +87,8 @@ var says = []string{
 // an array those of its elements.
 var shows = map[string][]string{
 	"service ls":            {"", "service", "progress"},
+	"service logs":          {"web", "time", "service", "task", "taskId", "node", "stream", "line"},
+	"task logs":             {"web.1", "time", "service", "task", "taskId", "node", "stream", "line"},
 	"service ps":            {"web", "task", "nodeHostname", "image"},
 	"service inspect":       {"web", "service", "progress"},
 	"service describe":      {"web", "service", "progress"},
@@ -187,6 +189,7 @@ func TestWhatIsShownToProgramsCanBeReadAndHasItsKeys(t *testing.T) {
 	do("cluster", "init", "--autolock")
 	do("service", "create", "-dq", "--name", "web", "--replicas", "2", "app:1")
 	do("service", "update", "-dq", "--image", "app:2", "web")
+	m.Write("web.1", warrenv1.OutputStream_OUTPUT_STREAM_STDOUT, "a line", time.Unix(1000, 0))
 	do("user", "create", "anna", "--role", "viewer", "-o", filepath.Join(dir, "anna.yaml"))
 	do("context", "import", filepath.Join(dir, "anna.yaml"), "--name", "anna")
 	do("cluster", "backup", backup)

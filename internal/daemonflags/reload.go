@@ -49,7 +49,7 @@ func (r Reloader) reload(logger *slog.Logger) {
 		err = r.Log.Set(flags.level(), flags.LogFormat)
 	}
 	if err != nil {
-		logger.Error("the configuration cannot be taken up, all stays as it was", "err", err)
+		logger.Error("the configuration cannot be taken up, all stays as it was", "error", err)
 		return
 	}
 	logger.Info("configuration read anew", "log_level", flags.LogLevel, "log_format", flags.LogFormat)

@@ -42,7 +42,7 @@ func (m *Manager) keepAnnounced(ctx context.Context) {
 		renewed := m.credentials.Changed()
 		var again <-chan time.Time
 		if err := m.announce(ctx); err != nil {
-			m.logger.Debug("the manager could not announce itself, and tries again", "err", err)
+			m.logger.Debug("the manager could not announce itself, and tries again", "error", err)
 			again = time.After(announceAgain)
 			feed = nil // or every write would try it again
 		}
@@ -102,7 +102,7 @@ func (m *Manager) outcast(why error) {
 		return
 	}
 	m.setProblem(why)
-	m.logger.Warn("the other managers turn this one away: `warrenctl cluster leave --force` has it forget the cluster, and then it can join anew", "err", why)
+	m.logger.Warn("the other managers turn this one away: `warrenctl cluster leave --force` has it forget the cluster, and then it can join anew", "error", why)
 }
 
 func (m *Manager) announceAt(ctx context.Context, addr string, told *statev1.Member) error {

@@ -111,7 +111,7 @@ func (k *certificateKeeper) tend(s state.Snapshot) time.Duration {
 	if err := k.do(s, mine, due, now); err != nil {
 		k.wait = min(max(2*k.wait, shortestRenewal), longestRenewal)
 		k.retryAt = now.Add(k.wait)
-		m.logger.Warn("the manager's certificate is not what it should be; tried again", "err", err, "wait", k.wait)
+		m.logger.Warn("the manager's certificate is not what it should be; tried again", "error", err, "wait", k.wait)
 		return k.wait
 	}
 	k.wait, k.retryAt = 0, time.Time{}

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/cuemby/warren/internal/caller"
 	"github.com/cuemby/warren/internal/manager/api"
 	"github.com/cuemby/warren/internal/manager/consensus"
 	"github.com/cuemby/warren/internal/manager/raftwire"
 	"github.com/cuemby/warren/internal/manager/state"
+	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // core is the manager's raft node. To leave a cluster, or to become its only manager, the node is taken
@@ -86,11 +88,16 @@ func (c *core) move(addr string) {
 // errNoNode: the manager has no raft node at the moment, as it starts, stops or has surgery.
 var errNoNode = api.Unavailable("this manager takes no part in its cluster at the moment: try again, or see `warrenctl cluster info`")
 
-// Propose implements loop.Proposer with the node there is.
+// Propose implements loop.Proposer with the node there is. What a user's call writes bears the user's name.
 func (c *core) Propose(ctx context.Context, transactions ...*state.Transaction) ([]error, error) {
 	n, err := c.get()
 	if err != nil {
 		return nil, err
+	}
+	if who := caller.From(ctx); who.Role == warrenv1.Role_ROLE_VIEWER || who.Role == warrenv1.Role_ROLE_OPERATOR || who.Role == warrenv1.Role_ROLE_ADMIN {
+		for _, t := range transactions {
+			t.By(who.Name)
+		}
 	}
 	return n.Propose(ctx, transactions...)
 }
@@ -112,7 +119,7 @@ func (c *core) operate(ctx context.Context, work func() error) error {
 func (m *Manager) perform(s *surgery) error {
 	if n := m.core.take(); n != nil {
 		if err := n.Close(); err != nil {
-			m.logger.Warn("the raft node did not close in good order", "err", err)
+			m.logger.Warn("the raft node did not close in good order", "error", err)
 		}
 	}
 	failed := s.work()

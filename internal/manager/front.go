@@ -183,7 +183,7 @@ func (f *front) shut(l *listener) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	if err := l.server.Shutdown(ctx); err != nil {
-		f.logger.Warn("calls were cut off", "addr", l.Addr().String(), "err", err)
+		f.logger.Warn("calls were cut off", "addr", l.Addr().String(), "error", err)
 		return l.server.Close()
 	}
 	return nil

@@ -207,7 +207,7 @@ func (m *Manager) enlistAt(ctx context.Context, addr string) error {
 	}
 	// The certificate that came with the token names no address. Now that the state is known, so is the CA.
 	if err := m.renew(time.Now()); err != nil {
-		m.logger.Warn("the manager's certificate does not name its address yet, which programs such as curl look for", "err", err)
+		m.logger.Warn("the manager's certificate does not name its address yet, which programs such as curl look for", "error", err)
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func (m *Manager) keepJoining(ctx context.Context) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		m.logger.Warn("the manager has not joined its cluster yet, and tries again", "err", err, "wait", wait)
+		m.logger.Warn("the manager has not joined its cluster yet, and tries again", "error", err, "wait", wait)
 		m.setProblem(err)
 		timer := time.NewTimer(wait)
 		select {

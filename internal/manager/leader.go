@@ -103,7 +103,7 @@ func (m *Manager) term(ctx context.Context) {
 		if time.Since(began) > longestRestart {
 			wait = shortestRestart
 		}
-		m.logger.Error("what runs while leading has failed and is started again", "err", err, "wait", wait)
+		m.logger.Error("what runs while leading has failed and is started again", "error", err, "wait", wait)
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:

@@ -32,7 +32,7 @@ func (m *Manager) Leave(ctx context.Context, force bool) error {
 		if !force {
 			return err
 		}
-		m.logger.Warn("the other managers do not know yet that this one leaves: `warrenctl manager rm` tells them", "err", err)
+		m.logger.Warn("the other managers do not know yet that this one leaves: `warrenctl manager rm` tells them", "error", err)
 	}
 	if err := m.core.operate(ctx, m.forget); err != nil {
 		return err

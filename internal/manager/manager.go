@@ -357,7 +357,7 @@ func (m *Manager) handOver() {
 	ctx, cancel := context.WithTimeout(context.Background(), handOverTimeout)
 	defer cancel()
 	if err := node.TransferLeadership(ctx); err != nil && !errors.Is(err, consensus.ErrAlone) {
-		m.logger.Warn("the lead could not be handed over: the others elect a leader when they miss this one", "err", err)
+		m.logger.Warn("the lead could not be handed over: the others elect a leader when they miss this one", "error", err)
 	}
 }
 

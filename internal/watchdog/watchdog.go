@@ -23,7 +23,7 @@ import (
 func Keep(ctx context.Context, socket, procedure string, logger *slog.Logger) {
 	within, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		logger.Warn("cannot make out how often systemd wants to be pinged", "err", err)
+		logger.Warn("cannot make out how often systemd wants to be pinged", "error", err)
 	}
 	if within <= 0 {
 		return
@@ -31,7 +31,7 @@ func Keep(ctx context.Context, socket, procedure string, logger *slog.Logger) {
 	ask := func(ctx context.Context) error { return call(ctx, socket, procedure) }
 	ping := func() {
 		if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
-			logger.Warn("cannot ping systemd", "err", err)
+			logger.Warn("cannot ping systemd", "error", err)
 		}
 	}
 	keep(ctx, within/tries, ask, ping, logger)
@@ -53,7 +53,7 @@ func keep(ctx context.Context, every time.Duration, ask func(context.Context) er
 			if err := ask(bounded); err == nil {
 				ping()
 			} else if ctx.Err() == nil {
-				logger.Warn("no answer to a call of my own; systemd's watchdog ends what hangs", "err", err)
+				logger.Warn("no answer to a call of my own; systemd's watchdog ends what hangs", "error", err)
 			}
 		})
 		select {

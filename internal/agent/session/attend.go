@@ -144,6 +144,7 @@ func (s *session) hear(ctx context.Context) error {
 			s.pace(m.Heartbeat.GetInterval().AsDuration())
 			continue
 		case *warrenv1.AttendResponse_Assignments:
+			s.Logger.Debug("told of tasks", "manager", s.manager, "full", m.Assignments.GetFull(), "tasks", len(m.Assignments.GetTasks()), "removed", len(m.Assignments.GetRemoved()))
 			s.Tasks.Apply(m.Assignments)
 		case *warrenv1.AttendResponse_OpenStream:
 			s.openStream(ctx, s.manager, m.OpenStream)
@@ -256,6 +257,7 @@ func (s *session) acknowledge() error {
 	if version == 0 {
 		return nil
 	}
+	s.Logger.Debug("acting by endpoints", "manager", s.manager, "version", version)
 	return s.send(&warrenv1.AttendRequest{Message: &warrenv1.AttendRequest_InForce{InForce: &warrenv1.EndpointsInForce{Version: version}}})
 }
 

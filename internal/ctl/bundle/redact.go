@@ -30,11 +30,18 @@ var (
 	// userinfo are the names and passwords in addresses.
 	userinfo = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@"']+@`)
 	bearer   = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}`)
+	// header is what stands behind the name of the header Authorization, to its end: the scheme, and what it takes.
+	header = regexp.MustCompile(`(?i)\b((?:proxy-)?authorization["']?\s*[:=]\s*["']?)[^\r\n"']+`)
+	// spoken are flags of that kind with their value behind them, within one text, such as a command for a shell.
+	spoken = regexp.MustCompile(`(?i)((?:^|[\s"'])--?[A-Za-z0-9_.-]*(?:passw(?:or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|requirepass)\s+)("[^"]*"|'[^']*'|[^\s,;&"'` + "`" + `-][^\s,;&"']*)`)
+	// clients are programs that take a password attached to -p.
+	clients  = regexp.MustCompile(`(?i)\b(mysql|mariadb|sshpass)`)
+	attached = regexp.MustCompile(`(^|[\s"'])-p[^\s"'=]+`)
 	// pair are settings with a name that tells of a secret, as in commands and logs: --db-password=…, apiKey: "…".
-	pair = regexp.MustCompile(`(?i)([A-Za-z0-9_.-]*(?:passw(?:or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?|authorization)[A-Za-z0-9_.-]*"?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;&"']+)`)
+	pair = regexp.MustCompile(`(?i)([A-Za-z0-9_.-]*(?:passw(?:or)?d|passphrase|requirepass|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?)[A-Za-z0-9_.-]*"?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;&"']+)`)
 	// named are the names alone, of flags whose value comes as the next argument.
-	named = regexp.MustCompile(`(?i)^-{1,2}[A-Za-z0-9_.-]*(passw(or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?|authorization)[A-Za-z0-9_.-]*$`)
-	// short are flags that many programs take a password with: -pSECRET and such cannot be told apart, -p SECRET can.
+	named = regexp.MustCompile(`(?i)^-{1,2}[A-Za-z0-9_.-]*(passw(or)?d|passphrase|requirepass|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?|authorization)[A-Za-z0-9_.-]*$`)
+	// short are flags that many programs take a password with. -pSECRET cannot be told from other flags, but of clients.
 	short = regexp.MustCompile(`^-(p|P|pass|u)$`)
 )
 
@@ -90,7 +97,9 @@ func (r *Redactor) Text(text string) string {
 		text = strings.ReplaceAll(text, value, Redacted)
 	}
 	text = userinfo.ReplaceAllString(text, "${1}"+Redacted+"@")
+	text = header.ReplaceAllString(text, "${1}"+Redacted)
 	text = bearer.ReplaceAllString(text, "${1} "+Redacted)
+	text = spoken.ReplaceAllString(text, "${1}"+Redacted)
 	return pair.ReplaceAllString(text, "${1}"+Redacted)
 }
 
@@ -169,7 +178,11 @@ func (r *Redactor) cleanFields(m protoreflect.Message) {
 
 // args cleans arguments: also those that come after the name of a secret.
 func (r *Redactor) args(list []string) []string {
+	client := slices.ContainsFunc(list, clients.MatchString)
 	for i := range list {
+		if client {
+			list[i] = attached.ReplaceAllString(list[i], "${1}-p"+Redacted)
+		}
 		if i > 0 && (named.MatchString(list[i-1]) || short.MatchString(list[i-1])) && !strings.HasPrefix(list[i], "-") {
 			list[i] = Redacted
 		}

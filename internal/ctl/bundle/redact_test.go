@@ -19,7 +19,8 @@ import (
 // planted are secrets in every place where people put them.
 var planted = []string{
 	"env-value-91", "arg-value-92", "flag-value-93", "url-value-94", "probe-value-95", "label-value-96", "output-value-97",
-	"incident-value-98", "bearer-value-99", "health-value-90", "sysctl-user-89",
+	"incident-value-98", "bearer-value-99", "health-value-90", "sysctl-user-89", "github-value-88", "shell-value-87", "mysql-value-86",
+	"digest-value-85", "redis-value-84",
 }
 
 func service() *warrenv1.ServiceEntry {
@@ -31,7 +32,8 @@ func service() *warrenv1.ServiceEntry {
 				Env:   []string{"MODE=on", "HARMLESS_NAME=env-value-91"},
 				Args: []string{
 					"serve", "--db-password", "arg-value-92", "--api-key=flag-value-93", "postgres://joe:url-value-94@db/shop",
-					"Authorization: Bearer bearer-value-99", "--port", "8080",
+					"Authorization: Bearer bearer-value-99", "--port", "8080", "Authorization: token github-value-88", "Proxy-Authorization:Digest a=b, c=digest-value-85",
+					"exec redis-server --requirepass redis-value-84 --port 1 && curl --token 'shell-value-87' mysqladmin -hdb -pmysql-value-86 ping",
 				},
 				Labels: map[string]string{"note": "it is env-value-91 there too", "from": "https://sysctl-user-89@host/"},
 			},
@@ -94,7 +96,7 @@ func TestTextsAreCleanedOfWhatLooksSecretAndOfKnownValues(t *testing.T) {
 		`level=INFO msg=x password="two words" node=n1`:                                  `level=INFO msg=x password=(redacted) node=n1`,
 		`{"apiKey": "abc", "node": "n1"}`:                                                `{"apiKey": (redacted), "node": "n1"}`,
 		"pull https://u:p@registry/v2/":                                                  "pull https://(redacted)@registry/v2/",
-		"Authorization: Basic dXNlcjpwYXNz":                                              "Authorization: (redacted) (redacted)",
+		"Authorization: Basic dXNlcjpwYXNz":                                              "Authorization: (redacted)",
 		"the author: joe; 3 tasks of web.1":                                              "the author: joe; 3 tasks of web.1",
 	} {
 		if got := r.Text(text); got != want {

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,8 +32,10 @@ type Events struct {
 
 // Help is the text below the usage line.
 func (Events) Help() string {
-	return "Managers remember the last 10,000 events since they were started. Of one key any value will do, of several keys all must hold.\n\n" +
-		"Keys: service, node, task (name, id, or six characters of it or more), type or kind (cluster, network, node, service, task), action, by.\n" +
+	return "Managers remember the last 10,000 events, since they were started; where there were others before, it is said how far back they go. " +
+		"Of one key any value will do, of several keys all must hold.\n\n" +
+		"Keys: service, node, task (name, id, or six characters of it or more), type or kind (cluster, manager, network, node, service, task, user), " +
+		"action (a wrong one is answered with all there are), by.\n" +
 		"Templates have .Time .Type .ID .Name .Action .Message .By .Node and .Event.\n\n" +
 		"Examples:\n\n    warrenctl events -f --filter type=task\n    warrenctl events --since 1h --filter service=web --filter by=anna"
 }
@@ -126,7 +129,7 @@ var eventFilters = map[string]func(req *warrenv1.WatchEventsRequest, value strin
 func ofType(req *warrenv1.WatchEventsRequest, value string) error {
 	number, known := warrenv1.EventObject_value["EVENT_OBJECT_"+strings.ToUpper(value)]
 	if !known || number == 0 {
-		return errors.New("there are cluster, network, node, service and task")
+		return errors.New("there are cluster, manager, network, node, service, task and user")
 	}
 	req.Objects = append(req.Objects, warrenv1.EventObject(number))
 	return nil
@@ -140,6 +143,7 @@ func (c *Events) stream(ctx context.Context, s *Session, req *warrenv1.WatchEven
 	defer in.Close()
 	for in.Receive() {
 		resumption.Heard()
+		seen.incomplete(s, req, in.Msg().GetRememberedSince())
 		for _, e := range in.Msg().GetEvents() {
 			if !seen.fresh(e) {
 				continue
@@ -174,11 +178,12 @@ func (c *Events) print(s *Session, e *warrenv1.Event, t *output.Template) error 
 	case c.Output == "json" || c.Output == "yaml" || c.Format == "json":
 		return output.Record(s.Out, c.Output, e)
 	}
-	line := s.Out.Paint(output.Faint, at) + " " + view.Object(e.GetObject()) + " " +
-		s.Out.Paint(output.Distinct(e.GetObjectName()), e.GetObjectName()) + " " + e.GetAction()
-	if m := output.OneLine(e.GetMessage()); m != "" {
-		line += ": " + m
+	// The message says what it is about and what happened: the type and the action would say it again.
+	name, message := e.GetObjectName(), cmp.Or(output.OneLine(e.GetMessage()), view.Object(e.GetObject())+" "+e.GetObjectName()+" "+e.GetAction())
+	if before, after, found := strings.Cut(message, " "+name+" "); found && name != "" {
+		message = before + " " + s.Out.Paint(output.Distinct(name), name) + " " + after
 	}
+	line := s.Out.Paint(output.Faint, at) + " " + message
 	if by := output.OneLine(e.GetBy()); by != "" && !strings.Contains(line, "by "+by) {
 		line += " (by " + by + ")"
 	}
@@ -190,6 +195,22 @@ func (c *Events) print(s *Session, e *warrenv1.Event, t *output.Template) error 
 type seenEvents struct {
 	at   *timestamppb.Timestamp // the latest
 	last map[string]time.Time   // those that can come again
+	said bool                   // that the manager does not remember all
+}
+
+// incomplete says that a manager does not remember all that is asked for. Of a manager that goes on where another one ended, only
+// what has happened since counts.
+func (e *seenEvents) incomplete(s *Session, req *warrenv1.WatchEventsRequest, since *timestamppb.Timestamp) {
+	from := req.GetSince().AsTime()
+	if e.at != nil {
+		from = e.at.AsTime()
+	}
+	if since == nil || e.said || !since.AsTime().After(from) {
+		return
+	}
+	e.said = true
+	s.warn([]string{"the manager that was asked remembers what happened since " + since.AsTime().In(s.Now().Location()).Format("2006-01-02T15:04:05Z07:00") +
+		" and nothing before: it was started then, or there were too many events; another one may remember more (--host)"})
 }
 
 // maxRemembered is how many events are remembered before those are forgotten that cannot come again.

@@ -45,15 +45,39 @@ func TestAnEventIsShownOnceWhicheverManagerTellsIt(t *testing.T) {
 
 func TestAnEventIsShownWithWhoDidIt(t *testing.T) {
 	for want, e := range map[string]*warrenv1.Event{
-		" service web scaled: service web scaled to 3 (by anna)\n": {Action: "scaled", Message: "service web scaled to 3", By: "anna"},
-		" service web paused: service web paused by anna\n":        {Action: "paused", Message: "service web paused by anna", By: "anna"},
-		" service web running\n":                                   {Action: "running"},
+		"Z service web scaled to 3 (by anna)\n":    {Action: "scaled", Message: "service web scaled to 3", By: "anna"},
+		"Z service web paused by anna\n":           {Action: "paused", Message: "service web paused by anna", By: "anna"},
+		"Z service web goes back: web is broken\n": {Action: "running", Message: "service web goes back: web is broken"},
 	} {
 		e.Object, e.ObjectName, e.Time = warrenv1.EventObject_EVENT_OBJECT_SERVICE, "web", timestamppb.New(time.Unix(0, 0))
 		var out bytes.Buffer
-		s := &Session{Streams: &output.Streams{Out: output.Stream{Writer: &out}, Now: time.Now}}
+		s := &Session{Streams: &output.Streams{Out: output.Stream{Writer: &out}, Now: func() time.Time { return time.Unix(0, 0).UTC() }}}
 		if err := (&Events{}).print(s, e, nil); err != nil || !strings.HasSuffix(out.String(), want) {
 			t.Errorf("%q, %v; want %q", out.String(), err, want)
+		}
+	}
+}
+
+func TestItIsSaidOnceHowFarBackAManagerRemembers(t *testing.T) {
+	at := func(seconds int64) *timestamppb.Timestamp { return timestamppb.New(time.Unix(seconds, 0)) }
+	for name, c := range map[string]struct {
+		asked, seen, since *timestamppb.Timestamp
+		want               bool
+	}{
+		"all of it":                   {asked: at(10)},
+		"further than asked":          {asked: at(10), since: at(5)},
+		"less than asked":             {asked: at(10), since: at(15), want: true},
+		"what another one told":       {asked: at(10), seen: at(20), since: at(15)},
+		"not all since another ended": {asked: at(10), seen: at(20), since: at(25), want: true},
+	} {
+		var said bytes.Buffer
+		s := &Session{Streams: &output.Streams{Err: output.Stream{Writer: &said}, Now: func() time.Time { return time.Unix(100, 0).UTC() }}}
+		seen := &seenEvents{at: c.seen}
+		for range 2 {
+			seen.incomplete(s, &warrenv1.WatchEventsRequest{Since: c.asked}, c.since)
+		}
+		if lines := strings.Count(said.String(), "\n"); lines > 1 || (lines == 1) != c.want {
+			t.Errorf("%s: said %q", name, said.String())
 		}
 	}
 }

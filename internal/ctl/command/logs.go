@@ -20,6 +20,7 @@ type logFlags struct {
 	Since      string `help:"Only output since then: 10m ago or 2026-11-23T10:00:00Z." placeholder:"WHEN"`
 	Until      string `help:"Only output before then." placeholder:"WHEN"`
 	Timestamps bool   `short:"t" help:"Show the time of each line."`
+	Output     string `short:"o" enum:"text,json,yaml" default:"text" help:"text, as it was written; json with an object for each line, in a line of its own; or yaml with a document for each." placeholder:"FORM"`
 }
 
 // selection is what the flags ask for.
@@ -67,10 +68,12 @@ type ServiceLogs struct {
 func (ServiceLogs) Help() string {
 	return `What tasks wrote to standard output comes on standard output, the rest on standard error.
 --tail counts for each task, ended ones included: with three tasks, --tail 20 shows up to 60 lines.
+With -o json all comes on standard output, each line as {"time", "service", "task", "taskId", "node", "stream", "line"}.
 
-Example:
+Examples:
 
-    warrenctl service logs -f --tail 20 web`
+    warrenctl service logs -f --tail 20 web
+    warrenctl service logs -o json --since 10m web`
 }
 
 // Run does it.
@@ -99,5 +102,9 @@ func (f *logFlags) stream(ctx context.Context, s *Session, req *warrenv1.StreamL
 		return err
 	}
 	req.Selection = selection
-	return logtail.Run(ctx, s.Client, s.Streams, req, logtail.Look{Names: names, Times: f.Timestamps})
+	look := logtail.Look{Names: names, Times: f.Timestamps}
+	if f.Output != "text" {
+		look.Form = f.Output
+	}
+	return logtail.Run(ctx, s.Client, s.Streams, req, look)
 }

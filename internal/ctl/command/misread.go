@@ -27,9 +27,35 @@ func Reword(err error) error {
 		if plain, hint, hinted := strings.Cut(word, ", did you mean "); hinted {
 			return fmt.Errorf("%s has no command %s, did you mean %s", at.Name, plain, hint)
 		}
-		return fmt.Errorf("%s has no command %s", at.Name, word)
+		return fmt.Errorf("%s has no command %s%s", at.Name, word, elsewhere(wrong.Context, word))
+	} else if unexpected && at == nil {
+		if hint := elsewhere(wrong.Context, word); hint != "" {
+			return fmt.Errorf("there is no command %s%s", word, hint)
+		}
 	}
 	return err
+}
+
+// elsewhere names the commands that are called so below others.
+func elsewhere(ctx *kong.Context, word string) string {
+	var found []string
+	for _, leaf := range ctx.Model.Leaves(true) {
+		if leaf.Name == word || slices.Contains(leaf.Aliases, word) {
+			found = append(found, "`"+spelled(leaf)+"`")
+		}
+	}
+	if len(found) == 0 || len(found) > 4 {
+		return ""
+	}
+	return ": did you mean " + strings.Join(found, " or ") + "?"
+}
+
+// spelled is what one types for a command.
+func spelled(n *kong.Node) string {
+	if n.Parent == nil {
+		return n.Name
+	}
+	return spelled(n.Parent) + " " + n.Name
 }
 
 // reached is the command that the command line had come to.

@@ -70,11 +70,15 @@ func (s *Session) answer(ctx context.Context, question string) (string, error) {
 	}
 	typed := make(chan answer, 1)
 	go func() {
-		text, err := readLine(s.In)
+		text, err := bufio.NewReader(io.LimitReader(s.In, maxSecretBytes)).ReadString('\n')
 		typed <- answer{text, err}
 	}()
 	select {
 	case a := <-typed:
+		if errors.Is(a.err, io.EOF) { // Ctrl-D, which ends no line
+			s.Err.Printf("")
+			a.err = nil
+		}
 		return strings.TrimSpace(a.text), a.err
 	case <-ctx.Done():
 		s.Err.Printf("")

@@ -175,7 +175,7 @@ func (c *SystemPrune) Run(ctx context.Context, s *Session) error {
 			return err
 		}
 		if table := view.Pruned(rows); len(table.Rows) == 0 {
-			return errors.Join(s.print(view.PrunedSummary(rows, true)), unanswered(s, silent(rows), len(rows), len(c.Node) > 0))
+			return c.show(s, rows)
 		} else if err := (output.ListFlags{Output: "table"}).List(s.Err, table); err != nil {
 			return err
 		}
@@ -184,14 +184,20 @@ func (c *SystemPrune) Run(ctx context.Context, s *Session) error {
 		if err != nil {
 			return err
 		}
-		if word := strings.ToLower(strings.TrimSpace(got)); word != "y" && word != "yes" {
-			return s.print("Nothing was removed.")
+		if word := strings.ToLower(got); word != "y" && word != "yes" {
+			s.Err.Printf("Nothing was removed.")
+			return nil
 		}
 	}
 	rows, err := c.prune(ctx, s, c.DryRun)
 	if err != nil {
 		return err
 	}
+	return c.show(s, rows)
+}
+
+// show tells what went, or would go.
+func (c *SystemPrune) show(s *Session, rows []*warrenv1.PruneImagesResponse) (err error) {
 	table := view.Pruned(rows)
 	if c.Output != "table" {
 		for i := range rows {

@@ -26,7 +26,7 @@ type Top struct {
 	Interval time.Duration `default:"1s" help:"How often it is drawn anew (${default}, at least 200ms)." placeholder:"DURATION"`
 	Once     bool          `help:"Print it once, as where there is no terminal."`
 	Output   string        `short:"o" enum:"table,json,yaml" default:"table" help:"table; or json or yaml, of each node what it and its tasks use, once." placeholder:"FORM"`
-	What     string        `arg:"" optional:"" enum:"all,nodes,tasks," default:"all" help:"nodes or tasks. Default: both."`
+	What     string        `arg:"" optional:"" enum:"all,nodes,tasks,node,task," default:"all" help:"nodes or tasks. Default: both."`
 }
 
 // Help is the text below the usage line.
@@ -123,9 +123,9 @@ func (c *Top) parts(s output.Stream, used *view.Usage) []string {
 		return b.String()
 	}
 	switch c.What {
-	case "nodes":
+	case "node", "nodes":
 		return []string{table(used.Nodes(c.Sort))}
-	case "tasks":
+	case "task", "tasks":
 		return []string{table(used.Tasks(c.Sort))}
 	}
 	return []string{table(used.Nodes(c.Sort)), "\n", table(used.Tasks(c.Sort))}

@@ -112,6 +112,32 @@ func TestLinesAreJoinedNamedAndSentWhereTheyBelong(t *testing.T) {
 	}
 }
 
+func TestLinesForProgramsAreObjectsOfTheirOwn(t *testing.T) {
+	var out, err bytes.Buffer
+	p := newPrinter(streams(&out, &err, true), Look{Names: true, Times: true, Form: "json"})
+	begun := line("1", 0, "half \"")
+	begun.Partial = true
+	p.line(begun)
+	wrong := line("10", 1, "\xff\x1b[31m")
+	wrong.Stream = stderr
+	p.line(wrong)
+	p.line(line("1", 2, "\" done"))
+	p.flush()
+	const want = `{"time":"2026-11-23T10:00:00.000000001Z","service":"web","task":"web.10","taskId":"10","node":"n1","stream":"stderr","line":"\ufffd\u001b[31m"}
+{"time":"2026-11-23T10:00:00Z","service":"web","task":"web.1","taskId":"1","node":"n1","stream":"stdout","line":"half \"\" done"}
+`
+	if out.String() != want || err.Len() > 0 {
+		t.Errorf("got\n%swant\n%sand on standard error\n%s", out.String(), want, err.String())
+	}
+	out.Reset()
+	p = newPrinter(streams(&out, &err, false), Look{Form: "yaml"})
+	p.line(line("1", 0, "a: b"))
+	p.flush()
+	if !strings.HasPrefix(out.String(), "---\n") || !strings.Contains(out.String(), "\nline: 'a: b'\n") {
+		t.Errorf("as YAML it is\n%s", out.String())
+	}
+}
+
 func TestATaskKeepsItsColour(t *testing.T) {
 	var out, err bytes.Buffer
 	p := newPrinter(streams(&out, &err, true), Look{Names: true})

@@ -23,6 +23,7 @@ type printer struct {
 	streams  *output.Streams
 	width    int // of the longest name so far
 	pieces   map[source]*warrenv1.LogLine
+	failed   error // of writing objects
 }
 
 type sink struct {
@@ -73,6 +74,12 @@ func (p *printer) flush() {
 }
 
 func (p *printer) write(l *warrenv1.LogLine) {
+	if p.look.Form != "" {
+		to := p.out.Stream
+		to.Writer = p.out.buffer
+		p.failed = errors.Join(p.failed, output.RecordOf(to, p.look.Form, recordOf(l)))
+		return
+	}
 	to := p.out
 	if l.GetStream() == warrenv1.OutputStream_OUTPUT_STREAM_STDERR {
 		to = p.err
@@ -104,5 +111,5 @@ func (p *printer) notice(text string) {
 
 // sync brings what was written before the reader.
 func (p *printer) sync() error {
-	return errors.Join(p.out.buffer.Flush(), p.err.buffer.Flush())
+	return errors.Join(p.failed, p.out.buffer.Flush(), p.err.buffer.Flush())
 }

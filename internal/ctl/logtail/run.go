@@ -17,6 +17,8 @@ type Look struct {
 	Names bool
 	// Times puts the line's time before each line.
 	Times bool
+	// Form, json or yaml, has each line be an object for programs, all on standard output.
+	Form string
 }
 
 // Run prints the output that req asks for until it ends or, if it follows, until ctx does. A followed

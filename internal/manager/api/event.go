@@ -3,11 +3,14 @@ package api
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cuemby/warren/internal/manager/events"
+	"github.com/cuemby/warren/internal/manager/forward"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
@@ -33,9 +36,19 @@ func (h *eventService) WatchEvents(ctx context.Context, req *connect.Request[war
 		waiting, done = context.WithDeadline(ctx, until.AsTime())
 		defer done()
 	}
+	if unknown := slices.IndexFunc(req.Msg.GetActions(), func(action string) bool { return !slices.Contains(events.Actions, action) }); unknown >= 0 {
+		return Refuse("no event has the action %q: there are %s", req.Msg.GetActions()[unknown], strings.Join(events.Actions, ", "))
+	}
+	if forward.Stale(ctx) && !req.Msg.GetNoFollow() {
+		return Unavailable("the cluster has no leader: what happens is told again when it has one; without following, what this manager remembers")
+	}
 	reader := h.log.Reader(since)
 	// The headers go now, so that the caller knows that nothing from here on is missed.
-	if err := stream.Send(nil); err != nil {
+	var first *warrenv1.WatchEventsResponse
+	if all := h.log.Since(); !all.IsZero() {
+		first = &warrenv1.WatchEventsResponse{RememberedSince: timestamppb.New(all)}
+	}
+	if err := stream.Send(first); err != nil {
 		return err
 	}
 	for {

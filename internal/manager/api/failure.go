@@ -211,9 +211,9 @@ func (o outcome) settle(ctx context.Context, procedure string, err error, panick
 	told := tell(err)
 	// What comes as a connect error already was worded where it arose, or is a caller's breach of protocol.
 	if already := new(connect.Error); told.Code() == connect.CodeInternal && !errors.As(err, &already) {
-		o.logger.ErrorContext(ctx, "call failed", "rpc", procedure, "err", err)
+		o.logger.ErrorContext(ctx, "call failed", "rpc", procedure, "error", err)
 	} else {
-		o.logger.DebugContext(ctx, "call refused", "rpc", procedure, "code", told.Code().String(), "err", err)
+		o.logger.DebugContext(ctx, "call refused", "rpc", procedure, "code", told.Code().String(), "error", err)
 	}
 	return told
 }

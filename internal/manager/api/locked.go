@@ -63,7 +63,7 @@ func NewLocked(o LockedOptions) (http.Handler, error) {
 			return
 		}
 		if err := refusal.Write(w, r, locked()); err != nil {
-			o.Logger.Debug("a refusal was not heard", "err", err)
+			o.Logger.Debug("a refusal was not heard", "error", err)
 		}
 	})
 	return mux, nil

@@ -190,7 +190,7 @@ func (l *Log) write(ctx context.Context, e *entry, outcome, failure string) {
 	if e.result.version != 0 {
 		line = append(line, slog.Uint64("version", e.result.version))
 	}
-	line.text("err", failure)
+	line.text("error", failure)
 	line.text("duration", time.Since(e.began).Round(time.Microsecond).String())
 	if unwritten > 0 {
 		line = append(line, slog.Int("unwritten", unwritten))

@@ -160,7 +160,7 @@ func TestReadsAreNotWrittenDown(t *testing.T) {
 func TestARefusalSaysWhy(t *testing.T) {
 	a := serve(t, stranger, connect.NewError(connect.CodeUnauthenticated, errors.New("no certificate was shown")))
 	_, _ = a.services.CreateService(t.Context(), create("web"))
-	a.wrote(t, `{"addr":"192.0.2.1:99","err":"no certificate was shown","object":"web","outcome":"unauthenticated","role":"anonymous","rpc":"ServiceService/CreateService"}`)
+	a.wrote(t, `{"addr":"192.0.2.1:99","error":"no certificate was shown","object":"web","outcome":"unauthenticated","role":"anonymous","rpc":"ServiceService/CreateService"}`)
 }
 
 func TestAStreamIsOneLineAtItsEnd(t *testing.T) {
@@ -196,7 +196,7 @@ func TestARequestThatCannotBeReadIsWrittenDownToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	a.wrote(t, `{"err":"the request could not be read","local":true,"name":"root","outcome":"invalid_argument","role":"admin","rpc":"ServiceService/CreateService"}`)
+	a.wrote(t, `{"error":"the request could not be read","local":true,"name":"root","outcome":"invalid_argument","role":"admin","rpc":"ServiceService/CreateService"}`)
 }
 
 func TestTextsFromElsewhereAreBounded(t *testing.T) {

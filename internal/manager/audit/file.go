@@ -26,7 +26,7 @@ func Open(path string, logger *slog.Logger) (*File, error) {
 func (f *File) Write(line []byte) (int, error) {
 	n, err := f.file.Write(line)
 	if err != nil {
-		f.logger.Error("a line of the audit log is lost", "path", f.file.Name(), "err", err)
+		f.logger.Error("a line of the audit log is lost", "path", f.file.Name(), "error", err)
 	}
 	return n, err
 }

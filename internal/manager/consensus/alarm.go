@@ -21,7 +21,7 @@ func (n *Node) alarm(closing <-chan struct{}) {
 			left := time.Until(n.raft.LastContact().Add(wait))
 			if left <= 0 {
 				if err := n.nudge(); err != nil {
-					n.options.Logger.Error("raft could not be told to look for the leader", "err", err)
+					n.options.Logger.Error("raft could not be told to look for the leader", "error", err)
 				}
 				wait, left = patience(), limit
 			}
@@ -68,6 +68,6 @@ func (n *Node) ease() {
 		return
 	}
 	if err := n.raft.ReloadConfig(wanted); err != nil {
-		n.options.Logger.Error("raft's timings could not be adjusted", "err", err)
+		n.options.Logger.Error("raft's timings could not be adjusted", "error", err)
 	}
 }

@@ -70,7 +70,7 @@ func (w *watch) start(n *Node) {
 			select {
 			case <-w.grown:
 				if err := n.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
-					w.logger.Error("no snapshot of the state could be taken", "err", err)
+					w.logger.Error("no snapshot of the state could be taken", "error", err)
 				}
 			case <-w.closing:
 				return
@@ -104,7 +104,7 @@ func signal(c chan<- struct{}) {
 // writing hears that the log cannot be written, or with nil that it can be again.
 func (w *watch) writing(err error) {
 	if err != nil {
-		w.logger.Error("the raft log cannot be written", "err", err)
+		w.logger.Error("the raft log cannot be written", "error", err)
 	} else {
 		w.logger.Info("the raft log can be written again")
 	}

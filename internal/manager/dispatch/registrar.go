@@ -197,7 +197,7 @@ func (r *registrar) write(ctx context.Context, entries map[string]*entry) error 
 		case results == nil || results[i] == nil:
 			close(e.done)
 		case errors.Is(results[i], state.ErrMalformed):
-			r.logger.Error("node not written", "node", node, "err", results[i])
+			r.logger.Error("node not written", "node", node, "error", results[i])
 			e.err = results[i]
 			close(e.done)
 		default:

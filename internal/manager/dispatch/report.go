@@ -146,7 +146,7 @@ func (t *term) clerk(s *session) {
 		if err != nil {
 			// The agent opens a new session and reports everything anew.
 			if t.ctx.Err() == nil {
-				t.logger.Warn("status not written", "node", s.node, "err", err)
+				t.logger.Warn("status not written", "node", s.node, "error", err)
 			}
 			t.leave(s, connect.NewError(connect.CodeUnavailable, fmt.Errorf("write status: %w", err)), unknown(time.Now(), sessionBroke))
 			return
@@ -205,7 +205,7 @@ func (t *term) writeReports(s *session, batch map[string]*warrenv1.TaskStatus) (
 			s.reports.putBack(tasks[i], batch[tasks[i]])
 			s.mu.Unlock()
 		default:
-			t.logger.Error("status refused", "node", s.node, "task", tasks[i], "err", why)
+			t.logger.Error("status refused", "node", s.node, "task", tasks[i], "error", why)
 		}
 	}
 	return refused, nil

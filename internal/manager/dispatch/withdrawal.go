@@ -50,6 +50,8 @@ func (w *withdrawals) mayStop(now state.Snapshot, t *warrenv1.Task) bool {
 		task = &withdrawal{node: t.GetNodeId(), version: now.Index(), pending: w.behind(now.Index())}
 		task.timer = time.AfterFunc(withdrawalTimeout, func() { w.giveUp(id, task) })
 		w.tasks[id] = task
+		w.term.logger.Debug("before a task may stop no node must send it connections any more", "service", t.GetServiceName(), "task", id, "node", t.GetNodeId(),
+			"version", task.version, "awaited", len(task.pending))
 	}
 	return len(task.pending) == 0
 }
@@ -86,6 +88,7 @@ func (w *withdrawals) acknowledge(s *session, version uint64) {
 	defer w.term.mu.Unlock()
 	if w.term.sessions[s.node] == s {
 		s.inForce = max(s.inForce, version)
+		w.term.logger.Debug("a node acts by endpoints", "node", s.node, "version", version)
 		w.release(s.node, version)
 	}
 }

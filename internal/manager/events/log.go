@@ -22,19 +22,24 @@ type Log struct {
 	ring []*warrenv1.Event // event number n stands at n % remembered
 	next uint64            // the number of the event to come
 	more chan struct{}     // closed when the next event is there
+	gap  time.Time         // nothing is known to be left out from then on; zero where nothing is at all
 }
 
 // NewLog returns a log without events.
 func NewLog() *Log { return &Log{more: make(chan struct{})} }
 
-// Run words what the feed brings until ctx ends, whose error it returns.
+// Run words what the feed brings until ctx ends, whose error it returns. It takes commits one by one, so that a cause is read from
+// the state of then, also when a manager that starts replays what has happened long ago.
 func (l *Log) Run(ctx context.Context, feed *state.Feed) error {
 	for {
-		batch, err := feed.Next(ctx)
+		batch, err := feed.Step(ctx)
 		if err != nil {
 			return err
 		}
 		now := time.Now()
+		if batch.Reset && batch.Snapshot.Cluster() != nil {
+			l.skip(now)
+		}
 		var events []*warrenv1.Event
 		for _, c := range batch.Changes {
 			events = append(events, From(batch.Snapshot, c, now)...)
@@ -50,6 +55,9 @@ func (l *Log) Append(events ...*warrenv1.Event) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if first := events[0].GetTime().AsTime(); first.Before(l.gap) {
+		l.gap = first // what is replayed after a start has happened before
+	}
 	for _, e := range events {
 		if len(l.ring) < remembered {
 			l.ring = append(l.ring, e)
@@ -60,6 +68,26 @@ func (l *Log) Append(events ...*warrenv1.Event) {
 	}
 	close(l.more)
 	l.more = make(chan struct{})
+}
+
+// skip notes that the state has become another without the changes that led there: they are not told.
+func (l *Log) skip(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gap = now
+}
+
+// Since tells since when all events are remembered; zero where they are since the cluster was made.
+func (l *Log) Since() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	since := l.gap
+	if l.next > remembered {
+		if oldest := l.ring[l.next%remembered].GetTime().AsTime(); oldest.After(since) {
+			since = oldest
+		}
+	}
+	return since
 }
 
 // Reader returns a reader of all events to come, and before them of those remembered that happened at

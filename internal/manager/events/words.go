@@ -12,13 +12,14 @@ import (
 	"github.com/cuemby/warren/internal/lifecycle"
 	"github.com/cuemby/warren/internal/manager/digest"
 	"github.com/cuemby/warren/internal/manager/state"
+	statev1 "github.com/cuemby/warren/proto/warren/state/v1"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
 // From returns the events that a change amounts to, none where it is of no interest to people. s is
 // the state after the change; now is the time of a removal where the change does not tell it: that leaves no object to bear one.
 func From(s state.Snapshot, c state.Change, now time.Time) []*warrenv1.Event {
-	w := words{snapshot: s}
+	w := words{snapshot: s, by: c.By}
 	if c.After != nil {
 		w.index, w.time = c.After.GetMeta().GetVersion(), c.After.GetMeta().GetUpdatedAt()
 	} else {
@@ -42,6 +43,15 @@ func From(s state.Snapshot, c state.Change, now time.Time) []*warrenv1.Event {
 	case *warrenv1.Network:
 		before, _ := c.Before.(*warrenv1.Network)
 		w.network(before, o, c.After == nil)
+	case *statev1.Member:
+		before, _ := c.Before.(*statev1.Member)
+		w.manager(before, o, c.After == nil)
+	case *statev1.Authority:
+		before, _ := c.Before.(*statev1.Authority)
+		w.authority(before, o, c.After == nil)
+	case *warrenv1.User:
+		before, _ := c.Before.(*warrenv1.User)
+		w.user(before, o, c.After == nil)
 	}
 	return w.events
 }
@@ -104,7 +114,7 @@ func (w *words) node(before, n *warrenv1.Node, removed bool) {
 	if before == nil || proto.Equal(n.GetSpec(), before.GetSpec()) {
 		return
 	}
-	w.by = n.GetWrittenBy()
+	w.by = cmp.Or(w.by, n.GetWrittenBy())
 	if now := availability(n); now != availability(before) {
 		switch now {
 		case warrenv1.NodeAvailability_NODE_AVAILABILITY_ACTIVE:
@@ -183,7 +193,7 @@ func (w *words) service(before, s *warrenv1.Service, removed bool) {
 	}
 	// A rollout that has failed writes the spec back by itself.
 	if !proto.Equal(s.GetSpec(), before.GetSpec()) && !returned(before, s) {
-		w.by = s.GetWrittenBy()
+		w.by = cmp.Or(w.by, s.GetWrittenBy())
 	}
 	switch {
 	case before == nil:
@@ -232,7 +242,7 @@ func (w *words) hostname(t *warrenv1.Task) string {
 func (w *words) task(before, t *warrenv1.Task) {
 	say := w.aboutTask(t)
 	if before == nil {
-		say("created", "created")
+		say("created", "created%s", w.instead(t))
 	}
 	if t.GetDisplaced() && !before.GetDisplaced() {
 		say("displaced", "is to be moved to balance its service")
@@ -240,7 +250,7 @@ func (w *words) task(before, t *warrenv1.Task) {
 	if pending(t) && t.GetStatus().GetMessage() != "" && before.GetStatus().GetMessage() == "" {
 		say("waiting", "waits: %s", t.GetStatus().GetMessage()) // its figures may change from second to second: told once
 	}
-	w.progress(say, before.GetStatus(), t.GetStatus(), w.hostname(t))
+	w.progress(say, before.GetStatus(), t)
 	w.health(say, before.GetStatus(), t.GetStatus())
 	w.drained(before, t)
 }
@@ -250,7 +260,8 @@ func pending(t *warrenv1.Task) bool {
 }
 
 // progress tells what a task has come to.
-func (w *words) progress(say func(action, format string, args ...any), was, now *warrenv1.TaskStatus, node string) {
+func (w *words) progress(say func(action, format string, args ...any), was *warrenv1.TaskStatus, t *warrenv1.Task) {
+	now, node := t.GetStatus(), w.hostname(t)
 	if now.GetState() == was.GetState() && now.GetAttempt() == was.GetAttempt() {
 		return
 	}
@@ -266,8 +277,14 @@ func (w *words) progress(say func(action, format string, args ...any), was, now 
 		say("assigned", "assigned to node %s", node)
 	case warrenv1.TaskState_TASK_STATE_RUNNING:
 		say("running", "is running on node %s", node)
+	case warrenv1.TaskState_TASK_STATE_STOPPING:
+		say("stopping", "is stopping%s", w.unwanted(t)) // the error, if any, is of an earlier attempt
 	case warrenv1.TaskState_TASK_STATE_SHUTDOWN:
-		say("shutdown", "was shut down")
+		why := ""
+		if was.GetState() != warrenv1.TaskState_TASK_STATE_STOPPING {
+			why = w.unwanted(t)
+		}
+		say("shutdown", "was shut down%s", why)
 	case warrenv1.TaskState_TASK_STATE_COMPLETE:
 		say("complete", "completed")
 	case warrenv1.TaskState_TASK_STATE_LOST:

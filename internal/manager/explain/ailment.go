@@ -87,7 +87,7 @@ func (s scene) roomRemedy(why string, t *warrenv1.Task) string {
 		add("paused", "let a node take tasks again: `warrenctl node activate NODE`")
 		add("not ready", "bring the nodes back that are away: `warrenctl node ls` shows them")
 	}
-	add("has no nodes", "have a machine join: `warrenctl cluster join-token agent`")
+	add("has no nodes", "have a machine join: `warrenctl cluster join-token worker`")
 	add("taken by another task", "have a machine join, or scale down: no two tasks take one port of a node; or publish another port: "+update+" --publish`")
 	add("cpu", "make room: reserve less, "+update+" --reserve-cpu`, scale something down or have a machine join")
 	add("memory", "make room: reserve less, "+update+" --reserve-memory`, scale something down or have a machine join")

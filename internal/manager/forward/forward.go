@@ -140,7 +140,7 @@ func (f *Forwarder) serve(w http.ResponseWriter, r *http.Request, p procedure) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		now, err := f.await(ctx, until)
 		switch {
-		case errors.Is(err, errNoLeader) && p.read:
+		case errors.Is(err, errNoLeader) && p.stale:
 			f.serveStale(w, r, body)
 			return
 		case err != nil:
@@ -167,7 +167,7 @@ func (f *Forwarder) serve(w http.ResponseWriter, r *http.Request, p procedure) {
 			f.refuse(w, r, failed)
 			return
 		}
-		f.logger.DebugContext(ctx, "call is passed on again", "rpc", p.name, "manager", now.leader.ID, "err", failed.err)
+		f.logger.DebugContext(ctx, "call is passed on again", "rpc", p.name, "manager", now.leader.ID, "error", failed.err)
 		_, _, changed := f.look()
 		if err := wait(ctx, changed, pause); err != nil {
 			f.refuse(w, r, connect.NewError(connect.CodeCanceled, err))

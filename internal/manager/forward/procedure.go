@@ -5,6 +5,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/cuemby/warren/internal/access"
+	"github.com/cuemby/warren/proto/warren/v1/warrenv1connect"
 )
 
 // procedure is what matters of an RPC here.
@@ -18,6 +19,8 @@ type procedure struct {
 	upload bool
 	// read: a single call that changes nothing, and may be made twice.
 	read bool
+	// stale: without a leader each manager answers with what it has.
+	stale bool
 }
 
 // procedures returns all RPCs of the API by path.
@@ -32,6 +35,7 @@ func procedures() map[string]procedure {
 			stream: stream,
 			upload: method.IsStreamingClient(),
 			read:   !stream && changesNothing(method),
+			stale:  !stream && changesNothing(method) || path == warrenv1connect.EventServiceWatchEventsProcedure,
 		}
 	}
 	return all

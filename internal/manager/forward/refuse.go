@@ -36,7 +36,7 @@ func (f *Forwarder) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		err = connect.NewError(connect.CodeUnavailable, failed)
 	}
 	if err := f.errors.Write(w, r, err); err != nil {
-		f.logger.DebugContext(r.Context(), "a refusal did not reach its caller", "err", err)
+		f.logger.DebugContext(r.Context(), "a refusal did not reach its caller", "error", err)
 	}
 }
 

@@ -37,7 +37,7 @@ func (r *Ring) Keep(ctx context.Context, store *state.Store, logger *slog.Logger
 	for wait := firstRetry; ; {
 		var again <-chan time.Time
 		if err := r.Follow(snapshot); err != nil {
-			logger.Error("the manager's keys could not be sealed as the cluster wants it", "err", err, "wait", wait)
+			logger.Error("the manager's keys could not be sealed as the cluster wants it", "error", err, "wait", wait)
 			again, wait = time.After(wait), min(2*wait, longestRetry)
 		} else {
 			wait = firstRetry

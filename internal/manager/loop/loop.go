@@ -77,7 +77,7 @@ func Run(ctx context.Context, store *state.Store, proposer Proposer, l Loop, log
 		began := time.Now()
 		decision := l.Decide(snapshot, began)
 		round := Round{Changes: changes, Deciding: time.Since(began)}
-		err := propose(ctx, proposer, l, decision.Proposals, &round, logger)
+		err := propose(ctx, snapshot, proposer, l, decision.Proposals, &round, logger)
 		if err != nil {
 			return fmt.Errorf("%s loop: %w", l.Name(), err)
 		}
@@ -102,7 +102,7 @@ func Run(ctx context.Context, store *state.Store, proposer Proposer, l Loop, log
 
 // propose writes the proposals and counts what became of them. A refusal is no failure: the state
 // moved on, and the loop looks again.
-func propose(ctx context.Context, proposer Proposer, l Loop, proposals []Proposal, round *Round, logger *slog.Logger) error {
+func propose(ctx context.Context, snapshot state.Snapshot, proposer Proposer, l Loop, proposals []Proposal, round *Round, logger *slog.Logger) error {
 	for batch := range batches(proposals) {
 		transactions := make([]*state.Transaction, len(batch))
 		for i, p := range batch {
@@ -113,16 +113,22 @@ func propose(ctx context.Context, proposer Proposer, l Loop, proposals []Proposa
 			return err
 		}
 		round.Applied += len(batch)
+		if results == nil { // all of them were
+			for _, p := range batch {
+				tell(ctx, logger, snapshot, p)
+			}
+		}
 		for i, why := range results {
 			switch {
 			case why == nil:
+				tell(ctx, logger, snapshot, batch[i])
 				continue
 			case errors.Is(why, state.ErrMalformed):
 				// Looking again would decide the same: say so and leave it until something changes.
-				logger.Error("decision refused", "key", batch[i].Key, "err", why)
+				logger.Error("decision refused", "key", batch[i].Key, "error", why)
 				round.Malformed++
 			default:
-				logger.Debug("decision overtaken", "key", batch[i].Key, "err", why)
+				logger.Debug("decision overtaken", "key", batch[i].Key, "error", why)
 				l.Refused(batch[i])
 				round.Overtaken++
 			}

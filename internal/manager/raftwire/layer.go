@@ -111,7 +111,7 @@ func (y *layer) serve(conn *tls.Conn) {
 		l, err = y.add(conn, peer, chain, true)
 	}
 	if err != nil {
-		y.options.Logger.Log(context.Background(), y.severity(err), "refused a connection for raft", "remote", conn.RemoteAddr().String(), "err", err)
+		y.options.Logger.Log(context.Background(), y.severity(err), "refused a connection for raft", "remote", conn.RemoteAddr().String(), "error", err)
 		return
 	}
 	defer l.Close()
@@ -180,7 +180,7 @@ func (y *layer) all() []*link {
 func (y *layer) recheck() {
 	for _, l := range y.all() {
 		if _, err := y.verify(l.chain); err != nil {
-			y.options.Logger.Info("cut off a manager from raft", "manager", l.peer, "err", err)
+			y.options.Logger.Info("cut off a manager from raft", "manager", l.peer, "error", err)
 			l.Close()
 		}
 	}

@@ -97,7 +97,7 @@ func plan(w *writer, t *statev1.Transaction) ([]Change, error) {
 			}
 		}
 		if _, check := op.GetAction().(*statev1.Operation_Check); !check {
-			changes = append(changes, Change{Before: before, After: after, At: t.GetAt()})
+			changes = append(changes, Change{Before: before, After: after, At: t.GetAt(), By: t.GetBy()})
 		}
 	}
 	return changes, nil

@@ -31,6 +31,8 @@ type Change struct {
 	Before, After Object
 	// At is when the change was decided, by the clock of the manager that did; nil where that was not told yet.
 	At *timestamppb.Timestamp
+	// By is the user whose call has changed it, empty where it happened by itself.
+	By string
 }
 
 // NewStore returns an empty store.
@@ -108,6 +110,17 @@ func (f *Feed) Take() Batch {
 			b.Changes = append(b.Changes, f.at.changes...)
 		}
 	}
+}
+
+// Step waits for the next commit and returns it alone, with the state as it was after it.
+func (f *Feed) Step(ctx context.Context) (Batch, error) {
+	select {
+	case <-f.at.ready:
+	case <-ctx.Done():
+		return Batch{}, ctx.Err()
+	}
+	f.at = f.at.next
+	return Batch{Snapshot: f.at.after, Changes: f.at.changes, Reset: f.at.reset}, nil
 }
 
 // Next waits until something has happened and returns all that has.

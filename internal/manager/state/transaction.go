@@ -40,6 +40,9 @@ func (t *Transaction) Len() int { return len(t.message.GetOperations()) }
 // Message returns the transaction as it is proposed.
 func (t *Transaction) Message() *statev1.Transaction { return &t.message }
 
+// By notes the user whose call the transaction carries out.
+func (t *Transaction) By(user string) { t.message.By = user }
+
 // Create adds o, whose meta needs nothing but an id. It takes possession of o.
 func (t *Transaction) Create(o Object) {
 	stamp := timestamppb.New(t.now)

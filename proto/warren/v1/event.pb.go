@@ -32,6 +32,8 @@ const (
 	EventObject_EVENT_OBJECT_SERVICE     EventObject = 3
 	EventObject_EVENT_OBJECT_TASK        EventObject = 4
 	EventObject_EVENT_OBJECT_NETWORK     EventObject = 5
+	EventObject_EVENT_OBJECT_MANAGER     EventObject = 6
+	EventObject_EVENT_OBJECT_USER        EventObject = 7
 )
 
 // Enum value maps for EventObject.
@@ -43,6 +45,8 @@ var (
 		3: "EVENT_OBJECT_SERVICE",
 		4: "EVENT_OBJECT_TASK",
 		5: "EVENT_OBJECT_NETWORK",
+		6: "EVENT_OBJECT_MANAGER",
+		7: "EVENT_OBJECT_USER",
 	}
 	EventObject_value = map[string]int32{
 		"EVENT_OBJECT_UNSPECIFIED": 0,
@@ -51,6 +55,8 @@ var (
 		"EVENT_OBJECT_SERVICE":     3,
 		"EVENT_OBJECT_TASK":        4,
 		"EVENT_OBJECT_NETWORK":     5,
+		"EVENT_OBJECT_MANAGER":     6,
+		"EVENT_OBJECT_USER":        7,
 	}
 )
 
@@ -345,10 +351,13 @@ func (x *WatchEventsRequest) GetActions() []string {
 }
 
 type WatchEventsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Events []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// In the first message: since when the manager that answers remembers events without a gap. Unset where it remembers all since the
+	// cluster was made.
+	RememberedSince *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=remembered_since,json=rememberedSince,proto3" json:"remembered_since,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *WatchEventsResponse) Reset() {
@@ -388,6 +397,13 @@ func (x *WatchEventsResponse) GetEvents() []*Event {
 	return nil
 }
 
+func (x *WatchEventsResponse) GetRememberedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RememberedSince
+	}
+	return nil
+}
+
 var File_warren_v1_event_proto protoreflect.FileDescriptor
 
 const file_warren_v1_event_proto_rawDesc = "" +
@@ -419,16 +435,19 @@ const file_warren_v1_event_proto_rawDesc = "" +
 	"\x05tasks\x18\a \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10d\"\ar\x05\x10\x01\x18\x80\x02R\x05tasks\x12!\n" +
 	"\x02by\x18\b \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10d\"\ar\x05\x10\x01\x18\x80\x02R\x02by\x12*\n" +
 	"\aactions\x18\t \x03(\tB\x10\xbaH\r\x92\x01\n" +
-	"\x10d\"\x06r\x04\x10\x01\x18@R\aactions\"?\n" +
+	"\x10d\"\x06r\x04\x10\x01\x18@R\aactions\"\x86\x01\n" +
 	"\x13WatchEventsResponse\x12(\n" +
-	"\x06events\x18\x01 \x03(\v2\x10.warren.v1.EventR\x06events*\xa7\x01\n" +
+	"\x06events\x18\x01 \x03(\v2\x10.warren.v1.EventR\x06events\x12E\n" +
+	"\x10remembered_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0frememberedSince*\xd8\x01\n" +
 	"\vEventObject\x12\x1c\n" +
 	"\x18EVENT_OBJECT_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14EVENT_OBJECT_CLUSTER\x10\x01\x12\x15\n" +
 	"\x11EVENT_OBJECT_NODE\x10\x02\x12\x18\n" +
 	"\x14EVENT_OBJECT_SERVICE\x10\x03\x12\x15\n" +
 	"\x11EVENT_OBJECT_TASK\x10\x04\x12\x18\n" +
-	"\x14EVENT_OBJECT_NETWORK\x10\x052i\n" +
+	"\x14EVENT_OBJECT_NETWORK\x10\x05\x12\x18\n" +
+	"\x14EVENT_OBJECT_MANAGER\x10\x06\x12\x15\n" +
+	"\x11EVENT_OBJECT_USER\x10\a2i\n" +
 	"\fEventService\x12Y\n" +
 	"\vWatchEvents\x12\x1d.warren.v1.WatchEventsRequest\x1a\x1e.warren.v1.WatchEventsResponse\"\tʥ\x19\x05\n" +
 	"\x03\x01\x02\x030\x01B3Z1github.com/cuemby/warren/proto/warren/v1;warrenv1b\x06proto3"
@@ -461,13 +480,14 @@ var file_warren_v1_event_proto_depIdxs = []int32{
 	0, // 3: warren.v1.WatchEventsRequest.objects:type_name -> warren.v1.EventObject
 	4, // 4: warren.v1.WatchEventsRequest.until:type_name -> google.protobuf.Timestamp
 	1, // 5: warren.v1.WatchEventsResponse.events:type_name -> warren.v1.Event
-	2, // 6: warren.v1.EventService.WatchEvents:input_type -> warren.v1.WatchEventsRequest
-	3, // 7: warren.v1.EventService.WatchEvents:output_type -> warren.v1.WatchEventsResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	4, // 6: warren.v1.WatchEventsResponse.remembered_since:type_name -> google.protobuf.Timestamp
+	2, // 7: warren.v1.EventService.WatchEvents:input_type -> warren.v1.WatchEventsRequest
+	3, // 8: warren.v1.EventService.WatchEvents:output_type -> warren.v1.WatchEventsResponse
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_warren_v1_event_proto_init() }

@@ -147,7 +147,9 @@ type Transaction struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Operations []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
 	// When it was decided, which is what is known of the time of a deletion. Unset of what was written before it was told.
-	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// The user whose call it carries out; empty of what happens by itself.
+	By            string `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -194,6 +196,13 @@ func (x *Transaction) GetAt() *timestamppb.Timestamp {
 		return x.At
 	}
 	return nil
+}
+
+func (x *Transaction) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 type Operation struct {
@@ -639,12 +648,13 @@ const file_warren_state_v1_transaction_proto_rawDesc = "" +
 	"\n" +
 	"!warren/state/v1/transaction.proto\x12\x0fwarren.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fwarren/state/v1/authority.proto\x1a\x1cwarren/state/v1/member.proto\x1a\x17warren/v1/cluster.proto\x1a\x17warren/v1/network.proto\x1a\x14warren/v1/node.proto\x1a\x17warren/v1/service.proto\x1a\x14warren/v1/task.proto\x1a\x14warren/v1/user.proto\"I\n" +
 	"\x05Entry\x12@\n" +
-	"\ftransactions\x18\x01 \x03(\v2\x1c.warren.state.v1.TransactionR\ftransactions\"u\n" +
+	"\ftransactions\x18\x01 \x03(\v2\x1c.warren.state.v1.TransactionR\ftransactions\"\x85\x01\n" +
 	"\vTransaction\x12:\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x1a.warren.state.v1.OperationR\n" +
 	"operations\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xd9\x01\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"\xd9\x01\n" +
 	"\tOperation\x121\n" +
 	"\x06create\x18\x01 \x01(\v2\x17.warren.state.v1.ObjectH\x00R\x06create\x121\n" +
 	"\x06update\x18\x02 \x01(\v2\x17.warren.state.v1.ObjectH\x00R\x06update\x12.\n" +
