@@ -7,9 +7,9 @@ SHELL       := /bin/bash
 MAKEFLAGS   += --no-print-directory
 
 # The same commit and Go give the same binaries: the only date in them is the commit's, and its name is as long in each clone.
-VERSION = $(shell git describe --tags --always --abbrev=12 --dirty --match 'v[0-9]*' 2>/dev/null || echo unknown)
-COMMIT  = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-DATE    = $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+VERSION := $(shell git describe --tags --always --abbrev=12 --dirty --match 'v[0-9]*' 2>/dev/null || echo unknown)
+COMMIT  := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+DATE    := $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 
 DAEMONS    := warren-manager warren-agent
 PROGRAMS   := $(DAEMONS) warrenctl

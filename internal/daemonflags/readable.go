@@ -83,9 +83,15 @@ func inGroup() bool {
 // As makes this process one of a user of the machine, in that user's group alone, if it is root's and there is the user: root
 // may read what a daemon that is not root may not.
 func As(name string) error {
-	u, err := user.Lookup(name)
-	if os.Geteuid() != 0 || err != nil {
+	if os.Geteuid() != 0 {
 		return nil
+	}
+	u, err := user.Lookup(name)
+	if unknown := user.UnknownUserError(""); errors.As(err, &unknown) {
+		return nil
+	}
+	if err != nil {
+		return err
 	}
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {

@@ -43,6 +43,12 @@ func TestAFileThatIsNotForTheDaemonToReadIsToldWithWhatToDo(t *testing.T) {
 	}
 }
 
+func TestNobodyHasToBecomeAUserThatThereIsNot(t *testing.T) {
+	if err := daemonflags.As("no such user"); err != nil {
+		t.Error(err)
+	}
+}
+
 // asNobody calls a function on a thread that is another user's, and ends with it.
 func asNobody(f func() error) error {
 	const nobody = 65534
