@@ -6,10 +6,10 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS   += --no-print-directory
 
-# The same commit gives the same binaries: the only date in them is the commit's.
-VERSION = $(shell git describe --tags --always --dirty --match 'v[0-9]*' 2>/dev/null || echo unknown)
-COMMIT  = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-DATE    = $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+# The same commit and Go give the same binaries: the only date in them is the commit's, and its name is as long in each clone.
+VERSION := $(shell git describe --tags --always --abbrev=12 --dirty --match 'v[0-9]*' 2>/dev/null || echo unknown)
+COMMIT  := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+DATE    := $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 
 DAEMONS    := warren-manager warren-agent
 PROGRAMS   := $(DAEMONS) warrenctl
@@ -82,7 +82,8 @@ host-packages: build bin/nfpm
 	@$(call build-packages,$(HOST),build/packages)
 	@./packaging/apt-repo.sh build/packages build/apt >/dev/null 2>&1
 
-# And, to upgrade to, the same as a later release, which knows one more format of what daemons keep.
+# And, to upgrade to, the same as a later release, which knows one more format of what daemons keep and has a line more in
+# their configuration files.
 FORMATS := github.com/cuemby/warren/internal/dataformat
 
 .PHONY: test-packages
@@ -90,13 +91,21 @@ test-packages: host-packages
 	@mkdir -p build/next
 	@CGO_ENABLED=0 go build $(BUILD_FLAGS) -ldflags '$(LDFLAGS) -X $(IDENTITY).Version=v999.0.0 -X $(FORMATS).manager=2 -X $(FORMATS).agent=2' \
 		-o build/next/ $(PROGRAMS:%=./cmd/%)
-	@NFPM=bin/nfpm VERSION=v999.0.0 COMMIT_TIME='$(COMMIT_TIME)' ./packaging/build.sh $(HOST) build/next build/documents build/next
+	@rm -rf build/next/documents && cp -r build/documents build/next/documents
+	@for daemon in manager agent; do echo '# The later release says more.' >>build/next/documents/$$daemon.yaml; done
+	@NFPM=bin/nfpm VERSION=v999.0.0 COMMIT_TIME='$(COMMIT_TIME)' ./packaging/build.sh $(HOST) build/next build/next/documents build/next
 	@cp build/packages/*.deb build/next
 	@./packaging/apt-repo.sh build/next build/apt-next >/dev/null 2>&1
 
 .PHONY: packages-lint
-packages-lint: setup test-packages ## Have lintian, rpmlint and systemd-analyze judge packages and units
+packages-lint: setup test-packages ## Have lintian, rpmlint and systemd-analyze judge packages and units, and make them again, to the byte
 	@./packaging/lint.sh build/packages
+	@$(call rebuild,host-packages,build/packages)
+
+.PHONY: dist-lint
+dist-lint: setup ## Have the packages in dist/, for all architectures, judged likewise
+	@./packaging/lint.sh dist
+	@$(call rebuild,packages,dist)
 
 .PHONY: demo
 demo: setup host-packages ## Show a cluster of three machines at work (KEEP=1 leaves it up)
@@ -175,6 +184,11 @@ define build-packages
 	$(if $(filter $(HOST),$(1)),ln -sfn ../bin build/bin-$(1),mkdir -p build/bin-$(1) && CGO_ENABLED=0 GOARCH=$(1) go build $(BUILD_FLAGS) -o build/bin-$(1)/ $(PROGRAMS:%=./cmd/%)); \
 	for program in $(PROGRAMS); do CGO_ENABLED=0 go run -trimpath -buildvcs=false -tags '$(TAGS) documents' $(GCFLAGS) ./cmd/$$program build/documents; done; \
 	NFPM=bin/nfpm VERSION='$(VERSION)' COMMIT_TIME='$(COMMIT_TIME)' ./packaging/build.sh $(1) build/bin-$(1) build/documents $(2)
+endef
+
+# Packages once more, from a copy: the target that has made them, folder.
+define rebuild
+VERSION='$(VERSION)' COMMIT='$(COMMIT)' DATE='$(DATE)' ./packaging/rebuild.sh $(1) $(2)
 endef
 
 define as-root

@@ -6,6 +6,7 @@
 # KEY is a secret key of the caller's gpg, by id, fingerprint or mail address. Without one a throw-away key signs, which shows
 # that the repository is whole, and not whose it is.
 set -euo pipefail
+umask 022 # who publishes it may be more careful, and apt reads it as a user of its own
 debs=$1 out=$2 key=${3:-}
 for program in apt-ftparchive gpg; do
 	if ! command -v $program >/dev/null; then

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export ARCH=$1 BIN=$2 OUT=$4
 documents=$3
-export SOURCE_DATE_EPOCH MAINTAINER='Warren maintainers <warren@users.noreply.github.com>' RELEASE=
+export SOURCE_DATE_EPOCH MAINTAINER='Warren maintainers <opensource@cuemby.com>' RELEASE=
 SOURCE_DATE_EPOCH=$(date -d "$COMMIT_TIME" +%s)
 VERSION=$(packaging/version.sh "$VERSION" "$COMMIT_TIME")
 export VERSION
@@ -80,6 +80,7 @@ for package in warren-manager warren-agent warrenctl; do
 	sed -e "s|\${WORK}|$WORK|g" -e "s|\${BIN}|$BIN|g" -e "s|\${RELEASE}|$RELEASE|" -e "/build.sh puts them here/r $WORK/pages" "packaging/$package.yaml" >"$WORK/$package.yaml"
 	find "$WORK" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 	nfpm_package --config "$WORK/$package.yaml" --packager deb --target "$OUT/"
-	sed -i "s|^release:.*|release: 1|" "$WORK/$package.yaml"
+	# In .rpm a description does not begin with the summary, and a release is a part of the version.
+	sed -i -e "s|^release:.*|release: 1|" -e '/^description: |$/{n;d}' "$WORK/$package.yaml"
 	nfpm_package --config "$WORK/$package.yaml" --packager rpm --target "$OUT/"
 done

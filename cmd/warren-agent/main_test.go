@@ -5,12 +5,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/cuemby/warren/internal/daemonflags/daemonflagstest"
 	"github.com/cuemby/warren/internal/jointoken"
-	"github.com/cuemby/warren/packaging/document"
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
@@ -129,37 +128,5 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestTheConfigurationFileOfThePackageIsInOrderAndSaysTheDefaults(t *testing.T) {
-	var plain, read flags
-	model, err := document.Model(program(), new(flags))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := document.Config(model, "/etc/warren/agent.yaml")
-	for _, flag := range model.Flags {
-		switch {
-		case flag.Name == "help" || flag.Name == "version" || flag.Name == "config":
-		case !strings.Contains(text, "\n#"+flag.Name+": "):
-			t.Errorf("no key %s in\n%s", flag.Name, text)
-		case flag.HasDefault: // it says so without the comment sign, too
-			text = strings.Replace(text, "\n#"+flag.Name+": ", "\n"+flag.Name+": ", 1)
-		}
-	}
-	path := filepath.Join(t.TempDir(), "agent.yaml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var stdout, stderr bytes.Buffer
-	if code := run([]string{"config", "check", "--config", path}, &stdout, &stderr); code != exitDone || !strings.Contains(stdout.String(), path+" is in order") {
-		t.Fatalf("exit code %d, said %q and %q", code, &stdout, &stderr)
-	}
-	if err := program().Parse(&read, []string{"--config", path}, io.Discard); err != nil {
-		t.Fatal(err)
-	}
-	if err := program().Parse(&plain, nil, io.Discard); err != nil {
-		t.Fatal(err)
-	}
-	read.Config = plain.Config
-	if !reflect.DeepEqual(plain, read) {
-		t.Errorf("with the file\n%+v\nwithout\n%+v", read, plain)
-	}
+	daemonflagstest.CheckConffile[flags](t, program(), run)
 }

@@ -24,7 +24,7 @@ func documents(dir string) error {
 		return err
 	}
 	page := document.Daemon(model, document.Also{Heading: "COMMANDS", Entries: [][2]string{
-		{"warren-manager config check [flags]", "Checks the configuration file and the flags, and ends: with 0 where a manager would begin with them, else with 2."},
+		{"warren-manager config check [flags]", "Checks the configuration file and the flags, and ends: with 0 where a manager would begin with them, else with 2. Root, who gives no flags, has it done as the user warren-manager: what the manager is to read, that user must be able to."},
 	}}, document.Also{Heading: "FILES", Entries: [][2]string{
 		{"/etc/warren/manager.yaml", "The configuration."},
 		{"/etc/credstore/warren-manager.join-token", "The token to join with, which the unit hands on as a credential. It may be missing."},

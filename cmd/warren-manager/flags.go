@@ -95,7 +95,7 @@ func (f *flags) joinToken() func() (string, error) {
 		if path == "" {
 			return f.JoinToken, nil
 		}
-		text, err := os.ReadFile(path)
+		text, err := daemonflags.ReadFile(path)
 		if err != nil {
 			return "", fmt.Errorf("read the join token: %w", err)
 		}

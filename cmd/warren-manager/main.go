@@ -31,8 +31,17 @@ const (
 	exitUsage  = 2
 )
 
+// unitUser is whom the unit in packages runs a manager as. What root checks, and says nothing of where it is, that user is to read.
+const unitUser = "warren-manager"
+
 func run(args []string, stdout, stderr io.Writer) int {
 	args, check := daemonflags.TakeCheck(args)
+	if check && len(args) == 0 {
+		if err := daemonflags.As(unitUser); err != nil {
+			fmt.Fprintf(stderr, "warren-manager: check as the unit would begin: %v\n", err)
+			return exitFailed
+		}
+	}
 	var f flags
 	err := program().Parse(&f, args, stdout)
 	if errors.Is(err, daemonflags.ErrHelp) {

@@ -42,7 +42,7 @@ type config struct {
 
 func (f ConfigFile) read(mayBeMissing bool, options []*option) (config, error) {
 	file := config{path: string(f)}
-	text, err := os.ReadFile(file.path)
+	text, err := ReadFile(file.path)
 	if errors.Is(err, fs.ErrNotExist) && mayBeMissing {
 		return file, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -22,7 +23,8 @@ import (
 const (
 	packages   = "../../build/packages"
 	repository = "../../build/apt"
-	// A later release is in this one too.
+	// A later release is in these too.
+	packagesOfNext   = "../../build/next"
 	repositoryOfNext = "../../build/apt-next"
 )
 
@@ -66,7 +68,8 @@ func addRepository(s *story, repository string, names []string) error {
 	return nil
 }
 
-// runRPM has the host's rpm work on a machine's disk: "rpm M ARG...". Among the arguments, PACKAGE.rpm is that package.
+// runRPM has the host's rpm work on a machine's disk: "rpm M ARG...". Among the arguments, PACKAGE.rpm is that package,
+// next/PACKAGE.rpm that of the later release.
 func runRPM(ts *testscript.TestScript, neg bool, args []string) {
 	s := storyOf(ts)
 	if len(args) < 2 {
@@ -78,7 +81,12 @@ func runRPM(ts *testscript.TestScript, neg bool, args []string) {
 	given := []string{"--force-debian", "--root", m.HostPath("/")}
 	for _, arg := range args[1:] {
 		if filepath.Ext(arg) == ".rpm" {
-			found, err := filepath.Glob(filepath.Join(packages, arg[:len(arg)-len(".rpm")]+"-[0-9]*.rpm"))
+			folder := packages
+			name, next := strings.CutPrefix(strings.TrimSuffix(arg, ".rpm"), "next/")
+			if next {
+				folder = packagesOfNext
+			}
+			found, err := filepath.Glob(filepath.Join(folder, name+"-[0-9]*.rpm"))
 			ts.Check(err)
 			if len(found) != 1 {
 				ts.Fatalf("%s: found %q", arg, found)
