@@ -137,7 +137,7 @@ e2e: setup build bin/gotestsum ## Run the end-to-end scripts whose name matches 
 	@bin/gotestsum --format testname -- -count 1 -timeout 20m $(TEST_EXEC) ./test/e2e -run 'TestScripts/$(RUN)'
 
 .PHONY: test-kernel
-test-kernel: build bin/gotestsum ## Run what needs a kernel of its own (cgroup v2, WireGuard) in QEMU; RUN=regexp
+test-kernel: setup host-packages bin/gotestsum ## Run what needs a kernel of its own (cgroup v2, WireGuard) in QEMU; RUN=regexp
 	@./test/setup.sh --kernel
 	@go build -buildvcs=false -o build/test-kernel ./test/kernel
 	@bin/gotestsum --format testname --raw-command -- go tool test2json -t -p test/kernel \

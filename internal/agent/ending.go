@@ -63,6 +63,9 @@ func EndTasks(ctx context.Context, c Config) (err error) {
 			return fmt.Errorf("remove container %s: %w", found.ID, err)
 		}
 	}
+	if err := containers.RemoveCgroupParent(); err != nil {
+		c.Logger.Warn("the control group of containers is left, without any", "error", err)
+	}
 	return nil
 }
 

@@ -65,9 +65,6 @@ mv "$disk"/boot/vmlinuz-* "$building/image/vmlinuz"
 mv "$disk"/boot/initrd.img-* "$building/image/initrd.img"
 rm -f "$disk"/vmlinuz* "$disk"/initrd.img*
 
-# What Warren needs of the kernel today, and what overlay networks and published ports will.
-printf '%s\n' overlay bridge br_netfilter veth tun nf_tables wireguard ip_vs >"$disk/etc/modules-load.d/warren.conf"
-
 # In a machine whose hardware is its own the devices are its own to name.
 in_disk systemctl unmask systemd-udevd.service systemd-udev-trigger.service
 echo kernel >"$disk/etc/hostname"
@@ -81,7 +78,9 @@ After=containerd.service
 
 [Service]
 Type=exec
-ExecStart=/bin/sh -ec 'tar -xf /dev/vdb -C /usr/local; exec sh /usr/local/share/kernel-test/run.sh'
+StateDirectory=second-drive
+WorkingDirectory=/var/lib/second-drive
+ExecStart=/bin/sh -ec 'tar -xf /dev/vdb; exec sh run.sh'
 TimeoutStopSec=5
 
 [Install]

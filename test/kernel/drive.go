@@ -18,22 +18,23 @@ import (
 	"github.com/cuemby/warren/test/image"
 )
 
-// guestPackage holds the test that runs in the machine. Its folder is that of its scripts too.
+// guestPackage holds the test that runs in the machine. Its folder is that of its scripts too: those that share a cluster,
+// and the one that ends it.
 const guestPackage = "test/kernel/guest"
+
+var scriptFolders = []string{"scripts", "purge"}
 
 // wireguardPackage has tests that look what is there of the kernel's WireGuard, which hosts may lack.
 const wireguardPackage, wireguardName = "internal/agent/overlay/wireguard", "wireguard"
 
-// share is where the machine finds everything but the programs, below /usr/local.
-const share = "share/kernel-test"
-
-// buildDrive makes the second drive: a tar file that the machine unpacks over /usr/local. It must run
+// buildDrive makes the second drive: a tar file that the machine unpacks into a folder of its own. It must run
 // in the root of the checkout. Chosen are scripts by their names, and the tests of WireGuard by that.
-func buildDrive(ctx context.Context, path, binDir string, chosen *regexp.Regexp) (err error) {
-	if err := cluster.CheckBinaries(binDir); err != nil {
+func buildDrive(ctx context.Context, path, packageDir string, chosen *regexp.Regexp) (err error) {
+	packages, err := findPackages(packageDir)
+	if err != nil {
 		return err
 	}
-	scripts, err := chooseScripts(guestPackage+"/scripts", chosen)
+	scripts, err := chooseScripts(chosen)
 	if err != nil {
 		return err
 	}
@@ -51,7 +52,7 @@ func buildDrive(ctx context.Context, path, binDir string, chosen *regexp.Regexp)
 		tests["wireguard.test"] = wireguardPackage
 	}
 	if len(tests) == 0 {
-		return fmt.Errorf("no script in %s/scripts has a name that matches %q, nor is it %q", guestPackage, chosen, wireguardName)
+		return fmt.Errorf("no script in %s has a name that matches %q, nor is it %q", guestPackage, chosen, wireguardName)
 	}
 	for name, of := range tests {
 		test := filepath.Join(dir, name)
@@ -68,34 +69,53 @@ func buildDrive(ctx context.Context, path, binDir string, chosen *regexp.Regexp)
 	defer func() { err = errors.Join(err, file.Close()) }()
 	drive := tar.NewWriter(file)
 	defer func() { err = errors.Join(err, drive.Close()) }()
-	for _, program := range cluster.Programs {
-		if err := addFile(drive, "bin/"+program, filepath.Join(binDir, program)); err != nil {
-			return err
-		}
-	}
 	for _, source := range contents {
-		if err := addFile(drive, share+"/"+filepath.Base(source), source); err != nil {
+		if err := addFile(drive, filepath.Base(source), source); err != nil {
 			return err
 		}
 	}
-	for _, script := range scripts {
-		if err := addFile(drive, share+"/scripts/"+filepath.Base(script), script); err != nil {
+	for _, source := range packages {
+		if err := addFile(drive, "packages/"+filepath.Base(source), source); err != nil {
+			return err
+		}
+	}
+	for _, source := range scripts {
+		folder := filepath.Base(filepath.Dir(source))
+		if err := addFile(drive, folder+"/"+filepath.Base(source), source); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// chooseScripts lists the scripts whose name, without its suffix, matches.
-func chooseScripts(dir string, chosen *regexp.Regexp) ([]string, error) {
-	all, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
-	if err != nil {
-		return nil, err
+// findPackages finds what the machine, an amd64 one, is to install: one package of each of Warren's programs.
+func findPackages(dir string) ([]string, error) {
+	var packages []string
+	for _, program := range cluster.Programs {
+		found, err := filepath.Glob(filepath.Join(dir, program+"_*_amd64.deb"))
+		if err != nil {
+			return nil, err
+		}
+		if len(found) != 1 {
+			return nil, fmt.Errorf("one package of %s is to be in %s, and there are %q: run \"make host-packages\" first", program, dir, found)
+		}
+		packages = append(packages, found[0])
 	}
+	return packages, nil
+}
+
+// chooseScripts lists the scripts whose name, without its suffix, matches.
+func chooseScripts(chosen *regexp.Regexp) ([]string, error) {
 	var scripts []string
-	for _, script := range all {
-		if chosen.MatchString(strings.TrimSuffix(filepath.Base(script), ".txtar")) {
-			scripts = append(scripts, script)
+	for _, folder := range scriptFolders {
+		all, err := filepath.Glob(filepath.Join(guestPackage, folder, "*.txtar"))
+		if err != nil {
+			return nil, err
+		}
+		for _, script := range all {
+			if chosen.MatchString(strings.TrimSuffix(filepath.Base(script), ".txtar")) {
+				scripts = append(scripts, script)
+			}
 		}
 	}
 	return scripts, nil

@@ -6,8 +6,8 @@
 // needs neither root nor hardware virtualisation.
 //
 // The machine is one of a kind: no network, one disk that forgets, and a second drive with the
-// programs, the scripts and the test that runs them (package guest), whose output it sends back
-// through a port. What the machine's console says is kept in a file.
+// packages it is to install, the scripts and the test that runs them (package guest), whose output it
+// sends back through a port. What the machine's console says is kept in a file.
 //
 // Start reading at run, below; then drive.go for what goes in, vm.go for what comes out.
 package main
@@ -27,7 +27,7 @@ import (
 
 // runAtMost is several times what all stories take where two processors emulate two others. The test
 // inside gives up first, and says where it was.
-const runAtMost = 10 * time.Minute
+const runAtMost = 35 * time.Minute
 
 func main() {
 	if err := run(); err != nil {
@@ -39,7 +39,7 @@ func main() {
 func run() error {
 	pattern := flag.String("run", "", "run the scripts whose name matches this regular expression, and the tests of WireGuard if \"wireguard\" does")
 	image := flag.String("image", "", "`directory` of the machine's disk and kernel, as diskimage.sh built it")
-	binDir := flag.String("bin", "bin", "`directory` of warren-manager, warren-agent and warrenctl")
+	packageDir := flag.String("packages", "build/packages", "`directory` of the .deb packages of warren-manager, warren-agent and warrenctl")
 	workDir := flag.String("dir", "build/kernel", "`directory` for the second drive and what the console says")
 	flag.Parse()
 	chosen, err := regexp.Compile(*pattern)
@@ -62,7 +62,7 @@ func run() error {
 		drive:   filepath.Join(*workDir, "drive.tar"),
 		console: filepath.Join(*workDir, "console.log"),
 	}
-	if err := buildDrive(ctx, vm.drive, *binDir, chosen); err != nil {
+	if err := buildDrive(ctx, vm.drive, *packageDir, chosen); err != nil {
 		return fmt.Errorf("fill the second drive: %w", err)
 	}
 	return vm.run(ctx, os.Stdout)

@@ -1,6 +1,9 @@
 package runtime
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,8 +18,8 @@ const cgroupRoot = "/sys/fs/cgroup"
 
 // cgroupVersion is that of the control groups the kernel uses: 1 or 2.
 func cgroupVersion() int {
-	var fs unix.Statfs_t
-	if unix.Statfs(cgroupRoot, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+	var mounted unix.Statfs_t
+	if unix.Statfs(cgroupRoot, &mounted) == nil && mounted.Type == unix.CGROUP2_SUPER_MAGIC {
 		return 2
 	}
 	return 1
@@ -43,6 +46,26 @@ func inspectHost(cgroups int) ocispec.Host {
 	found, err := filepath.Glob(swap)
 	host.LimitsSwap = err == nil && len(found) > 0
 	return host
+}
+
+// RemoveCgroupParent removes the control group that containers' are made in, which nobody does with the last of them. It
+// stays where others have theirs in it.
+func (r *Runtime) RemoveCgroupParent() error {
+	parents := []string{filepath.Join(cgroupRoot, r.options.CgroupParent)}
+	if r.cgroups == 1 {
+		var err error
+		if parents, err = filepath.Glob(filepath.Join(cgroupRoot, "*", r.options.CgroupParent)); err != nil {
+			return fmt.Errorf("find control groups %s: %w", r.options.CgroupParent, err)
+		}
+	}
+	var failed []error
+	for _, parent := range parents {
+		err := unix.Rmdir(parent)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
+			failed = append(failed, &fs.PathError{Op: "remove control group", Path: parent, Err: err})
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // memoryKills returns how many processes of a control group the kernel killed for want of memory.

@@ -39,7 +39,11 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"clean":     awaitClean,
 }
 
-const cgroupRoot = "/sys/fs/cgroup"
+const (
+	cgroupRoot = "/sys/fs/cgroup"
+	// leftoversScript is package machine's. Scripts run elsewhere than this test, so it is named in full.
+	leftoversScript = "/var/lib/second-drive/leftovers.sh"
+)
 
 var (
 	errUsage = errors.New("wrong arguments: see the list of commands in test/kernel/guest")
@@ -143,7 +147,7 @@ func awaitClean(ts *testscript.TestScript, neg bool, args []string) {
 // leftovers is what machine.Leftovers would say of this machine.
 func leftovers(ctx context.Context) (string, error) {
 	var stderr bytes.Buffer
-	list := exec.CommandContext(ctx, "sh", "-e", "/usr/local/share/kernel-test/leftovers.sh", machine.Namespace, machine.CgroupParent)
+	list := exec.CommandContext(ctx, "sh", "-e", leftoversScript, machine.Namespace, machine.CgroupParent)
 	list.Stderr = &stderr
 	found, err := list.Output()
 	if err != nil {

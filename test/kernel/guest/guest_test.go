@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,8 +24,9 @@ import (
 )
 
 // awaitAtMost is far above what anything takes here: everything is emulated, and the host may be busy.
-const awaitAtMost = 2 * time.Minute
+const awaitAtMost = 4 * time.Minute
 
+// TestScripts installs Warren, tells the stories of a cluster of this machine, and then that of its end.
 func TestScripts(t *testing.T) {
 	if os.Getenv("WARREN_TEST_GUEST") == "" {
 		t.Skip("it takes over the machine it runs on: \"make test-kernel\" boots one for it")
@@ -34,22 +36,41 @@ func TestScripts(t *testing.T) {
 	}
 	hello := serveImage(t)
 	t.Cleanup(func() { logJournals(t) })
+	if err := install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := startCluster(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	testscript.Run(t, testscript.Params{
-		Dir:                "scripts",
-		RequireUniqueNames: true,
-		Setup: func(env *testscript.Env) error {
-			env.Setenv("HELLO", hello)
-			env.Defer(func() {
-				if err := removeServices(context.WithoutCancel(t.Context())); err != nil {
-					t.Error(err)
-				}
-			})
-			return nil
-		},
-		Cmds: commands,
+	tellStories(t, "scripts", hello, func() {
+		if err := removeServices(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	tellStories(t, "purge", hello, func() {})
+}
+
+// tellStories runs the scripts in a folder, which may have none that was chosen, and something after each. It returns when
+// all have ended.
+func tellStories(t *testing.T, folder, hello string, afterwards func()) {
+	scripts, err := filepath.Glob(filepath.Join(folder, "*.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(scripts) == 0 {
+		return
+	}
+	t.Run(folder, func(t *testing.T) {
+		testscript.Run(t, testscript.Params{
+			Files:              scripts,
+			RequireUniqueNames: true,
+			Setup: func(env *testscript.Env) error {
+				env.Setenv("HELLO", hello)
+				env.Defer(afterwards)
+				return nil
+			},
+			Cmds: commands,
+		})
 	})
 }
 
@@ -85,15 +106,23 @@ func serveImage(t *testing.T) string {
 	return reference
 }
 
+// install does what a user would, offline: Warren's packages start their daemons.
+func install(ctx context.Context) error {
+	packages, err := filepath.Glob("packages/*.deb")
+	if err != nil {
+		return err
+	}
+	args := []string{"--quiet", "--yes", "install"}
+	for _, path := range packages {
+		args = append(args, "./"+path)
+	}
+	_, err = run(ctx, "apt-get", args...)
+	return err
+}
+
 // startCluster makes this machine a cluster of one node. It returns when that is ready.
 func startCluster(ctx context.Context) error {
-	if err := startDaemon(ctx, "warren-manager"); err != nil {
-		return err
-	}
 	if _, err := run(ctx, "warrenctl", "cluster", "init"); err != nil {
-		return err
-	}
-	if err := startDaemon(ctx, "warren-agent"); err != nil {
 		return err
 	}
 	token, err := run(ctx, "warrenctl", "cluster", "join-token", "--quiet", "worker")
@@ -120,19 +149,6 @@ func removeServices(ctx context.Context) error {
 		return err
 	}
 	_, err = run(ctx, "warrenctl", append([]string{"service", "rm"}, strings.Fields(services)...)...)
-	return err
-}
-
-// startDaemon runs one of Warren's daemons as a service of that name, with what its unit would say. It
-// returns when the daemon says that it is ready.
-func startDaemon(ctx context.Context, name string, flags ...string) error {
-	args := []string{
-		"--quiet", "--unit", name, "--service-type", "notify",
-		"--property", "KillMode=process", "--property", "Delegate=yes", "--property", "TasksMax=infinity",
-		"--property", "FileDescriptorStoreMax=16384", "--property", "LimitNOFILE=1048576",
-		"/usr/local/bin/" + name,
-	}
-	_, err := run(ctx, "systemd-run", append(args, flags...)...)
 	return err
 }
 
