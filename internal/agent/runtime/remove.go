@@ -82,7 +82,8 @@ func (r *Runtime) endProcess(ctx context.Context, id string) error {
 	dying, cancel := context.WithTimeout(ctx, deathTime)
 	defer cancel()
 	_, err := service.Kill(dying, &tasks.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL)})
-	if err = errgrpc.ToNative(err); err == nil {
+	// One that has just ended cannot be killed, nor deleted before its shim has seen its end.
+	if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
 		_, err = service.Wait(dying, &tasks.WaitRequest{ContainerID: id})
 		err = errgrpc.ToNative(err)
 	}
