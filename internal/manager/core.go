@@ -125,7 +125,7 @@ func (m *Manager) perform(s *surgery) error {
 	failed := s.work()
 	m.store.Clear()
 	err := m.openNode()
-	m.standing.follow("", "") // whoever led, led another node
+	m.standing.anew() // whoever led, led another node
 	s.done <- errors.Join(failed, err)
 	if err != nil {
 		return fmt.Errorf("take up raft again: %w", err)

@@ -48,6 +48,7 @@ func loops(leading time.Time) []loop.Loop {
 func (m *Manager) lead(ctx context.Context) error {
 	end := func() {}
 	defer func() { end() }()
+	m.standing.anew()
 	for {
 		var leadership <-chan bool
 		var changed <-chan struct{}

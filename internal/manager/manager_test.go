@@ -346,6 +346,10 @@ func TestNothingAcknowledgedIsLostWhenTheManagerIsKilled(t *testing.T) {
 		if round == 0 {
 			r.init(t)
 		}
+		await(t, "the manager to lead", func(ctx context.Context) error {
+			_, err := r.services.ListServices(ctx, connect.NewRequest(&warrenv1.ListServicesRequest{}))
+			return err
+		})
 		var callers sync.WaitGroup
 		for caller := range 4 {
 			callers.Go(func() {
@@ -365,7 +369,11 @@ func TestNothingAcknowledgedIsLostWhenTheManagerIsKilled(t *testing.T) {
 			})
 		}
 		callers.Wait()
+		_ = killed.Process.Kill()
 		_ = killed.Wait()
+		if want := 50 * (round + 1); len(acknowledged) < want {
+			t.Fatalf("%d services are acknowledged before anybody was killed, want %d", len(acknowledged), want)
+		}
 	}
 	startProcess(t, dir)
 	r := dial(t, filepath.Join(dir, "m.sock"))

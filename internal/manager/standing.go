@@ -68,6 +68,15 @@ func (s *standing) follow(id, addr string) {
 	s.tell()
 }
 
+// anew notes that the manager begins to look who leads. Until now nobody could tell: that counts as no time without a leader, or a
+// manager that takes long to read what it has would refuse, as soon as it answers, what it could do in a moment.
+func (s *standing) anew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.follows, s.followAt, s.since = "", "", time.Now()
+	s.tell()
+}
+
 // followed returns the id and address of the manager that leads, empty where none does.
 func (s *standing) followed() (id, addr string) {
 	s.mu.Lock()

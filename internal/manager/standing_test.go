@@ -31,3 +31,21 @@ func TestACallDoesNotWaitForAManagerThatAnotherHasReplaced(t *testing.T) {
 		}
 	})
 }
+
+// Those who call right after a start that took long wait for the election as others do.
+func TestTheTimeThatAStartTakesIsNoneWithoutALeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStanding()
+		time.Sleep(time.Minute)
+		_, changed := s.get()
+		s.anew()
+		if is := s.look(); !is.since.Equal(time.Now()) || is.follows != "" {
+			t.Errorf("nobody leads since %v ago", time.Since(is.since))
+		}
+		select {
+		case <-changed:
+		default:
+			t.Error("nobody was told")
+		}
+	})
+}
