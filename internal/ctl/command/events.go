@@ -200,16 +200,16 @@ type seenEvents struct {
 
 // incomplete says that a manager does not remember all that is asked for. Of a manager that goes on where another one ended, only
 // what has happened since counts.
-func (e *seenEvents) incomplete(s *Session, req *warrenv1.WatchEventsRequest, since *timestamppb.Timestamp) {
+func (s *seenEvents) incomplete(to *Session, req *warrenv1.WatchEventsRequest, since *timestamppb.Timestamp) {
 	from := req.GetSince().AsTime()
-	if e.at != nil {
-		from = e.at.AsTime()
+	if s.at != nil {
+		from = s.at.AsTime()
 	}
-	if since == nil || e.said || !since.AsTime().After(from) {
+	if since == nil || s.said || !since.AsTime().After(from) {
 		return
 	}
-	e.said = true
-	s.warn([]string{"the manager that was asked remembers what happened since " + since.AsTime().In(s.Now().Location()).Format("2006-01-02T15:04:05Z07:00") +
+	s.said = true
+	to.warn([]string{"the manager that was asked remembers what happened since " + since.AsTime().In(to.Now().Location()).Format("2006-01-02T15:04:05Z07:00") +
 		" and nothing before: it was started then, or there were too many events; another one may remember more (--host)"})
 }
 

@@ -71,7 +71,7 @@ func (h explainService) service(s *warrenv1.Service) *warrenv1.ExplainResponse {
 func (h explainService) happenings(id string) (all []*warrenv1.Happening) {
 	for _, e := range h.m.events {
 		if e.GetObjectId() == id {
-			all = append(all, &warrenv1.Happening{At: e.GetTime(), Object: e.GetObject(), ObjectName: e.GetObjectName(), Message: e.GetAction() + ": " + e.GetMessage(), By: "anna"})
+			all = append(all, &warrenv1.Happening{At: e.GetTime(), Object: e.GetObject(), ObjectName: e.GetObjectName(), Message: e.GetMessage(), By: "anna"})
 		}
 	}
 	return all

@@ -212,8 +212,13 @@ func (m *Manager) touch(meta *warrenv1.Meta) {
 }
 
 func (m *Manager) tell(object warrenv1.EventObject, id, name, action, message string) {
+	// As managers word it: what it is about, its name, what happened, and why.
+	what := strings.ToLower(strings.TrimPrefix(object.String(), "EVENT_OBJECT_")) + " " + name + " " + action
+	if message != "" {
+		what += ": " + message
+	}
 	e := &warrenv1.Event{
-		Index: m.index, Time: timestamppb.Now(), Object: object, ObjectId: id, ObjectName: name, Action: action, Message: message,
+		Index: m.index, Time: timestamppb.Now(), Object: object, ObjectId: id, ObjectName: name, Action: action, Message: what,
 	}
 	switch object {
 	case warrenv1.EventObject_EVENT_OBJECT_SERVICE: // tasks and nodes do by themselves what follows

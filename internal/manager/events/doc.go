@@ -5,5 +5,5 @@
 // readers, each at its own pace.
 //
 // Events are derived from the state and never written to it: nothing depends on them, and a manager
-// that starts anew begins with none.
+// that starts anew has those that its raft log still holds. Since tells how far back they go.
 package events
