@@ -4,9 +4,12 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -19,6 +22,22 @@ import (
 
 // built is where "make build" puts the programs.
 const built = "../../bin"
+
+// storiesAtOnce is a default. Most of a story is waiting, for machines to boot and for time to pass, so one for each processor
+// leaves them idle; more than this, and stories wait for each other.
+const storiesAtOnce = 3
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", strconv.Itoa(max(storiesAtOnce, runtime.GOMAXPROCS(0)))); err != nil {
+			panic(err)
+		}
+	}
+	m.Run()
+}
 
 func TestScripts(t *testing.T) {
 	ctx, binDir := prepare(t)
