@@ -75,7 +75,7 @@ func TestEveryDurationIsRefusedInTheSameWords(t *testing.T) {
 // what is written by others. A new command that shows anything has -o json and yaml, and no place here.
 var says = []string{
 	"service create", "service scale", "service rollback", "service pause", "service resume", "service abort", "service promote", "service rm",
-	"node update", "node drain", "node pause", "node activate", "node rotate-key", "node rm", "network create", "network rm", "manager rm",
+	"node update", "node drain", "node stop-tasks", "node pause", "node activate", "node rotate-key", "node rm", "network create", "network rm", "manager rm",
 	"cluster init", "cluster update", "cluster join", "cluster leave", "cluster unlock", "cluster restore", "cluster recover", "cluster backup save", "cluster ca rotate",
 	"user create", "user rm", "context use", "context import", "context export", "context rm",
 	"context current",          // a name alone

@@ -11,13 +11,18 @@ import (
 	warrenv1 "github.com/cuemby/warren/proto/warren/v1"
 )
 
+// emptying is what `node drain` and `node stop-tasks` share.
+type emptying struct {
+	Detach  bool           `short:"d" group:"Progress" help:"Return at once, wait for nothing."`
+	Quiet   bool           `short:"q" group:"Progress" help:"Wait, but show no progress."`
+	Timeout *time.Duration `group:"Progress" help:"Give up waiting after this long; 0 for never. Default: never on a terminal, elsewhere after 10m in which no task has gone." placeholder:"DURATION"`
+	Nodes   []string       `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+}
+
 // NodeDrain is `node drain`.
 type NodeDrain struct {
 	Deadline *time.Duration `help:"Stop after this long what is still there, whether or not it has been replaced. Default: never." placeholder:"DURATION"`
-	Detach   bool           `short:"d" group:"Progress" help:"Return at once, wait for nothing."`
-	Quiet    bool           `short:"q" group:"Progress" help:"Wait, but show no progress."`
-	Timeout  *time.Duration `group:"Progress" help:"Give up waiting after this long; 0 for never. Default: never on a terminal, elsewhere after 10m in which no task has gone." placeholder:"DURATION"`
-	Nodes    []string       `arg:"" name:"node" complete:"node" help:"Hostname, id or beginning of an id."`
+	emptying
 }
 
 // Help is the text below the usage line.
@@ -29,9 +34,27 @@ func (NodeDrain) Help() string {
 }
 
 // Run does it.
-func (c *NodeDrain) Run(ctx context.Context, s *Session) error {
+func (c *NodeDrain) Run(ctx context.Context, s *Session) error { return c.empty(ctx, s, c.Deadline) }
+
+// NodeStopTasks is `node stop-tasks`.
+type NodeStopTasks struct{ emptying }
+
+// Help is the text below the usage line.
+func (NodeStopTasks) Help() string {
+	return "What `warrenctl node drain --deadline 0s` does: every task gets its stop signal now and has its grace period to end in, whether or not it has been replaced; services lack it until its replacement serves elsewhere. " +
+		"`warrenctl node activate` undoes it. Stopping the agent stops no task; on a machine that no manager reaches, `warren-agent end-tasks` does then.\n\n" +
+		"Example:\n\n    warrenctl node stop-tasks n1"
+}
+
+// Run does it.
+func (c *NodeStopTasks) Run(ctx context.Context, s *Session) error {
+	return c.empty(ctx, s, new(time.Duration))
+}
+
+// empty drains the nodes, within a time if there is one, and looks on.
+func (c *emptying) empty(ctx context.Context, s *Session, within *time.Duration) error {
 	nodes, failed := collect(c.Nodes, func(ref string) (progress.Draining, error) {
-		n, err := s.writeNode(ctx, ref, c.Deadline, func(spec *warrenv1.NodeSpec) {
+		n, err := s.writeNode(ctx, ref, within, func(spec *warrenv1.NodeSpec) {
 			if spec.GetAvailability() != warrenv1.NodeAvailability_NODE_AVAILABILITY_DRAIN {
 				spec.DrainDeadline = nil // of another time
 			}

@@ -27,6 +27,7 @@ type Node struct {
 	Describe  NodeDescribe  `cmd:"" help:"Show all of nodes, for people."`
 	Update    NodeUpdate    `cmd:"" aliases:"set" help:"Change a node's labels, its availability or where its WireGuard is reached."`
 	Drain     NodeDrain     `cmd:"" help:"Move all tasks off nodes and keep new ones away."`
+	StopTasks NodeStopTasks `cmd:"" help:"Stop all tasks on nodes now and keep new ones away."`
 	Pause     NodePause     `cmd:"" aliases:"cordon" help:"Keep new tasks off nodes; those there stay."`
 	Activate  NodeActivate  `cmd:"" aliases:"uncordon,undrain,resume" help:"Let nodes take tasks again."`
 	RotateKey NodeRotateKey `cmd:"" help:"Have nodes draw other WireGuard keys."`
