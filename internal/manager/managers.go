@@ -30,10 +30,6 @@ func (m *Manager) Enlist(ctx context.Context, told *statev1.Member) (index uint6
 			return 0, api.Refuse("%s is listed at %s already: if it is no more, as after `warrenctl cluster leave --force`, take it out with `warrenctl manager rm %s` and try again", m.describe(s.ID), s.Addr, s.ID)
 		}
 	}
-	if format := state.FormatOf(m.store.Snapshot().Cluster()); state.FormatOf(told) < format {
-		return 0, api.Refuse("the cluster's state is of format %d, and warren-manager %s knows formats up to %d: install release %s there, as here, and try again",
-			format, told.GetVersion(), state.FormatOf(told), version.Version)
-	}
 	// What is known of managers is what a new CA and a new format wait for: of one that is not let in nothing is to be kept.
 	if err := node.Room(told.GetMeta().GetId()); err != nil {
 		return 0, err
@@ -82,7 +78,10 @@ func (m *Manager) Announce(ctx context.Context, told *statev1.Member) error {
 			return authority.ErrRemoved // also where that has come about since the call was let in
 		}
 		before := s.Member(id)
-		switch {
+		switch format := state.FormatOf(s.Cluster()); {
+		case before == nil && state.FormatOf(told) < format:
+			return api.Refuse("the cluster's state is of format %d, and warren-manager %s knows formats up to %d: install release %s there, as here, and try again",
+				format, told.GetVersion(), state.FormatOf(told), version.Version)
 		case before == nil:
 			t.Create(told)
 		case !sameMember(before, told):
@@ -98,6 +97,9 @@ func (m *Manager) Announce(ctx context.Context, told *statev1.Member) error {
 		if t.Len() > 0 {
 			if kept := s.Authority(); kept != nil {
 				t.Check(kept) // nobody was removed meanwhile
+			}
+			if cluster := s.Cluster(); cluster != nil {
+				t.Check(cluster) // nor was the format raised to one that this manager does not know
 			}
 			results, err := m.core.Propose(ctx, t)
 			if err != nil {
