@@ -3,6 +3,7 @@ package overlay
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -357,4 +358,31 @@ func TestNothingIsToldOfANetworkThatIsNotKnownToStand(t *testing.T) {
 	if err := v.keepPorts(true); err != nil || len(v.Status().GetTakenPorts()) != 0 {
 		t.Errorf("ports that are free again are taken: %v, %v", v.Status(), err)
 	}
+}
+
+func TestPingsWaitForANetworkThatIsComingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := shell(&memory{values: map[string][]byte{}})
+		began := time.Now()
+		if _, err := v.Ping(t.Context(), nil, 1); !errors.Is(err, ErrDown) || time.Since(began) != rise {
+			t.Errorf("of one that does not come: %v after %v", err, time.Since(began))
+		}
+		time.AfterFunc(rise/2, func() {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.net = &network{}
+			v.settled()
+		})
+		began = time.Now()
+		if _, err := v.Ping(t.Context(), nil, 1); err != nil || time.Since(began) != rise/2 {
+			t.Errorf("of one that comes: %v after %v", err, time.Since(began))
+		}
+		v = shell(&memory{values: map[string][]byte{}})
+		v.config = config(0)
+		v.fail(t.Context(), unix.ENODEV)
+		began = time.Now()
+		if _, err := v.Ping(t.Context(), nil, 1); !errors.Is(err, ErrDown) || time.Since(began) != 0 {
+			t.Errorf("of one that has failed: %v after %v", err, time.Since(began))
+		}
+	})
 }

@@ -90,13 +90,19 @@ func (v *Overlay) Peers(ctx context.Context) ([]*warrenv1.OverlayPeer, error) {
 	return told, nil
 }
 
+// rise is how long pings wait for a network that is coming up, as a node's does that has just joined.
+const rise = 3 * time.Second
+
 // Ping pings other nodes by their addresses on the overlay, so many times each.
 func (v *Overlay) Ping(ctx context.Context, addresses []string, count uint32) ([]*warrenv1.Ping, error) {
-	v.mu.Lock()
-	up := v.net
-	v.mu.Unlock()
-	if up == nil {
+	rising, cancel := context.WithTimeout(ctx, rise)
+	defer cancel()
+	up, err := v.await(rising, func(string) {})
+	switch {
+	case err != nil && rising.Err() != nil && ctx.Err() == nil:
 		return nil, ErrDown
+	case err != nil:
+		return nil, err
 	}
 	pings := make([]*warrenv1.Ping, len(addresses))
 	group, ctx := errgroup.WithContext(ctx)

@@ -25,7 +25,7 @@ const (
 	pingTimeout  = 20 * time.Second
 	pingInterval = time.Second
 	// rouseTimeout is how long the first words between the nodes may take: no longer than what a row may.
-	rouseTimeout = 3 * time.Second
+	rouseTimeout = 5 * time.Second
 	// defaultPings is how often each node pings each other.
 	defaultPings = 3
 	// maxAsked is how many agents are asked at the same time.
@@ -187,9 +187,7 @@ func (c *check) rouse(ctx context.Context, exchange *relay.Exchange) {
 				ask.Addresses = append(ask.Addresses, address)
 			}
 		}
-		if len(ask.GetAddresses()) == 0 {
-			continue
-		}
+		// Also one that has none to ping: it answers when its overlay is up, and until then the others would ping it in vain.
 		asking.Go(func() error {
 			_ = gather(ctx, exchange, node, &warrenv1.OpenStream{Purpose: &warrenv1.OpenStream_Ping{Ping: ask}}, func(*warrenv1.RelayRequest) {})
 			return nil
