@@ -60,7 +60,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitDone
 	}
 
-	tuneMemory()
+	settleMemory := tuneMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
@@ -108,18 +108,13 @@ func watch(ctx context.Context, socket string, logger *slog.Logger) <-chan struc
 	return done
 }
 
-// tuneMemory paces the garbage collector, unless GOGC in the environment says how.
-func tuneMemory() {
-	if os.Getenv("GOGC") == "" {
-		heap.Pace()
+// tuneMemory paces the garbage collector, unless GOGC in the environment says how. What it returns is to be called when the
+// start is done: it gives back what that took, above all to compile the rules of the API's fields, and needs no more.
+func tuneMemory() (settle func()) {
+	if os.Getenv("GOGC") != "" {
+		return func() {}
 	}
-}
-
-// settleMemory gives back what the start took, above all to compile the rules of the API's fields, and needs no more.
-func settleMemory() {
-	if os.Getenv("GOGC") == "" {
-		heap.Settle()
-	}
+	return heap.Pace().Settle
 }
 
 // notify tells systemd, where it started us, how the manager stands. It is ready as soon as it stands
