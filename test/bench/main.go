@@ -82,9 +82,11 @@ func main() {
 }
 
 func run() (err error) {
-	// A reader of the table that goes away is no reason to leave containers behind either.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// A reader of the table that goes away is no reason to leave containers behind. To hear the signal will not do: a manager
+	// that is killed while it is written to sends it, too.
+	signal.Ignore(syscall.SIGPIPE)
 	pattern := flag.String("run", "", "measure only what matches this regular expression")
 	file := flag.String("json", "build/bench.json", "where the figures are written")
 	bin := flag.String("bin", "bin", "folder of the binaries to measure")
